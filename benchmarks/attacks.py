@@ -90,11 +90,16 @@ def archives(folder: pathlib.Path) -> tuple[Ends, list[str]]:
     return ends, faults
 
 
+def _pytest(path: pathlib.Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Runs all tests of a file, the slow ones too."""
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", "", str(path)]
+    return subprocess.run([*command, *options], capture_output=True, text=True, cwd=ROOT)
+
+
 def state(folder: pathlib.Path) -> tuple[Ends, list[str]]:
     """Edited state files of searches and jobs: those of the contract tests."""
     path = ROOT / "tests" / "contracts" / "test_state_files.py"
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", "", "-s", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    done = _pytest(path, "-s")
     found = re.search(r"(\d+) passed", done.stdout)
     sys.path[:0] = [str(path.parent), str(ROOT / "tests")]
     import test_state_files
@@ -139,17 +144,10 @@ def threads(folder: pathlib.Path) -> tuple[Ends, list[str]]:
     return ends, faults
 
 
-def program_ends(name: str, *arguments: Any) -> list[Any]:
-    """Runs an attack that is a program, and returns what it prints as JSON, by lines."""
-    command = [sys.executable, "-W", "ignore", str(ATTACKS / name), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{name} ended with {done.returncode}: {done.stderr[-2000:]}")
-    return [json.loads(line) for line in done.stdout.splitlines() if line[:1] in ("[", "{")]
-
-
 def killed(folder: pathlib.Path, kinds: list[str], kills: int) -> tuple[Ends, list[str]]:
     """Searches of 200 trials that are killed: the same trials, none lost, none twice."""
+    from process_limits import program_ends
+
     ends, faults = {}, []
     arguments = (folder, ",".join(kinds), max(2 * share(kills), share(200)), share(kills))
     for line in program_ends("killed_searches.py", *arguments):
@@ -171,6 +169,8 @@ def processes(folder: pathlib.Path) -> tuple[Ends, list[str]]:
 
 def commands(folder: pathlib.Path) -> tuple[Ends, list[str]]:
     """12 kills each of `tfnas search` and `tfnas compress`."""
+    from process_limits import program_ends
+
     ends, faults = {}, []
     for kind in ("search", "compress"):
         [(counts, found)] = program_ends("killed_commands.py", folder / kind, kind, share(12))
@@ -182,10 +182,7 @@ def commands(folder: pathlib.Path) -> tuple[Ends, list[str]]:
 def cluster(folder: pathlib.Path) -> tuple[Ends, list[str]]:
     """2 of 4 workers of a Dask cluster, and of Ray where it is installed: the slow tests."""
     path = ROOT / "tests" / "nas" / "executors" / "test_engine.py"
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", "", str(path)]
-    done = subprocess.run(
-        [*command, "-k", "two_workers_of_four"], capture_output=True, text=True, cwd=ROOT
-    )
+    done = _pytest(path, "-k", "two_workers_of_four")
     ends = {}
     for name in ("passed", "skipped"):
         found = re.search(rf"(\d+) {name}", done.stdout)

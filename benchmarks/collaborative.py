@@ -29,7 +29,7 @@ import tensorflow as tf
 from absl import app, flags, logging
 
 import tfnas
-from tfnas.measure.accuracy import correct, paired_difference
+from tfnas.measure.accuracy import correct
 from tfnas.table import table
 from tfnas.tflite.file_weights import read_kernels
 
@@ -63,7 +63,6 @@ def main(argv: list[str]) -> None:
         begin = time.monotonic()
         file = baseline if not way else by_tfmot() if way == TFMOT else work.file(way)
         right = correct(labels, file.predict(held))
-        value, low, high = (100 * v for v in paired_difference(right, before))
         old, new = tfnas.benchmark([baseline, file], rounds=30)
         kernels = [kernel.values for kernel in read_kernels(file)]
         zeros = sum((k == 0).sum() for k in kernels) / sum(k.size for k in kernels)
@@ -71,7 +70,7 @@ def main(argv: list[str]) -> None:
             [
                 name_of(way),
                 f"{right.mean():.4f}",
-                f"{value:+.2f} [{low:+.2f}, {high:+.2f}]",
+                record.points(right, before),
                 f"{zeros:.1%}",
                 str(max(len(np.unique(k)) for k in kernels)),
                 f"{file.size:,}",

@@ -11,6 +11,7 @@ and time as ratios to the reference file, interleaved, and how long the call too
 
 from __future__ import annotations
 
+import os
 import pathlib
 import sys
 import time
@@ -29,6 +30,7 @@ from tfnas.table import table
 
 EFFORT = flags.DEFINE_string("effort", "normal", "quick, normal or thorough")
 DIRECTORY = flags.DEFINE_string("directory", "runs/compress_resnet8", "folder of the job")
+SEED = flags.DEFINE_integer("seed", 0, "seed of the job")
 STEP_EPOCHS = flags.DEFINE_integer("step_epochs", None, "epochs of a step; none: by the effort")
 REFERENCE = flags.DEFINE_string(
     "reference", None, "the reference's int8 file; default: beside the model"
@@ -54,9 +56,11 @@ def main(argv: list[str]) -> None:
         batch_size=128,  # faster than 64: docs/decisions/0015-muon-after-cuts.md
         learning_rate=3e-3,
         augment=("flip", "shift"),
+        seed=SEED.value,
         progress=PlainProgress(),
     )
     minutes = (time.monotonic() - began) / 60
+    processor = _processor_minutes()
     print(f"\n{result}\n\n$ python", " ".join(sys.argv))
     # The reference takes pixels shifted to int8 by itself; `predict` does as its scale says.
     x, y = split.x_test.astype(np.float32), split.y_test
@@ -82,15 +86,23 @@ def main(argv: list[str]) -> None:
     headers = ["file", "accuracy", "last half", "points to the reference [95%]", "bytes"]
     headers += ["share", "faster"]
     print(table(headers, rows))
-    notes = [f"`compress` took {minutes:.1f} minutes."]
-    record.write("compress_resnet8", record.table_rows(headers, rows), seed=0, notes=notes)
+    taken = f"{minutes:.1f} minutes, {processor:.0f} of the processor's cores together"
+    notes = [f"`compress` took {taken}."]
+    tables = record.table_rows(headers, rows)
+    record.write("compress_resnet8", tables, seed=SEED.value, notes=notes)
     places = [
         (float(found.mean()), time_.ratio / times[0].ratio, file.size)
         for (_, file), time_, found in zip(files, times, right, strict=True)
     ]
     picture = _picture(places, differences, result.front.index(result.best))
     print("drawn in", write_atomically(result.directory / "beside_reference.png", picture))
-    print(f"the call took {minutes:.1f} minutes")
+    print(f"the call took {taken}")
+
+
+def _processor_minutes() -> float:
+    """What this process and those that it started took of the processor, in minutes of a core."""
+    times = os.times()
+    return (times.user + times.system + times.children_user + times.children_system) / 60
 
 
 def _picture(places: list[Row], errors: list[float], best: int) -> bytes:

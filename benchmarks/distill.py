@@ -32,7 +32,7 @@ import tensorflow as tf
 from absl import app, flags, logging
 
 import tfnas
-from tfnas.measure.accuracy import correct, paired_difference
+from tfnas.measure.accuracy import correct
 from tfnas.measure.latency import median_interval
 from tfnas.table import table
 
@@ -137,8 +137,7 @@ def accuracy_rows(name: str, teacher: Any, data: tfnas.data.DataSplit) -> list[l
         means = [found.mean() for found in right[way]]
         spread = f"{np.std(means, ddof=1):.4f}" if len(means) > 1 else ""
         ours, alone = (np.concatenate(right[w]) for w in (way, WAYS[0]))
-        gain, low, high = (100 * value for value in paired_difference(ours, alone))
-        points = "" if way == WAYS[0] else f"{gain:+.2f} [{low:+.2f}, {high:+.2f}]"
+        points = "" if way == WAYS[0] else record.points(ours, alone)
         rows.append([f"{name} {way}", f"{np.mean(means):.4f}", spread, points, f"{sizes[way]:,}"])
     return rows
 

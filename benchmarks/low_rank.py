@@ -19,22 +19,21 @@ files interleaved.
 
 from __future__ import annotations
 
-import io
 import pathlib
 import sys
 import time
 import warnings
-import zipfile
 from typing import Any
 
 import keras
 import numpy as np
 import record
 from absl import app, flags, logging
+from imagenet import load_images
 
 import tfnas
 from tfnas.low_rank.factorize import factorize
-from tfnas.measure.accuracy import correct, paired_difference
+from tfnas.measure.accuracy import correct
 from tfnas.table import table
 
 _SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -110,11 +109,10 @@ def compare(
             plain = correct(y, tfnas.to_tflite(smaller).predict(x, threads=THREADS.value))
             files.append(tfnas.to_tflite(tfnas.recalibrate_batchnorm(smaller, calibration)))
             right = correct(y, files[-1].predict(x, threads=THREADS.value))
-            value, low, high = (100 * part for part in paired_difference(right, before))
             rows.append(
                 [
                     *(way, f"{target:g}", f"{report.macs[1] / macs:.3f}", f"{plain.mean():.4f}"),
-                    *(f"{right.mean():.4f}", f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"),
+                    *(f"{right.mean():.4f}", record.points(right, before)),
                     *("", str(len(report.layers))),
                 ]
             )
@@ -140,22 +138,11 @@ def resnet8() -> tuple[Any, np.ndarray, np.ndarray, np.ndarray]:
 def efficientnet() -> tuple[Any, np.ndarray, np.ndarray, np.ndarray]:
     """As :func:`resnet8`."""
     model = keras.saving.load_model(EFFICIENTNET.value, compile=False)
-    with zipfile.ZipFile(IMAGENET.value) as archive:
-        names = sorted(name for name in archive.namelist() if name.endswith(".jpg"))
-        order = np.random.default_rng(SEED.value).permutation(len(names))
-        more = len(names) if IMAGES.value is None else CALIBRATION.value + IMAGES.value
-        chosen = [names[i] for i in order[:more]]
-        x = np.stack([_image(archive.read(name)) for name in chosen])
-    labels = np.array([int(pathlib.Path(name).stem.split("_")[-1]) for name in chosen])
+    x, labels = load_images(pathlib.Path(IMAGENET.value))
+    order = np.random.default_rng(SEED.value).permutation(len(x))
     split = CALIBRATION.value
-    return model, x[:split], x[split:], labels[split:]
-
-
-def _image(data: bytes) -> np.ndarray:
-    from PIL import Image
-
-    pixels = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), np.float32)
-    return (pixels - 127) / 128  # as the network takes them
+    rest = order[split:] if IMAGES.value is None else order[split : split + IMAGES.value]
+    return model, x[order[:split]], x[rest], labels[rest]
 
 
 if __name__ == "__main__":

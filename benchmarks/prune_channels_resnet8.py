@@ -32,7 +32,7 @@ from absl import app, flags, logging
 
 import tfnas
 from tfnas.compression.techniques.block_hints import block_hints
-from tfnas.measure.accuracy import correct, paired_difference
+from tfnas.measure.accuracy import correct
 from tfnas.table import table
 
 SEEDS = flags.DEFINE_integer("seeds", 3, "number of seeds")
@@ -98,14 +98,13 @@ def main(argv: list[str]) -> None:
                     ("int8", int8(smaller, x)),
                 ):
                     right = correct(held_labels, file.predict(held))
-                    value, low, high = (100 * v for v in paired_difference(right, before[mode]))
                     rows.append(
                         [
                             f"{name}, {mode}",
                             f"{left:.3f}",
                             f"{right.mean():.4f}",
                             "" if TUNE.value else f"{right[1::2].mean():.4f}",
-                            f"{value:+.2f} [{low:+.2f}, {high:+.2f}]",
+                            record.points(right, before[mode]),
                             faster(files["int8"], file) if mode == "int8" else "",
                             f"{file.size:,}",
                         ]

@@ -16,20 +16,19 @@ at the sparsity of --convert.
 
 from __future__ import annotations
 
-import io
 import pathlib
 import sys
 import time
-import zipfile
 from typing import Any
 
 import keras
 import numpy as np
 import record
 from absl import app, flags
+from imagenet import load_images
 
 import tfnas
-from tfnas.measure.accuracy import correct, paired_difference
+from tfnas.measure.accuracy import correct
 from tfnas.pruning.allocation import distribute, measure_curves
 from tfnas.pruning.prunable_kernels import find_kernels
 from tfnas.table import table
@@ -85,26 +84,13 @@ def row(
 ) -> list[str]:
     """A line of the table."""
     right = correct(y, predicted(pruned, x))
-    value, low, high = (100 * part for part in paired_difference(right, original))
     cells = [f"{report.sparsity:.2%}", name, f"{right.mean():.4f}"]
     print("  ".join(cells), flush=True)
-    return [*cells, f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"]
+    return [*cells, record.points(right, original)]
 
 
 def predicted(model: Any, x: np.ndarray) -> np.ndarray:
     return model.predict(x, batch_size=64, verbose=0)
-
-
-def load_images(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
-    """Images as the network takes them, and labels, in the order of the file names."""
-    from PIL import Image
-
-    with zipfile.ZipFile(path) as archive:
-        names = sorted(name for name in archive.namelist() if name.endswith(".jpg"))
-        opened = (Image.open(io.BytesIO(archive.read(name))) for name in names)
-        x = np.stack([np.asarray(image.convert("RGB"), np.float32) for image in opened])
-    labels = np.array([int(pathlib.Path(name).stem.split("_")[-1]) for name in names])
-    return (x - 127) / 128, labels
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import resnet8
 from absl import app, flags
 
 import tfnas
-from tfnas.measure.accuracy import correct, paired_difference
+from tfnas.measure.accuracy import correct
 from tfnas.table import table
 
 SEEDS = flags.DEFINE_integer("seeds", 3, "number of seeds")
@@ -66,13 +66,12 @@ def main(argv: list[str]) -> None:
         student.fit(data, epochs=EPOCHS.value, verbose=2, callbacks=[pruning])
         file = tfnas.to_tflite(student)
         after = correct(y_test, file.predict(x_test))
-        value, low, high = paired_difference(after, before)
         rows.append(
             [
                 f"seed {seed}, {time.time() - begin:.0f} s",
                 f"{pruning.report.sparsity:.4f}",
                 f"{after.mean():.4f}",
-                f"{100 * value:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}]",
+                record.points(after, before),
                 f"{file.size:,}",
                 f"{file.gzip_size:,}",
             ]

@@ -26,10 +26,10 @@ import keras
 import numpy as np
 import record
 from absl import app, flags, logging
-from ptq_imagenet import load_images
+from imagenet import load_images
 
 import tfnas
-from tfnas.measure.accuracy import correct, paired_difference
+from tfnas.measure.accuracy import correct
 from tfnas.table import table
 
 _SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -41,7 +41,7 @@ MEASURE = flags.DEFINE_integer("measure", 10_000, "images that measure, at most"
 DRAWS = flags.DEFINE_integer("draws", 1, "draws of calibration images")
 FORMATS = flags.DEFINE_list("formats", ["int8", "int8x4"], "number formats")
 WAYS = flags.DEFINE_list("ways", ["nearest", "corrected", "second_order"], "ways of rounding")
-TWO = 2  # threads of the interpreter
+THREADS = 2  # threads of the interpreter
 
 
 def main(argv: list[str]) -> None:
@@ -51,15 +51,14 @@ def main(argv: list[str]) -> None:
     for draw in range(DRAWS.value):
         model, calibration, x, y = problem(draw)
         baseline = tfnas.to_tflite(model)
-        original = correct(y, baseline.predict(x, threads=TWO))
+        original = correct(y, baseline.predict(x, threads=THREADS))
         rows.append([str(draw), "float32", f"{original.mean():.4f}", "", f"{baseline.size:,}", ""])
         for name, make in ways(model, calibration).items():
             began = time.monotonic()
             file = make()
             seconds = time.monotonic() - began
-            right = correct(y, file.predict(x, threads=TWO))
-            value, low, high = (100 * part for part in paired_difference(right, original))
-            difference = f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"
+            right = correct(y, file.predict(x, threads=THREADS))
+            difference = record.points(right, original)
             cells = [f"{right.mean():.4f}", difference, f"{file.size:,}", f"{seconds:.0f}"]
             rows.append([str(draw), name, *cells])
             print("  ".join(rows[-1]), flush=True)

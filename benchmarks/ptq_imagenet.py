@@ -19,11 +19,9 @@ What can't be converted gets a line with the reason.
 from __future__ import annotations
 
 import dataclasses
-import io
 import pathlib
 import sys
 import time
-import zipfile
 from collections.abc import Callable
 from typing import Any
 
@@ -31,9 +29,10 @@ import keras
 import numpy as np
 import record
 from absl import app, flags, logging
+from imagenet import load_images
 
 import tfnas
-from tfnas.measure.accuracy import correct, paired_difference
+from tfnas.measure.accuracy import correct
 from tfnas.table import table
 
 _SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -115,11 +114,10 @@ def row(
 ) -> list[str]:
     """A line of the table."""
     right, before = correct(labels, found), correct(labels, original)
-    value, low, high = (100 * part for part in paired_difference(right, before))
     cells = [
         name,
         f"{right.mean():.4f}",
-        f"{value:+.2f} [{low:+.2f}, {high:+.2f}]",
+        record.points(right, before),
         f"{(found.argmax(1) != original.argmax(1)).mean():.2%}",
         f"{file.size:,}",
         f"{seconds:.0f}",
@@ -127,18 +125,6 @@ def row(
     ]
     print("  ".join(cells), flush=True)
     return cells
-
-
-def load_images(path: pathlib.Path) -> tuple[np.ndarray, np.ndarray]:
-    """Images as the network takes them, and labels, in the order of the file names."""
-    from PIL import Image
-
-    with zipfile.ZipFile(path) as archive:
-        names = sorted(name for name in archive.namelist() if name.endswith(".jpg"))
-        opened = (Image.open(io.BytesIO(archive.read(name))) for name in names)
-        x = np.stack([np.asarray(image.convert("RGB"), np.float32) for image in opened])
-    labels = np.array([int(pathlib.Path(name).stem.split("_")[-1]) for name in names])
-    return (x - 127) / 128, labels
 
 
 if __name__ == "__main__":

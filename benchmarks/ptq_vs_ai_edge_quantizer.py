@@ -26,7 +26,7 @@ import record
 from absl import app, flags, logging
 
 import tfnas
-from tfnas.measure.accuracy import correct, paired_difference
+from tfnas.measure.accuracy import correct
 from tfnas.table import table
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -139,10 +139,9 @@ def predicted(file: tfnas.Artifact | str, x: np.ndarray) -> np.ndarray:
 
 def cells(file: tfnas.Artifact, right: np.ndarray, before: np.ndarray, time: Any) -> list[str]:
     """What is known about a file."""
-    value, low, high = (100 * part for part in paired_difference(right, before))
     return [
         f"{right.mean():.4f}",
-        f"{value:+.2f} [{low:+.2f}, {high:+.2f}]",
+        record.points(right, before),
         f"{file.size:,}",
         f"{file.gzip_size:,}",
         file.inputs[0].dtype,

@@ -34,7 +34,7 @@ import resnet8
 from absl import app, flags, logging
 
 import tfnas
-from tfnas.measure.accuracy import correct, paired_difference
+from tfnas.measure.accuracy import correct
 from tfnas.table import table
 
 SEEDS = flags.DEFINE_integer("seeds", 3, "number of seeds")
@@ -117,13 +117,12 @@ def row(
 ) -> list[str]:
     """A line of the table."""
     right, before = correct(labels, found), correct(labels, original)
-    value, low, high = (100 * part for part in paired_difference(right, before))
     changed = (found.argmax(1) != original.argmax(1)).mean()
     target = target or TARGETS.get(name)
     cells = [
         name,
         f"{right.mean():.4f}",
-        f"{value:+.2f} [{low:+.2f}, {high:+.2f}]",
+        record.points(right, before),
         f"{changed:.2%}",
         f"{file.size:,}",
         f"{file.gzip_size:,}",

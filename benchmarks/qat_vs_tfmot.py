@@ -32,7 +32,7 @@ import tensorflow as tf
 from absl import app, flags, logging
 
 import tfnas
-from tfnas.measure.accuracy import correct, paired_difference
+from tfnas.measure.accuracy import correct
 from tfnas.measure.latency import median_interval
 from tfnas.table import table
 
@@ -226,18 +226,21 @@ def accuracy_rows(results: dict[str, np.ndarray]) -> list[dict[str, Any]]:
                     f"{scores.mean():.4f}",
                     f"{scores.std(ddof=1) if len(scores) > 1 else 0:.4f}",
                     " ".join(f"{score:.4f}" for score in scores),
-                    *([""] * 2 if key == "float" else [points(right[way], right["float32"])]),
-                    *([] if key == "float" else [points(right[way], right["int8 QAT tfmot"])]),
+                    *(
+                        [""] * 2
+                        if key == "float"
+                        else [record.points(right[way], right["float32"])]
+                    ),
+                    *(
+                        []
+                        if key == "float"
+                        else [record.points(right[way], right["int8 QAT tfmot"])]
+                    ),
                     "not behind tfmot's" if key == "tfnas" else "",
                 ]
             )
     headers = ["file", "accuracy", "s.d.", "each seed", "points to float [95%]"]
     return record.table_rows([*headers, "points to tfmot [95%]", "target"], rows)
-
-
-def points(right: np.ndarray, other: np.ndarray) -> str:
-    value, low, high = (100 * p for p in paired_difference(right.reshape(-1), other.reshape(-1)))
-    return f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
 if __name__ == "__main__":

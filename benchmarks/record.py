@@ -15,9 +15,12 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
+
+if TYPE_CHECKING:
+    import numpy as np
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 RESULT = flags.DEFINE_string(
@@ -121,3 +124,16 @@ def commit_of(checkout: pathlib.Path) -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return f"{commit}, changed" if changed else commit
+
+
+def points(right: np.ndarray, other: np.ndarray) -> str:
+    """Returns the difference of two accuracies in points, with its 95% interval.
+
+    Args:
+        right: Whether a model is right, boolean, on any number of examples.
+        other: The same of another model, on the same examples.
+    """
+    from tfnas.measure.accuracy import paired_difference
+
+    value, low, high = (100 * p for p in paired_difference(right.reshape(-1), other.reshape(-1)))
+    return f"{value:+.2f} [{low:+.2f}, {high:+.2f}]"

@@ -1,19 +1,39 @@
 """What several test modules share: settings of a run, one data set, one trained network, its files.
 
 No test may depend on the machine; `tests/settings.sh` runs all of them in settings that differ
-as machines do, two of them by options of this file.
+as machines do, two of them by options of this file. None may depend on chance: the examples of
+property tests are the same in every run, unless HYPOTHESIS_PROFILE=random asks for others.
 """
 
+import os
 import random
+import subprocess
+import sys
+import types
 
+import hypothesis
 import keras
+import keras_tuner.src.engine.tuner
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 import tfnas
 from tfnas.cli import app
+from tfnas.measure.latency import benchmark
+from tfnas.measure.throughput import throughput
 from tfnas.quantization.spec import MODES
+
+# A slow machine fails no property test. `print_blob` says how to run a failure again.
+for name, same_examples in (("fixed", True), ("random", False)):
+    hypothesis.settings.register_profile(
+        name,
+        derandomize=same_examples,
+        print_blob=True,
+        deadline=None,
+        suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    )
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 
 def pytest_addoption(parser):
@@ -55,6 +75,35 @@ def kernels(request):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Interpreter, "__init__", without)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def searches_without_collections():
+    """keras_tuner collects garbage twice before each model: seconds in a process of many tests.
+
+    Python collects by itself when there is enough of it, and Keras is reset as before.
+    """
+    clear = keras.backend.clear_session
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            keras.backend, "clear_session", lambda free_memory=False: clear(free_memory=free_memory)
+        )
+        no_collections = types.SimpleNamespace(collect=lambda: 0)
+        patch.setattr(keras_tuner.src.engine.tuner, "gc", no_collections)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def short_measurements():
+    """What a job measures in a test is no result: by default 7 rounds of samples of 0.1 ms.
+
+    Tests ask for 6 rounds, so that what they ask for is seen.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for function in (benchmark, throughput):
+            patch.setitem(function.__kwdefaults__, "rounds", 7)
+            patch.setitem(function.__kwdefaults__, "sample_ms", 0.1)
         yield
 
 
@@ -107,6 +156,24 @@ def tfnas_command(capsys):
         return code, captured.out, captured.err
 
     return call
+
+
+@pytest.fixture
+def python():
+    """Runs code in a process of its own, so that a crash does not end the tests."""
+
+    def run(code, paths=(), timeout=120):
+        quiet = {"CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
+        modules = os.pathsep.join([*map(str, paths), os.environ.get("PYTHONPATH", "")])
+        return subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env={**os.environ, **quiet, "PYTHONPATH": modules},
+        )
+
+    return run
 
 
 @pytest.fixture

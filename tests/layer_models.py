@@ -145,29 +145,17 @@ ARGUMENTS = {
     "Reshape": ((-1,),),
     "Resizing": (4, 4),
 }
-# Layers of strings, those that Keras puts into no functional model, and abstract classes multiply
-# nothing; those that call functions or transform are named below.
-APART = {
-    "CategoryEncoding",
-    "Equalization",
-    "FlaxLayer",
-    "HashedCrossing",
-    "Hashing",
-    "Input",
-    "InputLayer",
-    "InputSpec",
-    "IntegerLookup",
-    "JaxLayer",
-    "Lambda",
-    "Layer",
-    "MaxNumBoundingBoxes",
-    "MelSpectrogram",
-    "Pipeline",
-    "StringLookup",
-    "TFSMLayer",
-    "TextVectorization",
-    "TorchModuleWrapper",
-    "Wrapper",
+# Abstract classes, those of other frameworks, and Equalization, whose functional model is a cycle:
+# no model can be made of them alone.
+NO_MODEL = {
+    *("Equalization", "FlaxLayer", "Input", "InputLayer", "InputSpec", "JaxLayer", "Layer"),
+    *("MaxNumBoundingBoxes", "Pipeline", "TFSMLayer", "TorchModuleWrapper", "Wrapper"),
+}
+# These and layers of strings multiply nothing; those that call functions or transform are named
+# below.
+APART = NO_MODEL | {
+    *("CategoryEncoding", "HashedCrossing", "Hashing", "IntegerLookup", "Lambda"),
+    *("MelSpectrogram", "StringLookup", "TextVectorization"),
 }
 
 

@@ -61,10 +61,13 @@ def as_tuple(x: Any) -> Any:
 
 def answers(model: keras.Model, x: Any) -> list[np.ndarray]:
     """Returns the outputs of a model at inference, as a flat list of arrays in float64."""
-    found = model(x, training=False)
-    return [
-        np.asarray(ops.convert_to_numpy(each), np.float64) for each in keras.tree.flatten(found)
-    ]
+    return flat(model(x, training=False))
+
+
+def flat(outputs: Any) -> list[np.ndarray]:
+    """Returns outputs as a flat list of arrays in float64."""
+    arrays = map(ops.convert_to_numpy, keras.tree.flatten(outputs))
+    return [np.asarray(each, np.float64) for each in arrays]
 
 
 # Data.
@@ -337,8 +340,6 @@ class Detector(keras.Model):
     """A model with a training step of its own."""
 
     def train_step(self, data: Any) -> Any:
-        import tensorflow as tf
-
         x, boxes_ = data
         with tf.GradientTape() as tape:
             loss = ops.mean(ops.abs(self(x, training=True) - boxes_))

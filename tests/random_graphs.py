@@ -326,19 +326,18 @@ def _randomize(model: keras.Model, rng: np.random.Generator) -> None:
             variable.assign(rng.uniform(0.5, 1.0, shape) * (1 if "var" in variable.name else 0.7))
 
 
-def examples(model: keras.Model, count: int = 3, seed: int = 0) -> list[np.ndarray]:
-    """Returns inputs for a model, one array for each of its inputs.
+def examples(model: keras.Model, count: int = 3) -> np.ndarray | list[np.ndarray]:
+    """Returns inputs for a model, as it takes them: an array, or a list of one for each input.
 
     Args:
         model: The model.
         count: Number of examples.
-        seed: Seed of the values.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     arrays = []
     for tensor in model.inputs:
         shape = (count, *tensor.shape[1:])
         is_float = "float" in tensor.dtype
         values = rng.normal(size=shape) if is_float else rng.integers(0, 10, shape)
         arrays.append(values.astype(tensor.dtype))
-    return arrays
+    return arrays if len(arrays) > 1 else arrays[0]

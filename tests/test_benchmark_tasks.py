@@ -87,6 +87,7 @@ def test_a_model_trains_and_is_judged(name):
 
     module, part = problem(name), batch(name)
     model = module.model()
+    model.jit_compile = False  # XLA compiles for longer than a step takes
     history = module.train(model, (part, part, part), 1)
     assert np.isfinite(history.history["loss"]).all()
     outputs = model.predict(part[0], verbose=0)

@@ -15,8 +15,8 @@ BENCHMARKS = ROOT / "benchmarks"
 RESULTS = sorted((BENCHMARKS / "results").glob("*.json"))
 # Not benchmarks: what they share, what another one runs, what makes a file of the package.
 OTHERS = {
-    *("collaborative_tfmot", "command_run", "coverage_page", "make_reference", "pruning_shapes"),
-    *("record", "resnet8", "tables"),
+    *("collaborative_tfmot", "command_run", "coverage_page", "imagenet", "make_reference"),
+    *("pruning_shapes", "record", "resnet8", "tables"),
 }
 FIELDS = {"benchmark", "command", "seed", "date", "commit", "provenance", "notes", "tables"}
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from coverage_checks.cells import flat, largest_difference
+from coverage_checks.cells import largest_difference
 from coverage_checks.technique_checks import steps_apart
-from model_kinds import answers
+from model_kinds import answers, flat
 from random_graphs import examples, random_model
 
 import tfnas
@@ -13,15 +13,10 @@ COUNT, QUICK = 100, 5
 SEEDS = [pytest.param(s, marks=() if s < QUICK else pytest.mark.slow) for s in range(COUNT)]
 
 
-def inputs_of(model, count=3):
-    arrays = examples(model, count)
-    return arrays if len(arrays) > 1 else arrays[0]
-
-
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_float_file_equals_keras(seed):
     model = random_model(seed)
-    x = inputs_of(model)
+    x = examples(model)
     expected = answers(model, x)
     scale = max(1.0, *(float(np.abs(each).max()) for each in expected))
     found = flat(tfnas.to_tflite(model).predict(x))
@@ -31,7 +26,7 @@ def test_a_float_file_equals_keras(seed):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_quantization_aware_file_equals_its_model(seed):
     model = random_model(seed)
-    x = inputs_of(model, 40)
+    x = examples(model, 40)
     trainable = tfnas.quantize_aware(model, data=x)
     median, most, depth = steps_apart(trainable, tfnas.to_tflite(trainable, "int8"), x)
     assert median <= 1.001

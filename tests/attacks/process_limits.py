@@ -33,6 +33,15 @@ def run(command, **options):
     return subprocess.run(command, env=variables, timeout=600, **options)
 
 
+def program_ends(name, *arguments):
+    """Runs an attack that is a program of this folder; returns what it prints as JSON, by lines."""
+    command = [sys.executable, "-W", "ignore", str(HERE / name), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment())
+    if done.returncode:
+        raise RuntimeError(f"{name} ended with {done.returncode}: {done.stderr[-2000:]}")
+    return [json.loads(line) for line in done.stdout.splitlines() if line[:1] in ("[", "{")]
+
+
 def limited(kind, value):
     """What a process does before it begins: a limit is set."""
     return lambda: resource.setrlimit(kind, (value, value))

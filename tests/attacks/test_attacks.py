@@ -1,8 +1,5 @@
 """The attacks of `make attacks` (benchmarks/attacks.py), each in a short form."""
 
-import json
-import pathlib
-import subprocess
 import sys
 
 import hostile_archives
@@ -11,8 +8,8 @@ import process_limits
 import pytest
 import tflite_files
 import threads_that_convert
+from process_limits import program_ends
 
-HERE = pathlib.Path(__file__).resolve().parent
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="counts what /proc tells")
 
 
@@ -34,22 +31,10 @@ def test_hostile_archives_and_folders_are_read_or_refused(tmp_path):
     assert found["refused"] > 20
 
 
-def ends_of_kills(program, *arguments):
-    """What a program that kills prints, by lines."""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", str(HERE / program), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env=process_limits.environment(),
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return [json.loads(line) for line in done.stdout.splitlines() if line[0] in "[{"]
-
-
 @LINUX
 def test_searches_that_are_killed_again_and_again_are_the_same_searches(tmp_path):
     kinds = ("evolution", "reinforcement", "halving", "surrogate")
-    found = ends_of_kills("killed_searches.py", tmp_path, ",".join(kinds), 24, 5)
+    found = program_ends("killed_searches.py", tmp_path, ",".join(kinds), 24, 5)
     assert [list(line) for line in found] == [[kind] for kind in kinds]
     for line in found:
         [(counts, faults)] = line.values()
@@ -61,7 +46,7 @@ def test_searches_that_are_killed_again_and_again_are_the_same_searches(tmp_path
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["one process", "two processes"])
 def test_workers_children_and_searches_may_be_killed(kind, tmp_path):
-    [line] = ends_of_kills("killed_searches.py", tmp_path, kind, 24, 6)
+    [line] = program_ends("killed_searches.py", tmp_path, kind, 24, 6)
     counts, faults = line[kind]
     assert faults == []
     assert (counts["workers"], counts["children"], counts["searches"]) == (2, 2, 2)
@@ -71,7 +56,7 @@ def test_workers_children_and_searches_may_be_killed(kind, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["search", "compress"])
 def test_commands_may_be_killed(kind, tmp_path):
-    [(counts, faults)] = ends_of_kills("killed_commands.py", tmp_path, kind, 3)
+    [(counts, faults)] = program_ends("killed_commands.py", tmp_path, kind, 3)
     assert faults == []
     assert counts["kills"] == 3
 

@@ -1,5 +1,6 @@
 """The `tfnas` command: in this process, and twice as users run it."""
 
+import copy
 import importlib
 import json
 import pathlib
@@ -13,6 +14,8 @@ import pytest
 
 import tfnas
 from tfnas.cli import app, compress_command, profile_command
+from tfnas.measure.latency import reference_artifact
+from tfnas.tflite.flatbuffer import pack, unpack
 
 COMMAND = pathlib.Path(sys.executable).with_name("tfnas")
 
@@ -213,6 +216,24 @@ def test_export_then_bench(tfnas_command, tmp_path, model, npz):
     assert measured.sha256 == artifact.sha256
     assert measured.size_bytes == artifact.size
     assert measured.latency.rounds == 6
+
+
+def test_one_signature_of_a_file_is_profiled_and_timed(tfnas_command, tmp_path):
+    model = unpack(reference_artifact().content)
+    [first] = model.signatureDefs
+    second = copy.copy(first)
+    second.signatureKey = b"again"
+    model.signatureDefs.append(second)
+    path = tmp_path / "two.tflite"
+    path.write_bytes(pack(model))
+    for command in (["profile"], ["bench", "--rounds=6"]):
+        code, out, err = tfnas_command(*command, path)
+        assert (code, out) == (1, "")
+        assert is_one_error_line(err, f"tfnas {command[0]}")
+        assert "--signature must name one of ['serving_default', 'again'], got none" in err
+        code, out, err = tfnas_command(*command, path, "--signature=again")
+        assert (code, err) == (0, "")
+        assert "reference" in out or "CONV_2D" in out
 
 
 def test_export_writes_beside_the_model_by_default(tfnas_command, model):

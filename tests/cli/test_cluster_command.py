@@ -1,6 +1,5 @@
 """`tfnas cluster`, from a saved model to files and a report."""
 
-import functools
 import json
 
 import keras
@@ -47,11 +46,7 @@ def saved(digits, tmp_path_factory):
 
 
 @pytest.fixture
-def cluster(saved, tmp_path, capsys, monkeypatch):
-    # Timing has tests of its own, and takes longer than all else here.
-    quick = functools.partial(tfnas.benchmark, rounds=6)
-    monkeypatch.setattr("tfnas.jobs.technique_job.benchmark", quick)
-
+def cluster(saved, tmp_path, capsys):
     def call(*flags):
         folder = tmp_path / "out"
         argv = ["cluster", str(saved), "--dataset=digits", f"--directory={folder}", *flags]

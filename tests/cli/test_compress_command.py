@@ -50,7 +50,9 @@ def test_class_names_and_groups_of_a_table(tmp_path, tfnas_command):
     rows = [f"{a},{b},{row % 2},{n}" for row, ((a, b), n) in enumerate(zip(x, names, strict=True))]
     (tmp_path / "birds.csv").write_text("\n".join(["a,b,site,bird", *rows]))
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, "softmax")])
-    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.compile(
+        "adam", "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False
+    )
     model.fit(x, labels, verbose=0)
     model.save(tmp_path / "birds.keras")
     line = [f"--data={tmp_path}/birds.csv", "--targets=bird", "--groups=site", "--max_drop=5"]

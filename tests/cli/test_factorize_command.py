@@ -1,7 +1,5 @@
 """`tfnas factorize`, from a saved model to files of low rank and a report."""
 
-import functools
-
 import keras
 import pytest
 
@@ -34,9 +32,7 @@ def saved(digits, tmp_path_factory):
 
 
 @pytest.fixture
-def run(saved, tmp_path, capsys, monkeypatch):
-    quick = functools.partial(tfnas.benchmark, rounds=6)
-    monkeypatch.setattr("tfnas.jobs.technique_job.benchmark", quick)
+def run(saved, tmp_path, capsys):
     command = command_of("factorize")
 
     def call(*arguments):

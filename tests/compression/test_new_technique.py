@@ -88,7 +88,9 @@ def test_it_is_a_choice_of_a_search(rounding, digits, tmp_path):
             [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10, "softmax")]
         )
         hp.Choice("nothing", [1])
-        network.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+        network.compile(
+            "adam", "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False
+        )
         return network
 
     space = tfnas.CompressionSpace(("float32",), more={"round_dense": (None, 0.25)})

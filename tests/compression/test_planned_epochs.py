@@ -180,6 +180,15 @@ def test_it_lands_in_whichever_form_has_room(model, aware, limit, effort, dense,
                 assert file.costs.bytes <= limit
 
 
+@pytest.mark.parametrize(("aware", "limit"), [(1, 51_300), (500, 51_400), (40_000, 60_000)])
+def test_four_bits_are_not_trained_where_their_trained_file_is_too_large(aware, limit):
+    """The file of 51,300 bytes without training fits; what training adds is measured first."""
+    files, _ = planned(Model(0.05, aware=aware), {"max_drop": 2.0, "max_bytes": limit}, sized=True)
+    [size] = [file for file in files if str(file.recipe) == "int8x4 trained size"]
+    assert size.costs.bytes == 51_300 + aware > limit
+    assert not [file for file in files if str(file.recipe) == "int8x4 trained"]
+
+
 def test_more_weights_than_estimated_stay_in_int8():
     """Removed channels save bytes of the structure: there is room, and 4 bits are not needed."""
     model = Model(0.3, channels=6000)

@@ -60,7 +60,9 @@ def build(hp):
             keras.layers.Dense(10, "softmax", name="classes"),
         ]
     )
-    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.compile(
+        "adam", "sparse_categorical_crossentropy", metrics=["accuracy"], jit_compile=False
+    )
     return model
 
 

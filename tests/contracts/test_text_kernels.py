@@ -1,5 +1,6 @@
 """Zeros and clusters of embeddings, attention and recurrent kernels stay in any training."""
 
+import pathlib
 import textwrap
 
 import keras
@@ -106,8 +107,8 @@ def test_fake_quantization_trains(policy, settings):
 
 
 @pytest.mark.slow
-def test_masks_and_clusters_are_equal_on_two_devices(run_python):
-    done = run_python(
+def test_masks_and_clusters_are_equal_on_two_devices(python):
+    done = python(
         textwrap.dedent(
             """
             import tensorflow as tf
@@ -134,28 +135,8 @@ def test_masks_and_clusters_are_equal_on_two_devices(run_python):
                     assert (one == other).all() and check(one), variable.path
             print("equal")
             """
-        )
+        ),
+        paths=[pathlib.Path(__file__).parent],
+        timeout=600,
     )
     assert "equal" in done.stdout, done.stderr[-2000:]
-
-
-@pytest.fixture
-def run_python(tmp_path):
-    """Runs code in a process of its own, with this folder's modules."""
-    import os
-    import pathlib
-    import subprocess
-    import sys
-
-    def run(code):
-        here = str(pathlib.Path(__file__).parent)
-        path = os.pathsep.join([here, os.environ.get("PYTHONPATH", "")])
-        return subprocess.run(
-            [sys.executable, "-c", code],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": path},
-        )
-
-    return run

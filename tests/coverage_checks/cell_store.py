@@ -19,6 +19,8 @@ from typing import Any
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SCRIPT = pathlib.Path(__file__).with_name("run_cells.py")
+# What the checks call outside of this folder.
+MODELS = ("model_kinds.py", "layer_models.py", "masked_models.py", "random_graphs.py")
 CELL_TIMEOUT = 400  # s
 Key = tuple[str, str, str]
 
@@ -53,7 +55,7 @@ class StoredCell:
 
 def code_hash(root: pathlib.Path = ROOT) -> str:
     """Returns a hash of the package, of the checks, and of the libraries' versions."""
-    checks = [root / "tests" / name for name in ("model_kinds.py", "layer_models.py")]
+    checks = [root / "tests" / name for name in MODELS]
     checks += sorted((root / "tests" / "coverage_checks").glob("*.py"))
     digest = hashlib.sha256()
     for path in [*sorted((root / "tfnas").rglob("*.py")), *checks]:

@@ -24,6 +24,7 @@ from keras import ops
 from model_kinds import KINDS, answers, trained
 
 import tfnas
+from tfnas.graph.preprocessing import preprocessed
 from tfnas.keras_private import all_layers
 
 RIGHT, REFUSED, ABSENT = "right", "refused", "absent"
@@ -141,17 +142,12 @@ def kernels(model: keras.Model) -> list[np.ndarray]:
     ]
 
 
-def flat(outputs: Any) -> list[np.ndarray]:
-    """Returns outputs as a flat list of arrays in float64."""
-    return [np.asarray(each, np.float64) for each in keras.tree.flatten(outputs)]
-
-
 def file_inputs(model: keras.Model, x: Any) -> Any:
     """Returns inputs as the file of a model takes them: behind its preprocessing."""
     front, _ = tfnas.split_preprocessing(tfnas.as_functional(model, x))
     if front is None:
         return x
-    return keras.tree.map_structure(ops.convert_to_numpy, front(x))
+    return preprocessed(front, x)
 
 
 def largest_difference(found: Iterable[np.ndarray], expected: Iterable[np.ndarray]) -> float:

@@ -10,14 +10,13 @@ from coverage_checks.cells import (
     Silent,
     Subject,
     file_inputs,
-    flat,
     largest_difference,
     outputs_of,
     require,
 )
 from coverage_checks.file_checks import operators_in
 from coverage_checks.technique_checks import count_zeros, kernels
-from model_kinds import CLASSIFICATION, answers
+from model_kinds import CLASSIFICATION, answers, flat
 
 import tfnas
 

@@ -8,12 +8,12 @@ from coverage_checks.cells import (
     Silent,
     Subject,
     file_inputs,
-    flat,
     largest_difference,
     outputs_of,
     relative_error,
     require,
 )
+from model_kinds import flat
 
 import tfnas
 from tfnas.quantization.spec import MODES, QuantSpec

@@ -15,20 +15,14 @@ from layer_models import (
     COUNTED,
     IMAGE,
     MOVIE,
+    NO_MODEL,
     SERIES,
-    VOLUME,
     classes,
     listed,
     model_of,
     of,
 )
 
-# Abstract classes, those of other frameworks, and Equalization, whose functional model is a cycle:
-# no model can be made of them alone.
-NO_MODEL = {
-    *("Equalization", "FlaxLayer", "Input", "InputLayer", "InputSpec", "JaxLayer", "Layer"),
-    *("MaxNumBoundingBoxes", "Pipeline", "TFSMLayer", "TorchModuleWrapper", "Wrapper"),
-}
 EXAMPLES = 24
 
 
@@ -71,7 +65,6 @@ def own_models() -> dict[str, Callable[[], keras.Model]]:
         "ConvLSTM3D": of(layers.ConvLSTM3D(2, 3, padding="same"), (2, 4, 4, 4, 2)),
         "TimeDistributed": of(layers.TimeDistributed(layers.Conv2D(2, 3)), MOVIE),
         "AdditiveAttention": listed(layers.AdditiveAttention(), (6, 5), (7, 5)),
-        "GroupQueryAttention": of(layers.GroupQueryAttention(3, 4, 2), (6, 5), (7, 5)),
         "ReversibleEmbedding": of(layers.ReversibleEmbedding(11, 4), (6,)),
         "Lambda": of(layers.Lambda(lambda x: 2.0 * x), IMAGE),
         "MelSpectrogram": of(layers.MelSpectrogram(fft_length=8, sequence_stride=4), (40,)),
@@ -84,7 +77,6 @@ def own_models() -> dict[str, Callable[[], keras.Model]]:
         "TextVectorization": before_dense(
             layers.TextVectorization(vocabulary=vocabulary, output_sequence_length=3), _words()
         ),
-        "Conv3D": of(layers.Conv3D(2, 3, padding="same"), VOLUME),
     }
 
 

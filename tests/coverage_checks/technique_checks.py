@@ -1,7 +1,5 @@
 """Checks of techniques: zeros and values are counted, outputs compared, training goes on."""
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -11,13 +9,13 @@ from coverage_checks.cells import (
     Silent,
     Subject,
     file_inputs,
-    flat,
     kernels,
     largest_difference,
     outputs_of,
     require,
 )
-from model_kinds import answers, batches
+from masked_models import half_removed
+from model_kinds import answers, batches, flat
 
 import tfnas
 from tfnas.graph.functional import walk
@@ -27,9 +25,6 @@ from tfnas.pruning.structured.channel_masks import mask_channels
 from tfnas.pruning.structured.slicing import slice_channels
 from tfnas.quantization.fake_quant import FakeQuant
 from tfnas.quantization.quantize_aware import fake_quants
-
-sys.path.append(str(Path(__file__).parents[1] / "pruning" / "structured"))
-from masked_models import half_removed
 
 CLUSTERS = 4
 _PRECISIONS = {"bfloat16": 2.0**-8, "float16": 2.0**-11}

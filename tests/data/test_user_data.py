@@ -136,7 +136,7 @@ def test_a_model_is_trained_on_a_stream(kind):
     inputs = {"b": keras.Input((2,), name="b"), "a": keras.Input((1,), name="a")}
     joined = keras.layers.Concatenate()([inputs["b"], inputs["a"]])
     model = keras.Model(inputs, keras.layers.Dense(1)(joined))
-    model.compile("sgd", "mse")
+    model.compile("sgd", "mse", jit_compile=False)
     x = {"b": X["b"] / 40, "a": np.arange(20)}  # "a" without the last axis
     stream = example_set(KINDS[kind](cut((x, Y, W), 6)), "train_data", model)
     assert stream.first(3).x["a"].shape == (3, 1)
@@ -153,7 +153,7 @@ def test_a_dataset_that_does_not_know_its_number_of_batches_is_trained_on():
     stream = StreamedExamples(dataset)
     assert stream.source.number is None
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
-    model.compile("sgd", "mse")
+    model.compile("sgd", "mse", jit_compile=False)
     batches = stream.training_batches(64, 0).dataset()
     model.fit(batches, epochs=3, shuffle=False, verbose=0)
     assert int(model.optimizer.iterations) == 12

@@ -10,7 +10,6 @@ from keras import layers
 
 import tfnas
 
-THEME = "any Keras model"
 STEPS, FEATURES, UNITS, CLASSES = 12, 3, 8, 3
 
 

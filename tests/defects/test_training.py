@@ -10,8 +10,6 @@ from tfnas.compression.budget import Budget, CandidateCosts
 from tfnas.compression.candidate_store import Candidate, best_for_budget, front
 from tfnas.compression.recipe import Recipe
 
-THEME = "any data, any metric, any training"
-
 
 def candidate(name, **costs):
     costs = CandidateCosts(**{"latency": 0.5, "macs": 0.5, "memory": 1000, **costs})

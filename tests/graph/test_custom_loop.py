@@ -1,5 +1,7 @@
 """A loop with GradientTape and one call a step trains as `fit` does."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -81,32 +83,54 @@ CALLBACKS = {
 }
 
 
+@pytest.fixture(scope="module")
+def fitted(network, examples):
+    """The weights that `fit` trains, by the name of its callbacks."""
+
+    @functools.cache
+    def weights(name):
+        model = network()
+        fit(model, CALLBACKS[name](), *examples)
+        return model.get_weights()
+
+    return weights
+
+
 @pytest.mark.parametrize("compiled", [True, False], ids=["tf.function", "eager"])
 @pytest.mark.parametrize("name", CALLBACKS)
-def test_a_custom_loop_trains_as_fit_does(name, compiled, network, examples):
-    by_fit, by_loop = network(), network()
-    fit(by_fit, CALLBACKS[name](), *examples)
+def test_a_custom_loop_trains_as_fit_does(name, compiled, network, examples, fitted):
+    by_loop = network()
     loop(by_loop, CALLBACKS[name](), *examples, compiled, "apply" if compiled else "gradients")
-    for own, expected in zip(by_loop.get_weights(), by_fit.get_weights(), strict=True):
+    for own, expected in zip(by_loop.get_weights(), fitted(name), strict=True):
         np.testing.assert_array_equal(own == 0, expected == 0)
         assert len(np.unique(own)) == len(np.unique(expected))
         np.testing.assert_allclose(own, expected, rtol=1e-3, atol=1e-4)
 
 
+def schedule():
+    return tfnas.QuantizationSchedule(start_epoch=1, freeze_epoch=2)
+
+
+@pytest.fixture(scope="module")
+def fitted_with_rounding(network, examples):
+    model = tfnas.quantize_aware(network(), "int8")
+    fit(model, [schedule()], *examples)
+    return model.weights
+
+
 @pytest.mark.parametrize("compiled", [True, False], ids=["tf.function", "eager"])
-def test_rounding_starts_and_ranges_freeze_as_in_fit(compiled, network, examples):
-    by_fit, by_loop = (tfnas.quantize_aware(network(), "int8") for _ in range(2))
-    schedules = [tfnas.QuantizationSchedule(start_epoch=1, freeze_epoch=2) for _ in range(2)]
-    fit(by_fit, schedules[:1], *examples)
-    loop(by_loop, schedules[1:], *examples, compiled)
-    for own, expected in zip(by_loop.weights, by_fit.weights, strict=True):
+def test_rounding_starts_and_ranges_freeze_as_in_fit(
+    compiled, network, examples, fitted_with_rounding
+):
+    by_loop = tfnas.quantize_aware(network(), "int8")
+    loop(by_loop, [schedule()], *examples, compiled)
+    for own, expected in zip(by_loop.weights, fitted_with_rounding, strict=True):
         np.testing.assert_allclose(own, expected, rtol=1e-3, atol=1e-3, err_msg=own.path)
 
 
 def test_a_compiled_step_is_traced_again_only_after_a_change(network, examples):
     model = tfnas.quantize_aware(network(), "int8")
-    schedule = tfnas.QuantizationSchedule(start_epoch=1, freeze_epoch=2)
-    run = tfnas.CustomLoop(model, [schedule], optimizer=optimizer(), epochs=4, steps=2)
+    run = tfnas.CustomLoop(model, [schedule()], optimizer=optimizer(), epochs=4, steps=2)
     traces = []
     step = run.function(lambda x: traces.append(1) or model(x, training=True))
     for _ in range(4 * 2):

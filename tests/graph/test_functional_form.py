@@ -139,6 +139,22 @@ def test_opening_twice_records_once():
     assert [a.node for a in first.calls] == [b.node for b in second.calls]
 
 
+def test_words_stay_integers_when_a_model_is_opened_again():
+    class Words(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.embedding, self.dense = layers.Embedding(20, 4), layers.Dense(3)
+
+        def call(self, x):
+            return self.dense(keras.ops.mean(self.embedding(x), axis=1))
+
+    model = Words()
+    model(np.ones((2, 5), np.int32))
+    first, *later = (tfnas.as_functional(model) for _ in range(3))
+    assert [tensor.dtype for tensor in first.inputs] == ["int32"]
+    assert [each is first for each in later] == [True, True]
+
+
 def test_dropout_and_normalization_of_an_opened_model_train():
     opened, x = tfnas.as_functional(called(Network(), 8, 8, 1)), images()
     once, again = (opened(x, training=True)["mean"] for _ in range(2))

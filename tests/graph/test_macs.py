@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from keras import layers, ops
 from layer_models import APART, COUNTED, SERIES, classes, listed, model_of, of
+from tensorflow_macs import tensorflow_macs
 
 import tfnas
-from tests.tensorflow_macs import tensorflow_macs
 from tfnas.graph import operation_macs
 from tfnas.graph.functional import walk
 from tfnas.graph.macs import call_macs, layer_macs, uncounted
@@ -152,7 +152,7 @@ def test_a_layer_inside_another_is_counted_by_shapes():
     assert layer_macs(layer, (None, None, 3), (None, None, 4)) is None
 
 
-def test_a_quantization_aware_model_has_the_macs_of_its_floatmodel_from():
+def test_a_quantization_aware_model_has_the_macs_of_its_float_model():
     inputs = keras.Input((8, 8, 3))
     x = layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(4, 3)(inputs)))
     model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x)))

@@ -179,7 +179,6 @@ def search(tuner, images, batch_size=32, **kwargs):
     return dict(candidate.metrics), len(validated)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [20, 32])
 def test_a_trial_traces_its_step_once(traces, images, tmp_path, batch_size):
     assert len(images[0]) % 20 == 0
@@ -213,7 +212,6 @@ def test_a_compressed_trial_validates_only_the_reported_model(traces, images, tm
     assert (traces["test_step"], validated) == (1, 1)
 
 
-@pytest.mark.slow
 def test_weights_are_saved_once_where_the_file_is_measured(images, tmp_path, monkeypatch):
     written = []
     save = keras.Model.save_weights

@@ -11,6 +11,7 @@ import time
 import keras
 import numpy as np
 import pytest
+from folder_contents import contents
 
 from tfnas.cli.app import main
 from tfnas.jobs.hypermodel_import import imported_hypermodel
@@ -61,11 +62,6 @@ def here(tmp_path, monkeypatch):
 
 def search(name, *flags):
     return main(["search", f"--hypermodel={name}", "--data=data.npz", "--directory=run", *flags])
-
-
-def contents(folder):
-    paths = sorted(pathlib.Path(folder).rglob("*"))
-    return {path: (path.stat().st_mtime_ns, path.is_file() and path.read_bytes()) for path in paths}
 
 
 @pytest.mark.slow
@@ -123,7 +119,6 @@ def test_a_wrong_name_is_refused(here, text, message):
         imported_hypermodel(text.format(here))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -152,7 +147,6 @@ def test_a_python_call_names_the_tuners():
     assert SearchConfig("digits", hypermodel="m:build").hypermodel == "m:build"
 
 
-@pytest.mark.slow
 def test_ctrl_c_that_a_finalizer_swallowed_ends_the_search_all_the_same(here, monkeypatch):
     from tfnas.jobs import hypermodel_search
 

@@ -10,6 +10,7 @@ import shutil
 import keras
 import numpy as np
 import pytest
+from folder_contents import contents
 from PIL import Image
 
 import tfnas
@@ -281,13 +282,6 @@ def test_the_same_call_again_has_nothing_left_to_try(finished, npz):
     assert [row.measurement.score for row in again.rows] == [
         row.measurement.score for row in result.rows
     ], "the same seed trains the same models"
-
-
-def contents(folder):
-    return {
-        path: (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else b"")
-        for path in sorted(folder.rglob("*"))
-    }
 
 
 def test_a_finished_search_in_a_read_only_folder_is_opened(finished, npz, monkeypatch):

@@ -1,7 +1,7 @@
 """Jobs of techniques: rows, folders and finished trainings. The network is small."""
 
-import functools
 import json
+import shutil
 
 import keras
 import numpy as np
@@ -36,14 +36,6 @@ def model(few):
     model.compile("adam", "sparse_categorical_crossentropy", jit_compile=False)
     model.fit(few.x_train, few.y_train, epochs=3, batch_size=32, verbose=0)
     return model
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    # Timing has tests of its own, and takes longer than all else here.
-    monkeypatch.setattr(
-        "tfnas.jobs.technique_job.benchmark", functools.partial(tfnas.benchmark, rounds=6)
-    )
 
 
 class Recorded(Progress):
@@ -121,16 +113,24 @@ def test_the_same_call_again_reads_the_finished_training(model, few, tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("change", ["row", "settings", "data", "model"])
-def test_another_job_is_refused_and_overwritten_on_request(model, few, tmp_path, change):
+@pytest.fixture(scope="module")
+def finished(model, few, tmp_path_factory):
+    """The arguments of a job that has ended, and a folder that holds it."""
+    folder = tmp_path_factory.mktemp("finished") / "job"
     arguments = {
         "model": model,
         "techniques": [("prune", {"sparsity": 0.5})],
         "train_data": few,
         "settings": tfnas.FineTuneSettings(epochs=0),
-        "directory": tmp_path / "job",
     }
-    tfnas.run_techniques(**arguments)
+    tfnas.run_techniques(**arguments, directory=folder)
+    return arguments, folder
+
+
+@pytest.mark.parametrize("change", ["row", "settings", "data", "model"])
+def test_another_job_is_refused_and_overwritten_on_request(finished, model, few, tmp_path, change):
+    arguments = {**finished[0], "directory": tmp_path / "job"}
+    shutil.copytree(finished[1], tmp_path / "job")
     (tmp_path / "job" / "mine.csv").write_text("mine")
     job = (tmp_path / "job" / "job.json").read_text()
     assert json.loads(job)["format"] == ["job of techniques", 4]

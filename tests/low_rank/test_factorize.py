@@ -3,6 +3,7 @@
 import doctest
 import functools
 import json
+import logging
 
 import keras
 import numpy as np
@@ -474,6 +475,23 @@ def test_a_target_that_is_met_already():
     assert report.macs[0] == report.macs[1]
     x = images(model)
     np.testing.assert_array_equal(outputs(smaller, x), outputs(model, x))
+
+
+def test_a_target_opens_a_subclassed_model_once(caplog):
+    class Augmented(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(32)
+
+        def call(self, x, training=None):
+            return self.dense(keras.ops.relu(x) if training else x)
+
+    model = Augmented()
+    model(np.zeros((1, 64), np.float32))
+    with caplog.at_level(logging.WARNING, "tfnas"):
+        _, report = factorize(model, target_macs=0.5)
+    assert len(report.layers) == 1
+    assert caplog.text.count("computes other layers in training") == 1
 
 
 def test_an_unreachable_target_names_the_smallest_possible_one():

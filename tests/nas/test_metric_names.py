@@ -123,7 +123,6 @@ class Custom(kt.HyperModel):
         return self.results
 
 
-@pytest.mark.slow
 def test_the_objective_of_an_own_fit_is_checked_after_the_first_trial(tmp_path):
     check_objective_names(["f1"], Custom({}), build, (X, Y), {})
     for results, error, message in (
@@ -139,7 +138,6 @@ def test_the_objective_of_an_own_fit_is_checked_after_the_first_trial(tmp_path):
             tuner.search(X, Y, verbose=0)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("results", [0.5, {"f1": np.float32(0.5)}, [{"f1": 0.25}, {"f1": 0.75}]])
 def test_results_of_every_kind_of_keras_tuner_are_taken(results, tmp_path):
     tuner = tfnas.RandomTuner(Custom(results), "f1=max", max_trials=2, directory=tmp_path)

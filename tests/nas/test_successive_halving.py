@@ -290,7 +290,6 @@ def state_of(model):
     return [np.array(w) for w in model.weights], moments
 
 
-@pytest.mark.slow
 def test_a_promotion_continues_from_its_own_weights_and_optimizer(tmp_path):
     notes = Notes()
     tuner = RandomTuner(

@@ -378,7 +378,6 @@ def test_limits_that_no_architecture_keeps_are_an_error(space, images, tmp_path)
     assert tuner.trial_callbacks.began == []
 
 
-@pytest.mark.slow
 def test_a_file_that_is_too_large_costs_no_training(space, images, tmp_path, capfd):
     tuner = make_tuner(space, tmp_path, max_trials=2, limits={"size_bytes": 100})
     tuner.trial_callbacks = Events()

@@ -472,7 +472,6 @@ def sorted_weights(model):
 # --- every kind of layer
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ALL)
 def test_the_quantization_aware_model_computes_nearly_the_same(kind):
     c = case(kind)
@@ -1219,6 +1218,31 @@ assert file.inputs[0].dtype == "int8"
 assert abs(file.inputs[0].scale * 255 - (x.max() - x.min())) < 0.5 * (x.max() - x.min())
 error = np.abs(file.predict(x) - np.asarray(trainable(x))) / file.outputs[0].scale
 assert np.median(error) <= 1.001, np.median(error)
+
+def trained(sparse, shared):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([
+        keras.Input((6,)), keras.layers.Dense(32), keras.layers.ReLU(), keras.layers.Dense(3),
+    ])
+    model = tfnas.prune(model, 0.5)[0] if sparse else tfnas.cluster(model, 4)[0]
+    trainable = tfnas.quantize_aware(model)
+    if shared:
+        tfnas.keep_clusters(trainable)
+    trainable.compile("sgd", "mse", jit_compile=False)
+    trainable.fit(x, x[:, :3], batch_size=32, epochs=2, verbose=0, shuffle=False)
+    return trainable
+
+for sparse, check in (
+    (True, lambda kernel: (kernel == 0).mean() == 0.5),
+    (False, lambda kernel: len(np.unique(kernel)) == 4),
+):
+    with strategy.scope():
+        mirrored = trained(sparse, not sparse)
+    for one, other in zip(mirrored.variables, trained(sparse, not sparse).variables):
+        first, second = (replica.numpy() for replica in one.value.values)
+        np.testing.assert_array_equal(first, second, err_msg=one.path)
+        np.testing.assert_allclose(first, other.numpy(), atol=1e-4, err_msg=one.path)
+        assert one.name != "kernel" or check(first), one.path
 print("done")
 """
 

@@ -78,6 +78,16 @@ def test_the_digest_of_a_lambda_is_that_of_its_code():
     assert digest(made(2.0)) != digest(made(3.0))
 
 
+def test_the_order_of_a_set_does_not_change_what_a_function_is():
+    def code(numbers):
+        return (lambda x: x).__code__.replace(co_consts=(None, frozenset(numbers)))
+
+    orders = [code([0, 8]), code([8, 0])]  # of one hash in a small table
+    assert len({repr(each.co_consts) for each in orders}) == 2
+    assert len({files.code_text(each) for each in orders}) == 1
+    assert files.code_text(code([0, 9])) != files.code_text(orders[0])
+
+
 def test_a_model_without_a_configuration_has_a_digest():
     class Bare(keras.layers.Layer):
         def __init__(self, function, **kwargs):

@@ -14,7 +14,7 @@ import time
 import hostile_calls
 import pytest
 
-from tfnas.runtime import helper_process
+from tfnas.runtime import crash_report, helper_process
 from tfnas.runtime.child_process import ChildProcess
 from tfnas.runtime.helper_process import (
     HelperDied,
@@ -55,13 +55,15 @@ def test_one_process_serves_all_calls_of_all_threads():
 
 
 def test_a_call_whose_process_somebody_kills_is_tried_once_more(tmp_path, monkeypatch):
-    monkeypatch.setattr(helper_process, "memory_kills", lambda: 3)
+    for module in (helper_process, crash_report):
+        monkeypatch.setattr(module, "memory_kills", lambda: 3)
     flag = str(tmp_path / "killed")
     assert call(hostile_calls.die_once, flag) == "alive"
     with pytest.raises(HelperDied, match=r"^ended by signal 9 \(SIGKILL\)$"):
         call(os.kill, 0, 9)  # its own group, each time
     counts = iter(range(9))
-    monkeypatch.setattr(helper_process, "memory_kills", lambda: next(counts))
+    for module in (helper_process, crash_report):
+        monkeypatch.setattr(module, "memory_kills", lambda: next(counts))
     with pytest.raises(HelperDied, match=r"^ended by signal 9 \(SIGKILL\)$"):
         call(hostile_calls.die_once, str(tmp_path / "of memory"))
 

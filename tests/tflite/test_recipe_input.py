@@ -6,7 +6,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from ai_edge_litert import schema_py_generated as schema
 from keras import layers
 
 import tfnas
@@ -88,21 +87,6 @@ def test_a_file_of_today_is_read_as_it_is(file):
     content, key = for_quantizer(file.content, name_inputs=True)
     assert content is file.content
     assert key == "serving_default"
-
-
-def test_calibration_of_several_signatures_is_refused(file):
-    def twice(content):
-        [first] = content.signatureDefs
-        second = schema.SignatureDefT()
-        second.signatureKey, second.subgraphIndex = b"again", 0
-        second.inputs, second.outputs = first.inputs, first.outputs
-        content.signatureDefs.append(second)
-
-    several = changed(file, twice)
-    message = r"must have one signature .* got \['serving_default', 'again'\]"
-    with pytest.raises(ValueError, match=message):
-        tfnas.apply_recipe(several, STATIC, {several.inputs[0].name: X})
-    tfnas.apply_recipe(several, "dynamic_wi8_afp32")
 
 
 def test_the_body_of_a_loop_is_quantized():

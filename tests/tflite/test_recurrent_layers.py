@@ -6,6 +6,7 @@ import pytest
 from keras import layers
 
 import tfnas
+from tfnas.tflite.file_weights import read_kernels
 from tfnas.tflite.flatbuffer import read_graphs
 
 STEPS, FEATURES, UNITS = 6, 3, 4
@@ -156,6 +157,18 @@ def test_an_lstm_of_fixed_batch_becomes_the_fused_operator(fused, fixed):
         interpreter.invoke()
         found = interpreter.get_tensor(fused.outputs[0].index)[0]
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("recipe", ["static_wi8_ai8", "dynamic_wi8_afp32"])
+def test_recipes_name_the_fused_operators_that_stay_float(fused, recipe, caplog):
+    quantized = tfnas.apply_recipe(fused, recipe, X)
+    left = quantized.origin["unquantized_layers"]
+    reason = "ai-edge-quantizer has no form of UNIDIRECTIONAL_SEQUENCE_LSTM"
+    assert set(left.values()) == {reason}
+    assert reason in caplog.text
+    floats = {k.layer for k in read_kernels(quantized) if k.tensor.dtype == "float32"}
+    assert floats == set(left)
+    assert len(floats) == 3
 
 
 def test_what_the_fused_operator_does_not_compute_is_a_loop():

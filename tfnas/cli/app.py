@@ -6,7 +6,6 @@ interrupted.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import re
@@ -19,6 +18,7 @@ from absl import flags
 
 from tfnas.cli import console, technique_command
 from tfnas.cli.common import define_loading
+from tfnas.runtime.argument_rules import near
 from tfnas.runtime.helper_process import isolated_by_default
 from tfnas.table import printable
 
@@ -60,9 +60,8 @@ def main(argv: Sequence[str]) -> int:
         print(f"tfnas {tfnas.__version__}")
         return 0
     if argv[0] not in commands():
-        near = difflib.get_close_matches(argv[0], commands(), 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
         known = ", ".join(commands())
+        hint = near(argv[0], commands())
         return _fail("tfnas", f"no such command {argv[0]!r}: one of {known}{hint}", 2)
     command = _command_module(argv[0])
     if any(arg in ("-h", "--help", "-help", "--helpfull") for arg in argv[1:]):

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
+from tfnas.cli.common import define_signature
+
 if TYPE_CHECKING:
     from tfnas.targets.android import PhoneLatency
     from tfnas.targets.ethos_u import VelaReport
@@ -38,6 +40,7 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
     flags.DEFINE_string("adb_binary", None, text, **common)
     text = "serial number of the phone if several are connected, for --adb"
     flags.DEFINE_string("serial", None, text, **common)
+    define_signature(common)
     return values
 
 
@@ -52,7 +55,7 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
     from tfnas.tflite.artifact import Artifact
 
     _check(values)
-    files = [Artifact.load(path) for path in positional]
+    files = [Artifact.load(path, values["signature"].value) for path in positional]
     reports = _compiled(files, values)
     on_phone = _on_phone(files, values)
     latencies = benchmark(

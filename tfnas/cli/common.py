@@ -221,6 +221,12 @@ def load_inputs(source: pathlib.Path, values: flags.FlagValues) -> tuple[Any, An
     return model, split.limited(values["train_limit"].value, seed)  # type: ignore[attr-defined]
 
 
+def define_signature(common: dict[str, Any]) -> None:
+    """Declares --signature."""
+    text = "signature of a .tflite file of several, by name; the file's others are left out"
+    flags.DEFINE_string("signature", None, text, **common)
+
+
 def define_deterministic(common: dict[str, Any]) -> None:
     """Declares --deterministic."""
     text = "use deterministic operations, so that a seed always gives the same weights; slower"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from tfnas.cli.common import define_data_file, loading_of
+from tfnas.cli.common import define_data_file, define_signature, loading_of
 
 if TYPE_CHECKING:
     from tfnas.measure.file_profile import FileProfile
@@ -24,6 +24,7 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
     text = "print one line for each layer or operator; else only the totals"
     flags.DEFINE_bool("layers", True, text, **common)
     define_data_file(common, "inputs whose shapes tell the sizes that the model leaves open: ")
+    define_signature(common)
     return values
 
 
@@ -38,6 +39,8 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
         check_name(name)
     if positional[0].endswith(".tflite"):
         cost: Profile | FileProfile = _of_file(positional[0], values)
+    elif values["signature"].value is not None:
+        raise ValueError(f"signature is of .tflite files alone, got {positional[0]!r}")
     else:
         model, data = loading_of(values).load(positional[0]), None
         if name:
@@ -54,7 +57,8 @@ def _of_file(path: str, values: flags.FlagValues) -> FileProfile:
     from tfnas.measure.profile import profile
     from tfnas.tflite.artifact import Artifact
 
-    file, name = Artifact.load(path), values["data"].value
+    file = Artifact.load(path, values["signature"].value)
+    name = values["data"].value
     if not name:
         return profile(file)
     if not name.endswith(".npz"):

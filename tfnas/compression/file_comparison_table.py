@@ -52,6 +52,17 @@ class FileRow:
         return self.assessment.score
 
 
+def row_of(rows: Sequence[FileRow], label: str) -> FileRow:
+    """Returns the row of a file.
+
+    Args:
+        rows: The measured files.
+        label: Label of the file, which is one of them.
+    """
+    [row] = [row for row in rows if row.label == label]
+    return row
+
+
 def compare_files(
     task: Task, examples: ExampleSet, files: Sequence[tuple[str, Artifact]]
 ) -> list[FileRow]:

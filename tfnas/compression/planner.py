@@ -39,6 +39,7 @@ from tfnas.compression.planner_amounts import (
     next_amount,
 )
 from tfnas.compression.planner_attempt import (
+    WHY_SIZE,
     fewer_bits_recipe,
     next_part,
     sparsities_left,
@@ -132,7 +133,7 @@ def _received(state: PlannerState, file: KnownFile | None) -> PlannerState:
         case TrainInt8():
             return dataclasses.replace(state, phase=TryFewerBits(), trained=file)
         case TryFewerBits():
-            return _to(state, Finished()) if state.meets(file) else _reduced(state)
+            return _after_fewer_bits(state, phase, file)
         case TryAmount():
             attempt = with_outcome(state, phase.attempt, file)
             return _to(state, dataclasses.replace(phase, attempt=attempt))
@@ -157,8 +158,7 @@ def _proposed(state: PlannerState) -> Recipe | PlannerState:
         case TrainInt8():
             return Recipe((), "int8", aware=True, why="post-training int8 loses quality")
         case TryFewerBits():
-            known = state.known
-            return (fewer_bits_recipe(state, (), known[0]) if known else None) or _reduced(state)
+            return _of_fewer_bits(state, phase) or _reduced(state)
         case ChooseAmount():
             tried = next_amount(state, phase)
             return _after_technique(state, phase) if tried is None else _to(state, tried)
@@ -191,6 +191,25 @@ def _after_formats(state: PlannerState, phase: TryFormats) -> PlannerState:
     # No training makes the uncompressed model keep other limits than those on quality.
     possible = base is None or not state.exceeded(base)
     return _to(state, TrainInt8() if possible and state.rounding_loses else TryFewerBits())
+
+
+def _of_fewer_bits(state: PlannerState, phase: TryFewerBits) -> Recipe | None:
+    """Returns the recipe of 4-bit weights, first of the size of its file; None: it can't help."""
+    known = state.known
+    recipe = fewer_bits_recipe(state, (), known[0]) if known else None
+    if recipe is None or phase.measured or not state.settings.sized:
+        return recipe
+    return dataclasses.replace(recipe, untrained=True, why=WHY_SIZE)
+
+
+def _after_fewer_bits(
+    state: PlannerState, phase: TryFewerBits, file: KnownFile | None
+) -> PlannerState:
+    """Goes on from 4-bit weights: from a size that fits, or is not known, to their training."""
+    if state.settings.sized and not phase.measured:
+        fits = file is None or not state.exceeded(file)
+        return _to(state, TryFewerBits(measured=True)) if fits else _reduced(state)
+    return _to(state, Finished()) if state.meets(file) else _reduced(state)
 
 
 def _reduced(state: PlannerState) -> PlannerState:

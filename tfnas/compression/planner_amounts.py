@@ -75,11 +75,10 @@ def next_amount(state: PlannerState, amounts: ChooseAmount) -> TryAmount | None:
 
 def _attempt(state: PlannerState, amounts: ChooseAmount, step: RecipeStep, why: str) -> Attempt:
     enough = state.tolerance.little if amounts.met else 0.0
-    sized = state.settings.sized and step.kept is not None and step in amounts.demanded
-    sized = sized and limits_bytes(state.budget)
+    sized = _sizeable(state, step) and step in amounts.demanded
     narrow = sized and step in amounts.narrow
     form = sized_form(state, narrow, amounts.trained_form)
-    sizes = {_form(one): one for one in amounts.sizes if one.recipe.steps == (step,)}
+    sizes = _sizes_of(amounts, step)
     known = step in amounts.landed or form in sizes
     trained = sizes.get(("int8", True))
     return Attempt(
@@ -89,6 +88,16 @@ def _attempt(state: PlannerState, amounts: ChooseAmount, step: RecipeStep, why: 
         trained_form=amounts.trained_form,
         trained_fits=trained is not None and not state.exceeded(trained),
     )
+
+
+def _sizeable(state: PlannerState, step: RecipeStep) -> bool:
+    """Returns whether the size of a step's file is measured before anything is trained for it."""
+    return state.settings.sized and step.kept is not None and limits_bytes(state.budget)
+
+
+def _sizes_of(amounts: ChooseAmount, step: RecipeStep) -> dict[tuple[str, bool], KnownFile]:
+    """Returns form -> the file of a step in this form of which only the size is known."""
+    return {_form(one): one for one in amounts.sizes if one.recipe.steps == (step,)}
 
 
 def low_rank_instead(state: PlannerState, tried: TryAmount) -> TryAmount | None:
@@ -197,12 +206,10 @@ def _after_refusal(
 
     Weights that no channel removes, as of fixed filters, may leave too few for a small fraction.
     """
-    refused = (*amounts.refused, step)
-    sizeable = state.settings.sized and step.kept is not None and limits_bytes(state.budget)
     if (
-        not sizeable
+        not _sizeable(state, step)
         or step.technique != "prune_channels"
-        or len(refused) > state.effort.corrections
+        or amounts.refused >= state.effort.corrections
     ):
         return None
     least = step.kept or 0.0
@@ -216,7 +223,7 @@ def _after_refusal(
         amounts,
         waiting=(following, *amounts.waiting),
         demanded=(*amounts.demanded, following),
-        refused=refused,
+        refused=amounts.refused + 1,
         narrow=(*amounts.narrow, following) if step in amounts.narrow else amounts.narrow,
         why="fewer weights are not possible",
     )
@@ -233,8 +240,7 @@ def _after_size(
     """Returns what is known after the size of a file: the next size, or the step to train for."""
     if _form(file) == ("int8", True) and amounts.trained_form is None and _far(state, file):
         return _untrained_too(amounts, step, file)
-    before = {_form(one): one for one in amounts.sizes if one.recipe.steps == (step,)}
-    trained = before.get(("int8", True))
+    trained = _sizes_of(amounts, step).get(("int8", True))
     if amounts.trained_form is False and trained is not None and not _far(state, file, trained):
         amounts = dataclasses.replace(amounts, trained_form=True, sizes=(*amounts.sizes, file))
         file = trained  # both are as large

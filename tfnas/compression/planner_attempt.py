@@ -12,6 +12,7 @@ from tfnas.compression.recipe import Recipe, RecipeStep
 from tfnas.compression.targets_from_budget import FEWER_BITS, weights_of
 
 VALUES = 16
+WHY_SIZE = "the size of its file, before anything is trained"
 SLIGHTLY = 0.1  # fraction of a limit, where no number of weights is known to estimate bytes by
 _BY_BITS = {"bytes", "flash_bytes"}  # costs that fall with the bits of a weight
 _PARTS: tuple[AttemptPart, ...] = typing.get_args(AttemptPart)
@@ -39,8 +40,7 @@ def _recipe_of(part: AttemptPart, state: PlannerState, attempt: Attempt) -> Reci
     steps, best = attempt.steps, attempt.best
     if part == "size":
         mode, aware = sized_form(state, attempt.narrow, attempt.trained_form)
-        why = "the size of its file, before anything is trained"
-        return Recipe(steps, mode, aware, untrained=True, why=why)
+        return Recipe(steps, mode, aware, untrained=True, why=WHY_SIZE)
     if part == "int8":
         return Recipe(steps, "int8", why=attempt.why)
     if best is None:

@@ -91,7 +91,13 @@ class TrainInt8:
 
 @dataclasses.dataclass(frozen=True)
 class TryFewerBits:
-    """The uncompressed model with 4-bit weights, trained, where that may meet all limits."""
+    """The uncompressed model with 4-bit weights, trained, where that may meet all limits.
+
+    Args:
+        measured: Whether the bytes of the file were measured, without any training.
+    """
+
+    measured: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +119,7 @@ class ChooseAmount:
         sizes: The files of which only the size is known, in turn.
         landed: Steps that are trained for without measuring the size first.
         narrow: Steps that are for 4-bit weights, where sizes are measured.
-        refused: Steps that were not possible, in turn.
+        refused: Number of steps that were not possible.
         trained_form: Whether sizes are those of files trained for int8; None: by the settings.
             True: also since the amount that fits without this training loses too much. False:
             since files trained for int8 hold far more.
@@ -133,7 +139,7 @@ class ChooseAmount:
     sizes: tuple[KnownFile, ...] = ()
     landed: tuple[RecipeStep, ...] = ()
     narrow: tuple[RecipeStep, ...] = ()
-    refused: tuple[RecipeStep, ...] = ()
+    refused: int = 0
     trained_form: bool | None = None
 
 
@@ -234,22 +240,24 @@ class PlannerState:
         low_bits = self.converted(FEWER_BITS)
         if base is None:
             return ()
-        return (base,) if low_bits is None or self._fewer_bits_save_none() else (base, low_bits)
+        return (base,) if low_bits is None or self._useless else (base, low_bits)
 
-    def _fewer_bits_save_none(self) -> bool:
+    @property
+    def _useless(self) -> KnownFile | None:
+        """The file with fewer bits where it saves no bytes beside int8; None where it does."""
         base, low_bits = self.converted("int8"), self.converted(FEWER_BITS)
-        if base is None or low_bits is None:
-            return False
-        return low_bits.costs.bytes >= base.costs.bytes
+        if base is None or low_bits is None or low_bits.costs.bytes < base.costs.bytes:
+            return None
+        return low_bits
 
     @property
     def remarks(self) -> tuple[str, ...]:
         """What the files so far rule out, in sentences; later states only add to them."""
-        base, low_bits = self.converted("int8"), self.converted(FEWER_BITS)
+        base, useless = self.converted("int8"), self._useless
         lines = []
-        if base is not None and low_bits is not None and self._fewer_bits_save_none():
+        if base is not None and useless is not None:
             lines.append(
-                f"{FEWER_BITS} takes {low_bits.costs.bytes:,} bytes, no fewer than the "
+                f"{FEWER_BITS} takes {useless.costs.bytes:,} bytes, no fewer than the "
                 f"{base.costs.bytes:,} of int8, since some layers stay in float32 with it: "
                 "nothing is trained for 4-bit weights"
             )

@@ -138,7 +138,13 @@ def limits_bytes(budget: Budget) -> bool:
     Args:
         budget: The limits.
     """
-    return any(f"max_{name}" in budget.limits for name in _STORED)
+    return bool(_byte_limits(budget))
+
+
+def _byte_limits(budget: Budget) -> dict[str, float]:
+    """Returns cost -> limit, of the limits on what the size of a file tells."""
+    limits = budget.limits
+    return {name: limits[f"max_{name}"] for name in _STORED if f"max_{name}" in limits}
 
 
 def _exceeded(
@@ -187,11 +193,10 @@ def with_fewer_weights(
     if not weight_bytes or step.kept is None:
         return []
     less = []
-    limits = ((name, budget.limits.get(f"max_{name}")) for name in _STORED)
-    for name, limit in limits:
-        if limit is None or file.costs.value(name) <= limit:
-            continue
+    for name, limit in _byte_limits(budget).items():
         value, each = file.costs.value(name), weight_bytes
+        if value <= limit:
+            continue
         if before is not None and (kept := _kept_by(before)) > step.kept:
             measured = (before.costs.value(name) - value) / (kept - step.kept)
             each = min(each, max(measured, each / 2))
@@ -259,15 +264,14 @@ def bytes_to_limits(file: Outcome, budget: Budget) -> float:
         file: The file.
         budget: The limits, of which one at least is on bytes.
     """
-    limits = ((name, budget.limits.get(f"max_{name}")) for name in _STORED)
-    return max(file.costs.value(name) / limit for name, limit in limits if limit is not None)
+    return max(file.costs.value(name) / limit for name, limit in _byte_limits(budget).items())
 
 
 def _slope(
     loads: Sequence[tuple[float, float]], budget: Budget, file: Outcome, settings: PlanSettings
 ) -> float:
     """Returns by how much a load falls with the fraction of the weights."""
-    least = min(limit for name in _STORED if (limit := budget.limits.get(f"max_{name}")))
+    least = min(_byte_limits(budget).values())
     each = _BYTES_OF_WEIGHT[file.recipe.mode] * weights_of(file.recipe.steps[0], settings) / least
     if len(loads) < 2:
         return each

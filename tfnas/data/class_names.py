@@ -44,7 +44,9 @@ class ClassNames:
     source: str = "train_data"
 
     @classmethod
-    def of(cls, train: Any, source: str = "train_data", model: keras.Model | None = None) -> Any:
+    def of(
+        cls, train: Any, source: str = "train_data", model: keras.Model | None = None
+    ) -> ClassNames:
         """Returns the class names of training data; empty where there are none.
 
         Args:

@@ -70,21 +70,21 @@ def any_data(
         raise ValueError(
             f"groups must name a column where {argument} is a file, got {type(groups).__name__}"
         )
-    whole = is_ready(train_data) or isinstance(train_data, str | os.PathLike)
-    if whole and (validation_data is not None or test_data is not None):
+    has_parts = is_ready(train_data)
+    if (has_parts or is_file) and (validation_data is not None or test_data is not None):
         what = "validation_data" if validation_data is not None else "test_data"
         raise ValueError(
             f"{what} must be None where {argument} is a name, a path or has its own parts, got "
             f"{argument} {train_data!s:.200}"
         )
-    if is_ready(train_data):
+    if has_parts:
         if groups is not None:
             raise ValueError(
                 f"groups must be None where {argument} has its own parts, got groups: those of its "
                 "test examples, tfnas.data.Examples(x, y, groups=groups)"
             )
         return train_data  # type: ignore[return-value]
-    if isinstance(train_data, str | os.PathLike):
+    if isinstance(train_data, str | os.PathLike):  # is_file, which does not narrow the type
         chosen = {"inputs": inputs, "targets": targets, "groups": groups}
         return load_for(model, train_data, **chosen, image_size=image_size, seed=seed)
     return data_parts(

@@ -14,6 +14,22 @@ if TYPE_CHECKING:
     import keras
 
 
+def fits(shape: tuple[int | None, ...], form: tuple[int | None, ...]) -> bool:
+    """Returns whether a shape is of a form in which sizes may be open.
+
+    Example:
+        >>> fits((3, 8), (None, 8)), fits((3, 8), (None, 8, 1)), fits((3, 8), (4, 8))
+        (True, False, False)
+
+    Args:
+        shape: The shape.
+        form: The form; None stands for any size.
+    """
+    return len(shape) == len(form) and all(
+        size in (None, actual) for size, actual in zip(form, shape, strict=True)
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class ModelInput:
     """An input of a model.
@@ -39,13 +55,13 @@ class ModelInput:
             ValueError: It has another shape, is of single examples, or holds strings for numbers.
         """
         own = array.shape[1:]
-        if not self._fits(own) and own[-1:] == (1,) and self._fits(own[:-1]):
+        if not fits(own, self.shape) and own[-1:] == (1,) and fits(own[:-1], self.shape):
             array = array[..., 0]
-        elif not self._fits(own) and self._fits((*own, 1)):
+        elif not fits(own, self.shape) and fits((*own, 1), self.shape):
             array = array[..., None]
-        elif not self._fits(own):
+        elif not fits(own, self.shape):
             sizes = "".join(f", {'?' if size is None else size}" for size in self.shape)
-            single = array.ndim and self._fits(array.shape)
+            single = array.ndim and fits(array.shape, self.shape)
             raise ValueError(
                 f"x of {what} must have the shape (examples{sizes}{'' if sizes else ','}) for "
                 f"input {self.name!r}, got {array.shape}"
@@ -57,11 +73,6 @@ class ModelInput:
                 f"input {self.name!r}, got {array.dtype}"
             )
         return array
-
-    def _fits(self, shape: tuple[int, ...]) -> bool:
-        return len(shape) == len(self.shape) and all(
-            size in (None, actual) for size, actual in zip(self.shape, shape, strict=True)
-        )
 
 
 def model_inputs(model: keras.Model) -> tuple[ModelInput, ...]:

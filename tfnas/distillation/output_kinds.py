@@ -17,7 +17,6 @@ may be logits or a regression. Then targets decide: class indices and one-hot ro
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -26,6 +25,7 @@ import keras
 import numpy as np
 
 from tfnas.distillation.output_structure import OutputStructure
+from tfnas.runtime.argument_rules import near
 
 if TYPE_CHECKING:
     from tfnas.distillation.tensor_types import LossesLike, LossLike
@@ -149,11 +149,9 @@ def check_kind(kind: str) -> None:
     try:
         keras.losses.get(kind)
     except ValueError:
-        near = difflib.get_close_matches(kind, KINDS, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(
             f"outputs must be one of {', '.join(KINDS)}, or a loss of teacher's and student's "
-            f"outputs, got {kind!r}{hint}"
+            f"outputs, got {kind!r}{near(kind, KINDS)}"
         ) from None
 
 

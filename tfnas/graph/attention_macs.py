@@ -5,7 +5,7 @@ from __future__ import annotations
 from tfnas.graph.call_arguments import named_arguments, shape_of, shapes_of
 from tfnas.graph.functional import Call
 from tfnas.graph.known_sizes import Shape, product, times, total
-from tfnas.keras_private import child_layers
+from tfnas.keras_private import attention_projections
 
 
 def multi_head(call: Call) -> int | None:
@@ -70,12 +70,11 @@ def _listed(call: Call) -> tuple[Shape, Shape, Shape]:
 
 
 def _projections(call: Call, query: Shape, value: Shape, key: Shape) -> int | None:
-    places = {"query": query, "gate": query, "attention_output": query, "value": value, "key": key}
-    inner = {layer.name: layer for layer in child_layers(call.operation)}
+    places = {"query": query, "gate": query, "output": query, "value": value, "key": key}
     return total(
         [
-            times(product(inner[name].kernel.shape), product(shape[1:-1]))
-            for name, shape in places.items()
-            if name in inner
+            times(product(dense.kernel.shape), product(places[name][1:-1]))
+            for name, dense in attention_projections(call.operation).items()
+            if dense is not None
         ]
     )

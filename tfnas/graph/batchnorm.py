@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfnas.data.examples import leaves
+from tfnas.data.model_inputs import fits
 from tfnas.data.reading import arrays, sliced, spread
 from tfnas.data.representative_dataset import is_representative_dataset, representative_arrays
 from tfnas.graph.traversal import Visit, visit
@@ -286,10 +287,7 @@ def fitting_columns(
         raise ValueError(f"{what} must hold {len(names)} inputs, got {len(columns)}")
     for tensor, column in zip(model.inputs, columns, strict=True):
         expected = tuple(tensor.shape[1:])
-        fits = column.ndim == len(expected) + 1 and all(
-            size in (None, found) for size, found in zip(expected, column.shape[1:], strict=True)
-        )
-        if not fits:
+        if not (column.ndim and fits(column.shape[1:], expected)):
             raise ValueError(
                 f"{what} must have the shape (examples, {', '.join(map(str, expected))}) for "
                 f"input {tensor.name!r}, got {column.shape}"

@@ -1,10 +1,14 @@
-"""Measures how much a model's outputs have changed; needs no labels."""
+"""Outputs of models, and how much they have changed; needs no labels."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import keras
 
 _SUM_TOLERANCE = 0.02  # dequantized probabilities sum to 1 only within some steps
 
@@ -35,6 +39,29 @@ def divergence(
         else:
             total += float(((old - new) ** 2).mean() / max(float(old.var()), 1e-30))
     return max(total, 0.0)
+
+
+def outputs_of(model: keras.Model, batches: Sequence[Any]) -> list[np.ndarray]:
+    """Returns what a model computes at inference, each output (examples, ...), float64.
+
+    Example:
+        >>> import keras
+        >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+        >>> [found] = outputs_of(model, [np.ones((4, 3)), np.ones((1, 3))])
+        >>> found.shape
+        (5, 2)
+
+    Args:
+        model: The model.
+        batches: Inputs in the structure of the model's.
+    """
+    import keras
+
+    found = [keras.tree.flatten(model(batch, training=False)) for batch in batches]
+    return [
+        np.concatenate([np.asarray(keras.ops.convert_to_numpy(each), np.float64) for each in parts])
+        for parts in zip(*found, strict=True)
+    ]
 
 
 def _log_softmax(values: np.ndarray, least: float) -> np.ndarray:

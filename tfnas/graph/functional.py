@@ -145,6 +145,20 @@ def walk(model: keras.Model, inputs: Sequence[Value] | None = None) -> Walk:
     return Walk(inputs, tuple(calls), outputs)
 
 
+def repeat_call(call: Call, tensors: dict[Value, Any]) -> None:
+    """Calls a layer or an operation on other tensors, and notes its results.
+
+    Args:
+        call: The call.
+        tensors: Value -> its new tensor, of the call's inputs at least; its outputs are added.
+    """
+    import keras
+
+    args, kwargs = call.arguments([tensors[value] for value in call.inputs])
+    results = keras.tree.flatten(call.operation(*args, **kwargs))
+    tensors.update(zip(call.outputs, results, strict=True))
+
+
 def clone(model: keras.Model) -> keras.Model:
     """Returns a copy of a model with a copy of its weights, not compiled.
 

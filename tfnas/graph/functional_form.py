@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from tfnas.graph.functional import clone, walk
+from tfnas.data.model_inputs import fits
+from tfnas.graph.functional import clone, repeat_call, walk
 from tfnas.graph.model_class import own_steps
 from tfnas.graph.subclassed import CannotTrace, cause_of, is_subclassed, traced, trains_otherwise
 from tfnas.graph.symbolic_inputs import by_input_name, first_inputs, parsed_shapes, symbolic_inputs
@@ -196,9 +197,8 @@ def _opened(model: keras.Model, data: Any, input_shape: Any) -> keras.Model:
         if not model.built:
             _build(model, inputs)
         opened = traced(model, inputs)
-        if _reads_integers(opened) and data is None:
-            inputs = _as_integers(opened, inputs)
-            opened = traced(model, inputs)
+        if data is None and (integers := _as_integers(opened, inputs)) is not None:
+            inputs, opened = integers, traced(model, integers)
     except CannotTrace as error:
         raise CannotTrace(_no_trace(model, str(error))) from error
     _compare(model, opened, data)
@@ -223,31 +223,27 @@ def _no_trace(model: keras.Model, why: str) -> str:
     )
 
 
-def _reads_integers(opened: keras.Model) -> bool:
-    return any(node.operation.__class__.__name__ == "Embedding" for node in _first_nodes(opened))
-
-
-def _first_nodes(opened: keras.Model) -> list[Any]:
-    own = {id(tensor) for tensor in opened.inputs}
-    return [n for n in nodes(opened) if any(id(t) in own for t in n.input_tensors)]
-
-
 def _as_integers(opened: keras.Model, inputs: Any) -> Any:
-    """The same inputs, of integers where an Embedding reads them."""
+    """The same inputs, of integers where an Embedding reads them; None where none does."""
     import keras
 
-    ids = {
+    read = {
         id(tensor)
-        for node in _first_nodes(opened)
+        for node in nodes(opened)
         if type(node.operation).__name__ == "Embedding"
         for tensor in node.input_tensors
     }
-
-    def typed(tensor: Any) -> Any:
-        dtype = "int32" if id(tensor) in ids else tensor.dtype
-        return keras.Input(batch_shape=tensor.shape, dtype=dtype, name=tensor.name)
-
-    return keras.tree.map_structure(typed, inputs)
+    if not any(id(tensor) in read for tensor in opened.inputs):
+        return None
+    new = [
+        keras.Input(
+            batch_shape=tensor.shape,
+            dtype="int32" if id(tensor) in read else tensor.dtype,
+            name=tensor.name,
+        )
+        for tensor in opened.inputs
+    ]
+    return keras.tree.pack_sequence_as(inputs, new)
 
 
 def _compare(model: keras.Model, opened: keras.Model, data: Any) -> None:
@@ -307,12 +303,10 @@ def _reconnected(model: keras.Model, input_shape: Any) -> keras.Model:
         if [shape[1:] for shape in shapes] == [tuple(t.shape[1:]) for t in graph.inputs]:
             return model
     for shape, tensor in zip(shapes, graph.inputs, strict=True):
-        own = tuple(tensor.shape)
-        if len(own) != len(shape) or any(
-            n not in (None, m) for n, m in zip(own[1:], shape[1:], strict=True)
-        ):
+        own = tuple(tensor.shape[1:])
+        if not fits(shape[1:], own):
             raise ValueError(
-                f"input_shape must fit {own[1:]} of input {tensor.name!r}, got {shape[1:]}"
+                f"input_shape must fit {own} of input {tensor.name!r}, got {shape[1:]}"
             )
     inputs = [
         keras.Input(batch_shape=shape, dtype=t.dtype, name=t.name)
@@ -321,9 +315,7 @@ def _reconnected(model: keras.Model, input_shape: Any) -> keras.Model:
     flow = walk(model)
     tensors = dict(zip(flow.inputs, inputs, strict=True))
     for call in flow.calls:
-        args, kwargs = call.arguments([tensors[value] for value in call.inputs])
-        results = keras.tree.flatten(call.operation(*args, **kwargs))
-        tensors.update(zip(call.outputs, results, strict=True))
+        repeat_call(call, tensors)
     return keras.Model(
         keras.tree.pack_sequence_as(graph.input, inputs),
         keras.tree.pack_sequence_as(graph.output, [tensors[value] for value in flow.outputs]),

@@ -18,7 +18,7 @@ from tfnas.graph.call_arguments import named_arguments
 from tfnas.graph.functional import Call, Value, walk
 from tfnas.graph.idle_layers import IDLE
 from tfnas.graph.known_sizes import Shape, product, times, total
-from tfnas.graph.operation_macs import OPERATIONS, UNCOUNTED_OPERATIONS, einsum_macs
+from tfnas.graph.operation_macs import OPERATIONS, UNCOUNTED_OPERATIONS, einsum_macs, places
 from tfnas.graph.registered_layers import RegisteredLayer, class_of_keras, registered_layer
 from tfnas.keras_private import followed_graph
 
@@ -116,25 +116,19 @@ def _of_graph(call: Call) -> int | None:
     return total([call_macs(each) for each in walk(graph, inputs=call.inputs).calls])
 
 
-def _places(shape: Shape, call: Call) -> int | None:
-    """Number of positions at which the kernel is applied."""
-    data_format = getattr(call.operation, "data_format", "channels_last")
-    return product(shape[2:] if data_format == "channels_first" else shape[1:-1])
-
-
 def _convolution(call: Call) -> int | None:
     kernel = call.operation.kernel.shape  # (*sizes, channels in a group, filters)
-    return times(product(kernel), _places(call.outputs[0].shape, call))
+    return times(product(kernel), places(call, call.outputs[0].shape))
 
 
 def _transposed(call: Call) -> int | None:
-    return times(product(call.operation.kernel.shape), _places(call.inputs[0].shape, call))
+    return times(product(call.operation.kernel.shape), places(call, call.inputs[0].shape))
 
 
 def _separable(call: Call) -> int | None:
     layer = call.operation
     kernels = total([product(layer.depthwise_kernel.shape), product(layer.pointwise_kernel.shape)])
-    return times(kernels, _places(call.outputs[0].shape, call))
+    return times(kernels, places(call, call.outputs[0].shape))
 
 
 def _dense(call: Call) -> int | None:
@@ -214,7 +208,6 @@ _LAYERS: dict[str, Callable[[Call], int | None]] = {
     "Dense": _dense,
     "Dot": _dot,
     "EinsumDense": _einsum_dense,
-    "Functional": _of_graph,
     "GroupedQueryAttention": attention_macs.grouped_query,
     "MultiHeadAttention": attention_macs.multi_head,
     "ReversibleEmbedding": _reversible_embedding,

@@ -5,8 +5,6 @@ The first axis of a tensor of the model is the batch, which costs are without.
 
 from __future__ import annotations
 
-import keras
-
 from tfnas.graph import attention_macs
 from tfnas.graph.call_arguments import named_arguments, shape_of, shapes_of
 from tfnas.graph.functional import Call, Value
@@ -90,28 +88,37 @@ def _tensordot(call: Call) -> int | None:
 
 def _convolution(call: Call) -> int | None:
     [kernel] = shapes_of(call, "kernel")
-    return None if kernel is None else times(product(kernel), _places(call, call.outputs[0].shape))
+    return None if kernel is None else times(product(kernel), places(call, call.outputs[0].shape))
 
 
 def _transposed(call: Call) -> int | None:
     inputs, kernel = shapes_of(call, "inputs", "kernel")
     if inputs is None or kernel is None:
         return None
-    return times(product(kernel), _places(call, inputs))
+    return times(product(kernel), places(call, inputs))
 
 
 def _separable(call: Call) -> int | None:
     kernels = shapes_of(call, "depthwise_kernel", "pointwise_kernel")
     sizes = total([None if kernel is None else product(kernel) for kernel in kernels])
-    return times(sizes, _places(call, call.outputs[0].shape))
+    return times(sizes, places(call, call.outputs[0].shape))
 
 
 def _grayscale(call: Call) -> int | None:
     return product(call.inputs[0].shape[1:])
 
 
-def _places(call: Call, shape: Shape) -> int | None:
-    data_format = call.operation.data_format or keras.config.image_data_format()
+def places(call: Call, shape: Shape) -> int | None:
+    """Returns the number of positions at which a kernel is applied; None where it is unknown.
+
+    Args:
+        call: A call of a convolution, an operation or a layer.
+        shape: Shape of the tensor with these positions, the batch first.
+    """
+    import keras
+
+    data_format = getattr(call.operation, "data_format", "channels_last")
+    data_format = data_format or keras.config.image_data_format()
     return product(shape[2:] if data_format == "channels_first" else shape[1:-1])
 
 

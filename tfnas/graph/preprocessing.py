@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tfnas.graph.functional import Call, Value, Walk, walk
+from tfnas.graph.functional import Call, Value, Walk, repeat_call, walk
 from tfnas.keras_private import functional_inside
 
 if TYPE_CHECKING:
@@ -64,6 +64,21 @@ def split_preprocessing(model: keras.Model) -> tuple[keras.Model | None, keras.M
     return _separated(model, flow, front)
 
 
+def preprocessed(front: keras.Model, x: Any) -> Any:
+    """Returns data behind the preprocessing, as NumPy arrays.
+
+    Args:
+        front: The first model of :func:`split_preprocessing`.
+        x: Inputs of this model, (examples, ...): an array, or a list or dictionary of arrays.
+
+    Returns:
+        Inputs of the second model.
+    """
+    import keras
+
+    return keras.tree.map_structure(keras.ops.convert_to_numpy, front(x))
+
+
 def preprocessing_layers(front: keras.Model | None) -> tuple[str, ...]:
     """Returns the names of the lookups, hashes and bins of a model.
 
@@ -101,7 +116,7 @@ def _separated(
     names = dict(zip(flow.inputs, (t.name for t in graph.inputs), strict=True))
     tensors: dict[Value, Any] = dict(zip(flow.inputs, inputs, strict=True))
     for call in front:
-        _repeat(call, tensors)
+        repeat_call(call, tensors)
         names |= {value: call.name.split("/")[-1] for value in call.outputs}
     left = [call for call in flow.calls if not any(call is each for each in front)]
     used = {value for call in left for value in call.inputs} | set(flow.outputs)
@@ -113,7 +128,7 @@ def _separated(
     }
     own = {value: fed[names[value]] for value in between}
     for call in left:
-        _repeat(call, own)
+        repeat_call(call, own)
     outputs = keras.tree.pack_sequence_as(graph.output, [own[value] for value in flow.outputs])
     packed = keras.tree.pack_sequence_as(graph.input, inputs)
     single = len(fed) == 1
@@ -121,15 +136,6 @@ def _separated(
         keras.Model(packed, next(iter(passed.values())) if single else passed),
         keras.Model(next(iter(fed.values())) if single else fed, outputs, name=model.name),
     )
-
-
-def _repeat(call: Call, tensors: dict[Value, Any]) -> None:
-    """Calls a layer on other tensors, and notes its results."""
-    import keras
-
-    args, kwargs = call.arguments([tensors[value] for value in call.inputs])
-    results = keras.tree.flatten(call.operation(*args, **kwargs))
-    tensors.update(zip(call.outputs, results, strict=True))
 
 
 def _dtype(value: Value) -> str:

@@ -140,7 +140,7 @@ def _register(layer_class: Any, record: RegisteredLayer) -> Any:
             f"layer_class must be a subclass of keras.layers.Layer, got {layer_class!r}: as a "
             "decorator, name the arguments: @register_layer(macs=...)"
         )
-    if _is_of_keras(layer_class) and record != RegisteredLayer({}, None, None, "float"):
+    if is_of_keras(layer_class) and record != RegisteredLayer({}, None, None, "float"):
         raise ValueError(
             "layer_class must be your own class; one of Keras takes integer_form='float' alone, "
             f"got {layer_class.__name__}"
@@ -165,7 +165,7 @@ def registered_layer(operation: keras.Operation) -> RegisteredLayer | None:
         operation: A layer or operation; None is returned for a class of Keras.
     """
     found = _nearest(operation)
-    return None if found is None or _is_of_keras(found) else _REGISTERED[found]
+    return None if found is None or is_of_keras(found) else _REGISTERED[found]
 
 
 def registered_form(operation: keras.Operation) -> str | Mapping[str, int | None] | None:
@@ -182,12 +182,17 @@ def _nearest(operation: Any) -> type | None:
     return next((base for base in type(operation).__mro__ if base in _REGISTERED), None)
 
 
-def _is_of_keras(layer_class: type) -> bool:
+def is_of_keras(layer_class: type) -> bool:
+    """Returns whether a class is one of Keras itself: another of its name may compute anything.
+
+    Args:
+        layer_class: The class of a layer or operation.
+    """
     return layer_class.__module__.split(".")[0] == "keras"
 
 
-def registered_kernels(layer: keras.layers.Layer) -> dict[str, Any] | None:
-    """Returns the variables that a layer's class registers as kernels; None: it is not registered.
+def registered_kernels(layer: keras.layers.Layer) -> dict[str, Any]:
+    """Returns the variables that a layer's class registers as kernels; none if it registers none.
 
     Args:
         layer: A built layer.
@@ -196,9 +201,8 @@ def registered_kernels(layer: keras.layers.Layer) -> dict[str, Any] | None:
         ValueError: An attribute is missing or no weight of at least two dimensions.
     """
     record = registered_layer(layer)
-    if record is None:
-        return None
-    return {name: weight_of(layer, name, "kernels", 2) for name in record.kernels}
+    names = () if record is None else record.kernels
+    return {name: weight_of(layer, name, "kernels", 2) for name in names}
 
 
 def weight_of(layer: keras.layers.Layer, name: str, argument: str, rank: int = 1) -> Any:
@@ -268,7 +272,7 @@ def class_of_keras(operation: keras.Operation) -> type | None:
     """
     own: set[str] = set()
     for base in type(operation).__mro__:
-        if _is_of_keras(base):
+        if is_of_keras(base):
             changed = {name for name in own if hasattr(base, name)} - _CONSTRUCTION
             return None if changed or base.__name__ in _ABSTRACT else base
         own |= {

@@ -12,7 +12,7 @@ from tfnas.compression.candidate_store import Candidate, CandidateStore
 from tfnas.compression.choice import limited_costs, measured_front
 from tfnas.compression.device_costs import Target
 from tfnas.compression.effort import EFFORTS, Effort
-from tfnas.compression.file_comparison_table import FileRow, compare_files
+from tfnas.compression.file_comparison_table import FileRow, compare_files, row_of
 from tfnas.compression.file_sizes import untrained_size
 from tfnas.compression.layer_costs import file_layers
 from tfnas.compression.plan_settings import PlanSettings, decide_plan
@@ -172,7 +172,7 @@ def _by_group(rows: list[FileRow], best: Candidate, test: ExampleSet) -> Evaluat
     groups = getattr(test, "groups", None)
     if groups is None:
         return None
-    [row] = [row for row in rows if row.label == str(best.recipe)]
+    row = row_of(rows, str(best.recipe))
     return evaluation_of([row.assessment, rows[0].assessment], members_of(groups))
 
 

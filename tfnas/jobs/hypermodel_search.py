@@ -7,35 +7,28 @@ a metric of the file, it is converted and measured too. The same call resumes th
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import pathlib
 import shutil
-import time
 from collections.abc import Sequence
 from typing import Any
 
 import keras_tuner as kt
 
 from tfnas import data as data_module
-from tfnas.compression.progress import Progress, TrialNews
+from tfnas.compression.progress import Progress
 from tfnas.jobs import search_folder
 from tfnas.jobs.hypermodel_import import imported_hypermodel
-from tfnas.measure.latency import provenance
-from tfnas.nas.algorithm_tuners import EvolutionTuner, RandomTuner, ReinforceTuner
+from tfnas.jobs.search_tuner import tuner_of
 from tfnas.nas.measured_trial import MODEL_FILE
-from tfnas.nas.search_callbacks import TrialCallbacks
-from tfnas.nas.search_config import SearchConfig, sampler_of
-from tfnas.nas.trial_log import failure_cause
+from tfnas.nas.search_config import SearchConfig
+from tfnas.nas.trial_log import TrialLog, failure_cause
 from tfnas.nas.tuner import MeasuredTuner
-from tfnas.nas.tuner_config import TunerConfig
 from tfnas.reports import hypermodel_report
 from tfnas.runtime.files import save_model, write_atomically
-from tfnas.runtime.interrupts import Interrupts, announced_interrupts
-from tfnas.runtime.worker_processes import TrialProcesses
+from tfnas.runtime.interrupts import announced_interrupts
 from tfnas.search_space.hypermodel import as_hypermodel
 from tfnas.table import table
-from tfnas.targets.device import Device
 
 STOPPING = "stopping: the best model so far is written; Ctrl-C again stops without it"
 _SHOWN = 10  # trials in the printed table
@@ -107,22 +100,11 @@ def search_hypermodel(
     split: Any = data_module.load(config.dataset, image_size=config.image_size, seed=config.seed)
     if config.train_limit is not None:
         split = split.limited(config.train_limit, config.seed)
-    search_folder.check_is_free(folder)
-    writes = search_folder.is_writable(folder)
-    if not writes:
-        search_folder.check_has_ended(folder, overwrite)
-    if not overwrite:
-        search_folder.check_same_search(folder, config)
-    tuner = _tuner(hypermodel, config, folder, overwrite)
+    writes = search_folder.check(folder, config, overwrite)
+    tuner = tuner_of(hypermodel, config, folder, overwrite)
     _check_model(tuner, config.hypermodel)
-    if overwrite:
-        search_folder.remove_results(folder)
-    if writes:
-        record = {"config": dataclasses.asdict(config), "provenance": provenance()}
-        write_atomically(folder / "config.json", json.dumps(record, indent=2))
-    elif not tuner.has_ended():
-        raise search_folder.not_writable(folder, "trials are left to run")
-    path = folder / "trials.jsonl" if writes else None
+    ended = writes or tuner.has_ended()
+    path = search_folder.begin(folder, config, overwrite=overwrite, writes=writes, ended=ended)
     tuner.trial_callbacks = log = _Log(tuner, path, progress, config)
     progress.phase(f"search: {split}; {tuner.oracle.space.size:.3g} combinations")
     interrupted = False
@@ -146,37 +128,6 @@ def search_hypermodel(
     if writes:
         _write(result, tuner, config, str(split))
     return result
-
-
-def _tuner(
-    hypermodel: kt.HyperModel | None, config: SearchConfig, folder: pathlib.Path, overwrite: bool
-) -> MeasuredTuner:
-    classes = {"evolution": EvolutionTuner, "reinforce": ReinforceTuner, "random": RandomTuner}
-    executor = None
-    if config.workers:
-        executor = functools.partial(TrialProcesses, config.workers, config.trial_timeout)
-    return classes[config.algorithm](
-        hypermodel,
-        list(config.objectives),
-        config.max_trials,
-        config.seed,
-        sampler=sampler_of(config),
-        limits=config.limits,
-        config=TunerConfig(
-            target_latency_ms=config.target_latency_ms,
-            target_latency_ratio=config.target_latency_ratio,
-            latency_exponent=config.latency_exponent,
-            threads=config.threads,
-            inherit=config.inherit,
-            halving=config.halving,
-            min_epochs=config.min_epochs,
-            executor=executor,
-        ),
-        device=Device(config.accelerator, config.runtime_flash, config.runtime_ram),
-        directory=str(folder),
-        project_name="search",
-        overwrite=overwrite,
-    )
 
 
 def _check_model(tuner: MeasuredTuner, name: str) -> None:
@@ -230,49 +181,8 @@ def _write(result: HyperModelResult, tuner: MeasuredTuner, config: SearchConfig,
     hypermodel_report.write(folder, result.trials, failures, config, data, **chosen)
 
 
-class _Log(TrialCallbacks):
-    """Writes one line of JSON for each trial that ended, and reports progress."""
-
-    def __init__(
-        self,
-        tuner: MeasuredTuner,
-        path: pathlib.Path | None,
-        progress: Progress,
-        config: SearchConfig,
-    ) -> None:
-        self.tuner, self.path, self.progress, self.config = tuner, path, progress, config
-        self.started, self.interrupts = time.monotonic(), Interrupts()
-        ended = [self._line(tuner.oracle.get_trial(name)) for name in tuner.oracle.end_order]
-        if path is not None:
-            write_atomically(path, "".join(ended))
-
-    def trial_began(self, trial: kt.engine.trial.Trial) -> None:
-        self.started = time.monotonic()
-        self.progress.trial_began(int(trial.trial_id) + 1, self.config.max_trials)
-        self.interrupts.check()
-
-    def epoch_ended(self, trial: kt.engine.trial.Trial, epoch: int) -> None:
-        self.progress.epoch_ended(epoch + 1, self.config.epochs)
-        self.interrupts.check()
-
-    def trial_ended(self, trial: kt.engine.trial.Trial) -> None:
-        oracle = self.tuner.oracle
-        if trial.trial_id not in oracle.end_order:
-            return  # sent for a retry
-        if self.path is not None:
-            with self.path.open("a") as file:
-                file.write(self._line(trial))
-        done, seconds = trial.status == "COMPLETED", time.monotonic() - self.started
-        best = oracle.get_best_trials(1)[0] if oracle.records else None
-        self.progress.trial_ended(
-            TrialNews(
-                int(trial.trial_id) + 1,
-                self.config.max_trials,
-                seconds,
-                self._text(trial) if done else f"failed: {failure_cause(trial)}",
-                None if best is None else f"{self._text(best)} (trial {best.trial_id})",
-            )
-        )
+class _Log(TrialLog):
+    """The log of hyperparameters' trials, which have no architecture and no front."""
 
     def _text(self, trial: kt.engine.trial.Trial) -> str:
         values = " ".join(f"{n}={_shown(v)}" for n, v in trial.hyperparameters.values.items())
@@ -280,7 +190,13 @@ class _Log(TrialCallbacks):
         metrics = ", ".join(f"{n} {trial.metrics.get_best_value(n):.4g}" for n in names)
         return f"{metrics}; {values}"
 
-    def _line(self, trial: kt.engine.trial.Trial) -> str:
+    def _place(self, trial: kt.engine.trial.Trial) -> str:
+        return f"trial {trial.trial_id}"
+
+    def _front(self) -> str | None:
+        return None
+
+    def _line(self, trial: kt.engine.trial.Trial, seconds: float | None = None) -> str:
         done, tracked = trial.status == "COMPLETED", trial.metrics
         line = {
             "trial": trial.trial_id,

@@ -16,7 +16,7 @@ from tfnas.data.examples import Examples, ExampleSet
 from tfnas.data.reading import is_py_dataset
 from tfnas.data.user_data import DataParts
 from tfnas.graph.functional_form import as_functional, compiled_as
-from tfnas.graph.preprocessing import preprocessing_layers, split_preprocessing
+from tfnas.graph.preprocessing import preprocessed, preprocessing_layers, split_preprocessing
 from tfnas.loading import Loading
 from tfnas.nas.search_config import SearchConfig
 from tfnas.quantization.quantize_aware import fake_quants, strip_quantization
@@ -142,8 +142,6 @@ def _without_preprocessing(
     model: keras.Model, parts: Parts, argument: str
 ) -> tuple[keras.Model, Parts]:
     """A model without lookups, hashes and bins, and data that has been through them."""
-    import keras
-
     front, rest = split_preprocessing(model)
     if front is None:
         return model, parts
@@ -160,8 +158,7 @@ def _without_preprocessing(
     def through(part: ExampleSet) -> Examples:
         if not isinstance(part, Examples):
             raise ValueError(way_out)
-        x = keras.tree.map_structure(keras.ops.convert_to_numpy, front(part.x))
-        return dataclasses.replace(part, x=x)
+        return dataclasses.replace(part, x=preprocessed(front, part.x))
 
     note = f"{names} stay out of the files, which take {inputs}"
     new = dataclasses.replace(
@@ -177,8 +174,7 @@ def _without_preprocessing(
 def _batches_of(data: Any) -> Any:
     """Data that shows the shapes of inputs; None where it is read by the model's inputs."""
     if is_ready(data):
-        x = getattr(data, "x_train", None)
-        return None if x is None else x
+        return getattr(data, "x_train", None)
     if isinstance(data, tuple) and len(data) in (2, 3):
         return data[:2]
     return data if hasattr(data, "as_numpy_iterator") or is_py_dataset(data) else None

@@ -7,8 +7,10 @@ import json
 import os
 import pathlib
 
+from tfnas.measure.latency import provenance
 from tfnas.nas.search_config import SearchConfig
 from tfnas.quantization.spec import MODES
+from tfnas.runtime.files import write_atomically
 from tfnas.runtime.folder_lock import NAME
 from tfnas.runtime.store import damage_named, read_json_object
 
@@ -46,25 +48,66 @@ def check_is_free(directory: pathlib.Path) -> None:
         )
 
 
-def is_writable(directory: pathlib.Path) -> bool:
-    """Returns whether files can be written into a folder; one that is missing can be created.
+def check(directory: pathlib.Path, config: SearchConfig, overwrite: bool) -> bool:
+    """Checks that a search may begin, go on or be opened in a folder.
+
+    Args:
+        directory: The folder, which need not exist.
+        config: The settings.
+        overwrite: Whether the files of an earlier search in it are removed.
+
+    Returns:
+        Whether files can be written into the folder.
+
+    Raises:
+        ValueError: It holds files of something else or another search, or it can't be written
+            and its search has not ended or should be removed.
+    """
+    check_is_free(directory)
+    writes = _is_writable(directory)
+    if not writes:
+        _check_has_ended(directory, overwrite)
+    if not overwrite:
+        check_same_search(directory, config)
+    return writes
+
+
+def begin(
+    directory: pathlib.Path, config: SearchConfig, *, overwrite: bool, writes: bool, ended: bool
+) -> pathlib.Path | None:
+    """Writes the settings of a search into a folder that :func:`check` accepts.
 
     Args:
         directory: The folder.
+        config: The settings.
+        overwrite: Whether the files of an earlier search in it are removed.
+        writes: Whether files can be written into the folder.
+        ended: Whether all trials have ended; of no meaning where files can be written.
+
+    Returns:
+        The file of the trials' lines; None where nothing can be written.
+
+    Raises:
+        ValueError: The folder can't be written, and trials are left to run.
     """
+    if overwrite:
+        remove_results(directory)
+    if not writes:
+        if not ended:
+            raise not_writable(directory, "trials are left to run")
+        return None
+    record = {"config": dataclasses.asdict(config), "provenance": provenance()}
+    write_atomically(directory / "config.json", json.dumps(record, indent=2))
+    return directory / "trials.jsonl"
+
+
+def _is_writable(directory: pathlib.Path) -> bool:
+    """Whether files can be written into a folder; one that is missing can be created."""
     return not directory.is_dir() or os.access(directory, os.W_OK)
 
 
-def check_has_ended(directory: pathlib.Path, overwrite: bool) -> None:
-    """Checks that a folder that can't be written holds a search that has ended.
-
-    Args:
-        directory: The folder.
-        overwrite: Whether its files should be removed.
-
-    Raises:
-        ValueError: It does not, or files should be removed.
-    """
+def _check_has_ended(directory: pathlib.Path, overwrite: bool) -> None:
+    """Checks that a folder that can't be written holds a search that has ended."""
     path = directory / "results.json"
     if overwrite:
         raise not_writable(directory, "overwrite removes files")

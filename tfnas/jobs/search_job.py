@@ -8,8 +8,6 @@ with random architectures of its size) that were trained for as many epochs.
 from __future__ import annotations
 
 import dataclasses
-import functools
-import json
 import pathlib
 from typing import Any
 
@@ -24,21 +22,19 @@ from tfnas.data.data_split import DataSplit
 from tfnas.graph.finite_loss import Diverged, FiniteLoss
 from tfnas.graph.tracing import TraceOnce
 from tfnas.jobs import search_folder
+from tfnas.jobs.search_tuner import tuner_of
 from tfnas.loading import CustomObjects, Loading
 from tfnas.measure.accuracy import correct, score
-from tfnas.measure.latency import benchmark, provenance
+from tfnas.measure.latency import benchmark
 from tfnas.measure.measure import measurement_of
 from tfnas.measure.measurement import Latency
 from tfnas.measure.profile import profile
-from tfnas.nas.algorithm_tuners import EvolutionTuner, RandomTuner, ReinforceTuner
 from tfnas.nas.measured_trial import MeasuredTrial, latency_metrics
 from tfnas.nas.reward import mnasnet_reward
-from tfnas.nas.search_config import SearchConfig, sampler_of
+from tfnas.nas.search_config import SearchConfig
 from tfnas.nas.search_result import ReportRow, SearchResult
 from tfnas.nas.trial_failures import INFEASIBLE
 from tfnas.nas.trial_log import TrialLog, failure_cause
-from tfnas.nas.tuner import MeasuredTuner
-from tfnas.nas.tuner_config import TunerConfig
 from tfnas.optional import require
 from tfnas.quantization.quantize_aware import fake_quants
 from tfnas.quantization.spec import QuantSpec
@@ -47,11 +43,9 @@ from tfnas.runtime.files import save_model, write_atomically
 from tfnas.runtime.helper_process import isolated_by_default
 from tfnas.runtime.interrupts import announced_interrupts
 from tfnas.runtime.randomness import seeded
-from tfnas.runtime.worker_processes import TrialProcesses
 from tfnas.search_space.architecture import Architecture, mobilenet_v2
 from tfnas.search_space.hypermodel import compile_for_search
 from tfnas.search_space.mobilenet_v2 import MobileNetV2Space
-from tfnas.targets.device import Device
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.convert import to_tflite
 
@@ -184,55 +178,16 @@ class _Run:
             compression=config.compression,
         )
         self.teacher = None if config.teacher is None else loading.load(config.teacher)
-        search_folder.check_is_free(directory)
-        self.writes = search_folder.is_writable(directory)
-        if not self.writes:
-            search_folder.check_has_ended(directory, overwrite)
-        if not overwrite:
-            search_folder.check_same_search(directory, config)
+        self.writes = writes = search_folder.check(directory, config, overwrite)
         optimizer = keras.optimizers.Adam(self._schedule(len(self.split.x_train), config.epochs))
-        self.tuner = self._make_tuner(self.space.hypermodel(optimizer=optimizer), overwrite)
-        if overwrite:
-            search_folder.remove_results(directory)
-        if self.writes:
-            record = {"config": dataclasses.asdict(config), "provenance": provenance()}
-            write_atomically(directory / "config.json", json.dumps(record, indent=2))
-        elif not self.tuner.has_ended():
-            raise search_folder.not_writable(directory, "trials are left to run")
-        path = directory / "trials.jsonl" if self.writes else None
+        hypermodel = self.space.hypermodel(optimizer=optimizer)
+        self.tuner = tuner_of(hypermodel, config, directory, overwrite, self.teacher)
+        ended = writes or self.tuner.has_ended()
+        path = search_folder.begin(
+            directory, config, overwrite=overwrite, writes=writes, ended=ended
+        )
         self.log = TrialLog(self.tuner, path, progress, config)
         self.tuner.trial_callbacks = self.log
-
-    def _make_tuner(self, hypermodel: Any, overwrite: bool) -> MeasuredTuner:
-        config = self.config
-        classes = {"evolution": EvolutionTuner, "reinforce": ReinforceTuner, "random": RandomTuner}
-        executor = None
-        if config.workers:
-            executor = functools.partial(TrialProcesses, config.workers, config.trial_timeout)
-        return classes[config.algorithm](
-            hypermodel,
-            list(config.objectives),
-            config.max_trials,
-            config.seed,
-            sampler=sampler_of(config),
-            limits=config.limits,
-            config=TunerConfig(
-                target_latency_ms=config.target_latency_ms,
-                target_latency_ratio=config.target_latency_ratio,
-                latency_exponent=config.latency_exponent,
-                threads=config.threads,
-                inherit=config.inherit,
-                halving=config.halving,
-                min_epochs=config.min_epochs,
-                teacher=self.teacher,
-                latency_seconds=config.latency_seconds,
-                executor=executor,
-            ),
-            device=Device(config.accelerator, config.runtime_flash, config.runtime_ram),
-            directory=str(self.directory),
-            project_name="search",
-            overwrite=overwrite,
-        )
 
     def run(self) -> SearchResult:
         """Runs the search; Ctrl-C is answered at once, and a second one stops at once."""

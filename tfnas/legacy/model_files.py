@@ -28,6 +28,7 @@ from tfnas.legacy.hdf5_checks import (
 )
 from tfnas.legacy.operations import SYMBOLS
 from tfnas.legacy.rebuild import from_tf_keras
+from tfnas.runtime.foreign_files import read_regular
 
 if TYPE_CHECKING:
     import keras
@@ -89,6 +90,13 @@ def load_model(
     import keras
 
     path = pathlib.Path(path)
+    if (path / "saved_model.pb").is_file():
+        names = _saved_model_signatures(path)
+        raise ValueError(
+            f"model must be a .keras or .h5 file, got {str(path)!r}, a SavedModel of the "
+            f"signatures {', '.join(map(repr, names)) or 'none'}: keras.layers.TFSMLayer(path, "
+            "call_endpoint=NAME) makes a layer of one, and tfnas.to_tflite converts a model of it"
+        )
     if not path.is_file():
         raise ValueError(
             f"model must be a .keras or .h5 file, got {str(path)!r}, which "
@@ -117,6 +125,18 @@ def load_model(
         return keras.saving.load_model(path, custom_objects, compile=False, safe_mode=safe_mode)
     except Exception as error:  # Keras raises errors of many types for a broken file
         raise _broken(path, error) from error
+
+
+def _saved_model_signatures(folder: pathlib.Path) -> list[str]:
+    """Names of the functions of a SavedModel; no code of it is run."""
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    try:
+        stored = saved_model_pb2.SavedModel.FromString(read_regular(folder / "saved_model.pb"))
+    except Exception as error:  # the parser raises errors of its own
+        raise _broken(folder, error) from error
+    names = {name for graph in stored.meta_graphs for name in graph.signature_def}
+    return sorted(name for name in names if not name.startswith("__saved_model"))
 
 
 def load_h5(

@@ -10,6 +10,7 @@ import numpy as np
 
 from tfnas.graph.functional import Call, Skipped, Walk
 from tfnas.graph.macs import call_macs
+from tfnas.graph.registered_layers import is_of_keras
 
 METHODS = ("svd", "spatial", "tucker")
 _KINDS = ("Dense", "Conv1D", "Conv2D")
@@ -94,7 +95,7 @@ def _obstacle(layer: Any) -> str | None:
     kind = type(layer).__name__
     if "Depthwise" in kind or "Separable" in kind:
         return "a depthwise kernel is one small map per channel: there is nothing to save"
-    if kind not in _KINDS or not type(layer).__module__.startswith("keras."):
+    if kind not in _KINDS or not is_of_keras(type(layer)):
         return f"layers of type {kind} can't be factorized"
     if getattr(layer, "groups", 1) != 1:
         return f"convolutions with {layer.groups} groups can't be factorized"

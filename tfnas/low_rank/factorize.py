@@ -101,7 +101,8 @@ def factorize(
     """
     _check(rank, energy, target_macs)
     if target_macs is not None:
-        check_counted(walk(as_functional(model, data)).calls, "target_macs")
+        model = as_functional(model, data)
+        check_counted(walk(model).calls, "target_macs")
     return _factorize(
         model,
         lambda layers, flow: _choose(layers, rank, energy, target_macs, flow),

@@ -65,31 +65,34 @@ class TrialLog(TrialCallbacks):
                 file.write(self._line(trial, seconds))
         oracle = self.tuner.oracle
         done = trial.status == "COMPLETED"
-        best = self.tuner.candidate(oracle.get_best_trials(1)[0]) if oracle.records else None
-        text = (
-            self._describe(self.tuner.candidate(trial))
-            if done
-            else f"failed: {failure_cause(trial)}"
-        )
+        best = oracle.get_best_trials(1)[0] if oracle.records else None
         self.progress.trial_ended(
             TrialNews(
                 int(trial.trial_id) + 1,
                 self.config.max_trials,
                 seconds,
-                text,
-                None
-                if best is None
-                else f"{self._describe(best)} (in search/trial_{best.trial_id})",
-                _front_text(self.tuner.pareto_front()) if done else None,
+                self._text(trial) if done else f"failed: {failure_cause(trial)}",
+                None if best is None else f"{self._text(best)} ({self._place(best)})",
+                self._front() if done else None,
             )
         )
 
-    def _describe(self, candidate: MeasuredTrial) -> str:
-        """A candidate in one line, with the limits that it breaks."""
+    def _text(self, trial: kt.engine.trial.Trial) -> str:
+        """A trial that ended well in one line, with the limits that it breaks."""
+        candidate = self.tuner.candidate(trial)
         broken = self.tuner.oracle.objectives.broken(candidate.metrics)
-        return "; ".join([_text(candidate, self.config.objectives[0]), *broken])
+        return "; ".join([_candidate_text(candidate, self.config.objectives[0]), *broken])
+
+    def _place(self, trial: kt.engine.trial.Trial) -> str:
+        """Where a trial is found."""
+        return f"in search/trial_{trial.trial_id}"
+
+    def _front(self) -> str | None:
+        """The Pareto front in one line; None: there is none."""
+        return _front_text(self.tuner.pareto_front())
 
     def _line(self, trial: kt.engine.trial.Trial, seconds: float | None = None) -> str:
+        """A trial as a line of JSON."""
         done = trial.status == "COMPLETED"
         known = bool(trial.hyperparameters.values)  # not of a file that can't be read
         arch = self.tuner.oracle.architecture(trial) if known else None
@@ -116,7 +119,7 @@ def _front_text(front: list[MeasuredTrial]) -> str:
     return f"{len(rows)} on the front: {', '.join(shown)}{more}"
 
 
-def _text(candidate: MeasuredTrial, objective: str) -> str:
+def _candidate_text(candidate: MeasuredTrial, objective: str) -> str:
     accuracy, ratio, size = candidate.objectives()
     epochs = candidate.metrics.get("epochs")  # reported with halving only
     after = "" if epochs is None else f" after {epochs:.0f} epochs"

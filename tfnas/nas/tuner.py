@@ -178,12 +178,12 @@ class MeasuredTuner(TunerState):
         )
         if self.is_worker:
             arguments["overwrite"] = False  # only the chief clears the folder
-        if arguments.get("overwrite") and folder.exists():
-            with owner_of(folder):  # fails if another process is writing to it
+        clears = arguments.get("overwrite") and folder.exists()
+        # Fails if another process is writing to a folder that is to be cleared.
+        with owner_of(folder) if clears else contextlib.nullcontext():
+            if clears:
                 remove_search(folder)
                 arguments["overwrite"] = False  # keras_tuner would remove other files too
-                super().__init__(oracle, model, **arguments)
-        else:
             super().__init__(oracle, model, **arguments)
         self.oracle: Any
         if self.is_worker:

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfnas.graph.batchnorm import input_batches, layers_of
-from tfnas.graph.divergence import divergence
+from tfnas.graph.divergence import divergence, outputs_of
 from tfnas.graph.traversal import Visit, visit
 from tfnas.pruning.budget_spread import spread
 from tfnas.pruning.input_moments import (
@@ -156,7 +156,7 @@ def measure_curves(
         if id(place.layer) in fitted:
             probes.append(_probe(fitted[id(place.layer)], place, shrinkage, rows))
     held_out = batches[1::2]
-    expected = _outputs(model, held_out)
+    expected = outputs_of(model, held_out)
     return [probe.curve(model, held_out, expected) for probe in probes]
 
 
@@ -175,7 +175,7 @@ class _Probe:
         slope = 0.0
         if self.error > 0:
             with _pruned(self):
-                slope = divergence(expected, _outputs(model, batches)) / self.error
+                slope = divergence(expected, outputs_of(model, batches)) / self.error
         return Curve(self.kernel.name, self.kernel.size, LEVELS, self.errors, slope)
 
 
@@ -240,11 +240,3 @@ class _pruned:
     def __exit__(self, *error: Any) -> None:
         for variable, value in self._old:
             variable.assign(value)
-
-
-def _outputs(model: Any, batches: Sequence[Any]) -> list[np.ndarray]:
-    import keras
-
-    outputs = [keras.tree.flatten(model(batch, training=False)) for batch in batches]
-    arrays = ([np.asarray(keras.ops.convert_to_numpy(t)) for t in batch] for batch in outputs)
-    return [np.concatenate(parts).astype(np.float64) for parts in zip(*arrays, strict=True)]

@@ -171,6 +171,7 @@ class FakeQuant(keras.layers.Layer):
         else:
             low = tf.constant(0.0) if self.relu is not None else tf.reduce_min(value)
             high = tf.reduce_max(value)
+            low, high = _over_replicas(low, high)
         low = tf.minimum(low, 0.0)
         return low, tf.maximum(tf.maximum(high, 0.0), low + 1e-6)
 
@@ -193,6 +194,18 @@ def _relu(x: Any, max_value: float | None) -> Any:
         return tf.nn.relu6(x)
     relu = tf.nn.relu(x)
     return relu if max_value == float("inf") else tf.minimum(relu, tf.cast(max_value, x.dtype))
+
+
+def _over_replicas(low: Any, high: Any) -> tuple[Any, Any]:
+    """The range of a batch that `tf.distribute` has split over several devices.
+
+    The mean of the parts' ranges would be narrower, the more so the smaller the parts are.
+    """
+    replica = tf.distribute.get_replica_context()
+    if replica is None or replica.num_replicas_in_sync == 1:
+        return low, high
+    largest = tf.reduce_max(replica.all_gather(tf.stack([-low, high])[None], axis=0), axis=0)
+    return -largest[0], largest[1]
 
 
 def _scale_gradient(value: Any, factor: Any) -> Any:

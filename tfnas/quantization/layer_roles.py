@@ -24,6 +24,7 @@ from typing import Any
 
 from tfnas.graph.functional import Call
 from tfnas.graph.idle_layers import IDLE
+from tfnas.graph.registered_layers import is_of_keras
 from tfnas.keras_private import mask_of
 from tfnas.quantization.layer_registry import Role, registered_role
 
@@ -182,7 +183,7 @@ def reason_for_float(call: Call) -> str:
         return f"no integer form of the activation {name!r}"
     if call.kind in _BINARY:
         return f"{call.kind} with a constant, not another tensor"
-    hint = "" if type(call.operation).__module__.startswith("keras.") else _REGISTER
+    hint = "" if is_of_keras(type(call.operation)) else _REGISTER
     return f"no integer form of {call.kind}{hint}"
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from tfnas.compression.file_comparison_table import FileRow
 from tfnas.compression.results.compress_result import CompressResult
-from tfnas.compression.results.file_rows import more_headers, more_rows
+from tfnas.compression.results.file_rows import more_headers, more_rows, scaled_difference
 from tfnas.data.examples import Data, Examples
 from tfnas.measure.agreement import PLAIN, Agreement, MetricPair
 from tfnas.measure.output_agreement import OutputAgreement
@@ -60,9 +60,7 @@ def group_sections(found: Evaluation | None, words: Words) -> list[Section]:
                 str(score.examples),
                 f"{score.value - change[0]:.4f}",
                 f"{score.value:.4f}",
-                "{:+.{n}f} [{:+.{n}f}, {:+.{n}f}]".format(
-                    *(metric.scale * each for each in change), n=metric.digits
-                ),
+                scaled_difference(change, metric),
             ]
         )
     name, change = min(found.differences.items(), key=lambda item: -metric.drop(item[1][0]))

@@ -102,8 +102,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         known: The known names.
     """
     known = list(known)
-    near = difflib.get_close_matches(name, known, 1)
-    return f"did you mean {near[0]!r}?" if near else f"the known ones are {', '.join(known)}"
+    return near(name, known).removeprefix("; ") or f"the known ones are {', '.join(known)}"
 
 
 def near(name: str, names: Iterable[str]) -> str:

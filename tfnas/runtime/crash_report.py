@@ -92,6 +92,19 @@ def memory_kills() -> int | None:
     return found if isinstance(found, int) else None
 
 
+def memory_may_have_run_out(before: int | None) -> bool:
+    """Returns whether this machine has ended a process for lack of memory since, or may have.
+
+    Example:
+        >>> memory_may_have_run_out(None)
+        True
+
+    Args:
+        before: What :func:`memory_kills` returned before.
+    """
+    return before is None or memory_kills() != before
+
+
 def _read(path: pathlib.Path) -> tuple[dict[str, object], str]:
     try:
         first, _, rest = path.read_text("utf-8", "replace").partition("\n")

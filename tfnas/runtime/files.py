@@ -157,7 +157,8 @@ def _layers_text(model: keras.Model) -> str:
     def comparable(part: dict[str, Any]) -> dict[str, Any]:
         if part.get("class_name") == "__lambda__":
             config = part["config"]
-            return {**part, "config": {**config, "code": _code_text(config["code"])}}
+            code = marshal.loads(base64.b64decode(config["code"]))  # as Keras saves it
+            return {**part, "config": {**config, "code": code_text(code)}}
         return {name: value for name, value in part.items() if name != "compile_config"}
 
     try:
@@ -167,16 +168,21 @@ def _layers_text(model: keras.Model) -> str:
         return json.dumps([(type(layer).__name__, layer.name) for layer in layers])
 
 
-def _code_text(code: str) -> str:
-    """What a Lambda's function computes; its bytes also depend on what else uses its constants.
+def code_text(code: types.CodeType) -> str:
+    """Returns what a function computes, as it is the same in each process.
+
+    These are its instructions, names and constants. Its bytes also depend on what else uses its
+    constants.
 
     Args:
-        code: The function's code object as Keras saves it: by `marshal`, in base 64.
+        code: The function's code object.
     """
 
     def described(value: Any) -> Any:
+        if isinstance(value, frozenset):  # a set has another order in another process
+            return sorted(map(repr, value))
         if not isinstance(value, types.CodeType):
             return repr(value)
         return [value.co_code.hex(), value.co_names, [described(each) for each in value.co_consts]]
 
-    return json.dumps(described(marshal.loads(base64.b64decode(code))))
+    return json.dumps(described(code))

@@ -69,7 +69,7 @@ def _watch(child: int, life: int) -> int:
     waiting.register(life, select.POLLIN)
     waiting.register(reader, select.POLLIN)
     ended: dict[int, int] = {}
-    while not stopped and child not in ended:
+    while not stopped:
         ended.update(_reaped())
         if child in ended:
             break

@@ -23,7 +23,7 @@ from typing import IO, Any, TypeVar
 import cloudpickle
 
 from tfnas.runtime.child_process import ChildProcess, ProcessDied, TookTooLong, import_paths
-from tfnas.runtime.crash_report import memory_kills
+from tfnas.runtime.crash_report import memory_kills, memory_may_have_run_out
 
 _LOG = logging.getLogger(__name__)
 # No accelerator: by default TensorFlow would take all of its memory, and nothing here computes.
@@ -130,7 +130,7 @@ class _Helper:
             except HelperDied as error:
                 died = error.__cause__
                 killed = isinstance(died, ProcessDied) and died.status == -signal.SIGKILL
-                if not killed or before is None or memory_kills() != before:
+                if not killed or memory_may_have_run_out(before):
                     raise
             return self._run(payload, timeout)  # somebody killed it: the call can't be blamed
 

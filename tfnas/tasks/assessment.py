@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import hashlib
 import math
-import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 from tfnas.data.examples import Nested, leaves
 from tfnas.measure.accuracy import paired_difference, wilson_interval
 from tfnas.measure.measurement import Score
+from tfnas.runtime.files import code_text
 
 RESAMPLES = 400  # of a bootstrap: an interval's ends vary by some percent of its width
 
@@ -278,7 +278,7 @@ def _named(function: Callable[..., Any]) -> str:
             return name
         cells = [cell.cell_contents for cell in function.__closure__ or ()]
         held = [*(function.__defaults__ or ()), *cells]
-        text = _code_text(code) + str([each if _plain(each) else type(each) for each in held])
+        text = code_text(code) + str([each if _plain(each) else type(each) for each in held])
         return f"{name} {hashlib.sha256(text.encode()).hexdigest()[:16]}"
     arguments = [*function.args, *function.keywords.values()]
     names = [*[""] * len(function.args), *(f"{name}=" for name in function.keywords)]
@@ -287,19 +287,6 @@ def _named(function: Callable[..., Any]) -> str:
         for name, each in zip(names, arguments, strict=True)
     ]
     return f"{_named(function.func)}({', '.join(shown)})"
-
-
-def _code_text(code: types.CodeType) -> str:
-    """Returns what a function computes: its instructions with their names and constants."""
-    constants = [
-        _code_text(each)
-        if isinstance(each, types.CodeType)
-        else str(sorted(map(repr, each)))  # a set has another order in another process
-        if isinstance(each, frozenset)
-        else repr(each)
-        for each in code.co_consts
-    ]
-    return f"{code.co_code.hex()} {code.co_names} {constants}"
 
 
 def _plain(value: object) -> bool:

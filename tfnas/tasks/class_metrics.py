@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from tfnas.measure.accuracy import check_classes, correct
+from tfnas.measure.accuracy import correct
 from tfnas.measure.agreement import confidence_gap, probabilities
 from tfnas.runtime.argument_rules import check_choice, check_count
 from tfnas.tasks.assessment import Metric
@@ -213,8 +213,7 @@ def _right(
         return _shares((truth == (scores > threshold)).reshape(len(truth), -1))
     if threshold == HALF and np.ndim(predictions) == 2:
         return correct(np.asarray(y), np.asarray(predictions))
-    labels, guesses, classes = class_pairs(y, predictions, threshold)
-    check_classes(labels, classes)
+    labels, guesses, _ = class_pairs(y, predictions, threshold)
     return _shares(labels == guesses)
 
 
@@ -227,9 +226,8 @@ def _right_kept(
     y: np.ndarray, predictions: np.ndarray, threshold: float, ignore_class: int
 ) -> np.ndarray:
     """Numbers of right and of judged positions of each example, (examples, 2)."""
-    labels, guesses, classes = class_pairs(y, predictions, threshold)
+    labels, guesses, _ = class_pairs(y, predictions, threshold, ignore_class)
     kept = labels != ignore_class
-    check_classes(labels[kept], classes)
     return np.stack([((labels == guesses) & kept).sum(axis=1), kept.sum(axis=1)], axis=1)
 
 
@@ -243,7 +241,6 @@ def _among(y: np.ndarray, predictions: np.ndarray, k: int) -> np.ndarray:
     labels, _, classes = class_pairs(y, predictions)
     if k >= classes:
         raise ValueError(f"k must be below the number of classes, {classes}, got {k}")
-    check_classes(labels, classes)
     scores = np.reshape(predictions, (*labels.shape, classes))
     own = np.take_along_axis(scores, labels[..., None], axis=-1)
     earlier = np.arange(classes) < labels[..., None]
@@ -262,7 +259,6 @@ def _counts(
         found = [(truth & guessed).sum(axis=1), guessed.sum(axis=1), truth.sum(axis=1)]
         return np.stack(found, axis=1)
     labels, guesses, classes = class_pairs(y, predictions, threshold)
-    check_classes(labels, classes)
     one_unit = np.ndim(predictions) == 1 or np.shape(predictions)[-1] == 1
     if binary and classes != 2:
         raise ValueError(f"average must not be 'binary' for {classes} classes")
@@ -308,8 +304,7 @@ def _f(rows: np.ndarray, average: str, beta: float) -> float:
 
 def _certain(y: np.ndarray, predictions: np.ndarray, from_logits: bool | None) -> np.ndarray:
     """Confidence and rightness at each position, (examples, positions, 2)."""
-    labels, _, classes = class_pairs(y, predictions)
-    check_classes(labels, classes)
+    labels, _, _ = class_pairs(y, predictions)
     units = 1 if np.ndim(predictions) == 1 else np.shape(predictions)[-1]
     shares = probabilities(np.reshape(predictions, (-1, units)), from_logits)
     right = shares.argmax(axis=-1) == labels.reshape(-1)

@@ -9,6 +9,7 @@ import numpy as np
 
 from tfnas.data.checked_arrays import described
 from tfnas.data.examples import Examples, ExampleSet, leaves
+from tfnas.data.model_inputs import fits
 from tfnas.graph.output_names import by_output, output_names
 
 if TYPE_CHECKING:
@@ -56,10 +57,7 @@ def check_inputs(model: keras.Model, few: Examples, part: str) -> None:
     columns = _columns(few.x, list(expected), part)
     for name, array in columns.items():
         shape, own = tuple(expected[name].shape[1:]), np.shape(array)[1:]
-        fits = len(shape) == len(own) and all(
-            size in (None, actual) for size, actual in zip(shape, own, strict=True)
-        )
-        if not fits and not (shape in ((), (1,)) and own in ((), (1,))):
+        if not fits(own, shape) and not (shape in ((), (1,)) and own in ((), (1,))):
             raise ValueError(
                 f"inputs of the {part} part must fit the model: an example of {name!r} must have "
                 f"the shape {shape}, got {own}"
@@ -146,12 +144,6 @@ def _check_shape(
     own: tuple[int, ...], expected: tuple[int | None, ...], name: str, part: str
 ) -> None:
     """Raises ValueError where targets differ from the output by more than a last axis of 1."""
-
-    def fits(shape: tuple[int, ...], form: tuple[int | None, ...]) -> bool:
-        return len(shape) == len(form) and all(
-            size in (None, actual) for size, actual in zip(form, shape, strict=True)
-        )
-
     if fits(own, expected) or fits((*own, 1), expected) or fits(own, (*expected, 1)):
         return
     raise ValueError(

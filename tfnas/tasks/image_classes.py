@@ -10,6 +10,7 @@ import numpy as np
 
 from tfnas.data.augmentation import AUGMENTATIONS, AugmentedImages
 from tfnas.data.examples import Batches, Examples, ExampleSet
+from tfnas.data.model_inputs import fits
 from tfnas.distillation.cached_teacher import teacher_outputs
 from tfnas.distillation.distiller import Distiller
 from tfnas.graph.output_activation import gives_probabilities, last_activation
@@ -55,11 +56,7 @@ class ImageClasses(Task):
                 f"{len(model.outputs)}"
             )
         input_shape = tuple(model.inputs[0].shape[1:])
-        fits = len(input_shape) == 3 and all(
-            size in (None, actual)
-            for size, actual in zip(input_shape, data.input_shape, strict=True)
-        )
-        if not fits:
+        if not fits(data.input_shape, input_shape):
             raise ValueError(
                 f"model must take the images of {data.name!r}, {data.input_shape}, got "
                 f"{input_shape}"

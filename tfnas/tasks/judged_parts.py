@@ -199,17 +199,18 @@ def members_of(groups: np.ndarray) -> dict[str, np.ndarray]:
     Raises:
         ValueError: A group is NaN, or groups of several kinds can't be sorted.
     """
-    if np.any(groups != groups):  # NaN, also among objects
+    is_nan = groups != groups  # also among objects
+    if np.any(is_nan):
         raise ValueError(
             f"groups must name a group for each example, got NaN in example "
-            f"{int(np.argmax(groups != groups))}"
+            f"{int(np.argmax(is_nan))}"
         )
     try:
-        np.unique(groups)
+        names = np.unique(groups)
     except TypeError as error:
         kinds = sorted({type(each).__name__ for each in groups.tolist()})
         raise ValueError(f"groups must be of one kind, got {', '.join(kinds)}") from error
-    return {str(each): np.flatnonzero(groups == each) for each in np.unique(groups)}
+    return {str(each): np.flatnonzero(groups == each) for each in names}
 
 
 def evaluation_of(

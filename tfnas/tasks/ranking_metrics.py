@@ -7,7 +7,6 @@ from typing import Literal
 
 import numpy as np
 
-from tfnas.measure.accuracy import check_classes
 from tfnas.runtime.argument_rules import check_choice
 from tfnas.tasks.assessment import Metric
 from tfnas.tasks.class_metrics import points
@@ -59,7 +58,6 @@ def _columns(y: np.ndarray, predictions: np.ndarray, several_labels: bool) -> np
         classes = truth.shape[-1] if truth.ndim > 1 else 1
     else:
         labels, _, classes = class_pairs(y, predictions)
-        check_classes(labels, classes)
         scores = np.asarray(predictions)
         if classes == 2:  # one problem, not two that are each other's mirror image
             truth, scores, classes = labels == 1, scores.reshape(*labels.shape, -1)[..., -1], 1

@@ -70,7 +70,7 @@ def _overlaps(
 ) -> np.ndarray:
     """Pixels in the intersection and in the union of each class, (images, 2, classes)."""
     y, predictions = checked(y, predictions)
-    labels, guesses, classes = _pixels(y, predictions, num_classes, threshold)
+    labels, guesses, classes = _pixels(y, predictions, num_classes, ignore_class, threshold)
     kept = np.ones(labels.shape, bool) if ignore_class is None else labels != ignore_class
     check_classes(labels[kept], classes)
     check_classes(guesses, classes, "predictions")
@@ -84,7 +84,11 @@ def _overlaps(
 
 
 def _pixels(
-    y: np.ndarray, predictions: np.ndarray, num_classes: int | None, threshold: float
+    y: np.ndarray,
+    predictions: np.ndarray,
+    num_classes: int | None,
+    ignore_class: int | None,
+    threshold: float,
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """True and predicted classes, (images, pixels), and the number of classes."""
     whole = predictions.dtype.kind in "iub" or num_classes is not None
@@ -96,7 +100,7 @@ def _pixels(
         flat = len(y), -1
         guesses = predictions.reshape(flat).astype(int)
         return y.reshape(flat).astype(int), guesses, num_classes
-    labels, guesses, classes = class_pairs(y, predictions, threshold)
+    labels, guesses, classes = class_pairs(y, predictions, threshold, ignore_class)
     if num_classes not in (None, classes):
         raise ValueError(
             f"num_classes must be None or the number of scores, {classes}, got {num_classes}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tfnas.measure.accuracy import check_numbers
+from tfnas.measure.accuracy import check_classes, check_numbers
 from tfnas.tasks.assessment import NotFinite
 
 HALF = 0.5  # of a probability: above it a class is predicted
@@ -50,7 +50,10 @@ def _alone(nested: object, what: str) -> np.ndarray:
 
 
 def class_pairs(
-    y: np.ndarray, predictions: np.ndarray, threshold: float = HALF
+    y: np.ndarray,
+    predictions: np.ndarray,
+    threshold: float = HALF,
+    ignore_class: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """Returns the true and the predicted class at each position, and the number of classes.
 
@@ -66,12 +69,13 @@ def class_pairs(
             (examples, ..., classes); 0 or 1 where there is one unit.
         predictions: Scores, (examples, ..., classes), or (examples, ..., 1) of one unit.
         threshold: Score of one unit above which class 1 is predicted.
+        ignore_class: Class that need not be one of the model's; None: there is none.
 
     Returns:
         Class indices (examples, positions) of both, and the number of classes.
 
     Raises:
-        ValueError: The shapes do not fit.
+        ValueError: The shapes do not fit, or a class is none of the predictions'.
     """
     y, predictions = checked(y, predictions)
     if predictions.ndim == 1:
@@ -82,7 +86,9 @@ def class_pairs(
     if units == 1:
         guesses, labels = predictions[..., 0] > threshold, labels > HALF
         return labels.reshape(flat).astype(int), guesses.reshape(flat).astype(int), 2
-    return labels.reshape(flat).astype(int), predictions.argmax(-1).reshape(flat), units
+    labels = labels.reshape(flat).astype(int)
+    check_classes(labels if ignore_class is None else labels[labels != ignore_class], units)
+    return labels, predictions.argmax(-1).reshape(flat), units
 
 
 def class_labels(y: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

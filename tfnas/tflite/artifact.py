@@ -22,6 +22,7 @@ from tfnas.runtime.files import write_atomically
 from tfnas.runtime.foreign_files import read_regular
 from tfnas.tflite import c_source, file_interpreter, flatbuffer, minify
 from tfnas.tflite.file_runs import FileRuns, State, state_of
+from tfnas.tflite.file_signatures import check_one_signature, content_of_signature
 from tfnas.tflite.file_validation import check_file
 from tfnas.tflite.metadata import Metadata, make_metadata, read_metadata, write_metadata
 from tfnas.tflite.tensor_details import TensorDetails
@@ -49,7 +50,7 @@ class Artifact:
         origin: Record of the conversion: model, versions, calibration and so on.
 
     Raises:
-        ValueError: The content is not a valid `.tflite` file.
+        ValueError: The content is not a valid `.tflite` file, or one of several signatures.
 
     References:
         LiteRT's file format, `tflite/converter/schema/schema.fbs`.
@@ -61,10 +62,14 @@ class Artifact:
 
     def __post_init__(self) -> None:
         check_file(self.content)
+        check_one_signature(self.content)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Artifact:
+    def load(cls, path: str | os.PathLike[str], signature: str | None = None) -> Artifact:
         """Reads a `.tflite` file, of tfnas or of any other origin.
+
+        Of a file of several signatures (functions) one is read, without the weights of the others:
+        sizes, costs and runs are its own.
 
         Example:
             >>> import tempfile, tfnas
@@ -75,18 +80,24 @@ class Artifact:
 
         Args:
             path: Path of the file.
+            signature: Name of the signature, such as "serving_default". None: the only one.
 
         Returns:
             The artifact, of mode "file".
 
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: It is not a valid `.tflite` file.
+            ValueError: It is not a valid `.tflite` file, it has several signatures and none is
+                named, or it has no signature of this name.
         """
+        name = os.fspath(path)
         try:
-            return cls(read_regular(path), origin={"file": os.fspath(path)})
+            content = read_regular(path)
+            check_file(content)
         except ValueError as error:
-            raise ValueError(f"path {os.fspath(path)!r} must be a .tflite file: {error}") from error
+            raise ValueError(f"path {name!r} must be a .tflite file: {error}") from error
+        content = content_of_signature(content, signature, name)
+        return cls(content, origin={"file": name} | ({"signature": signature} if signature else {}))
 
     def save(self, path: str | os.PathLike[str]) -> pathlib.Path:
         """Writes the file to disk, atomically.

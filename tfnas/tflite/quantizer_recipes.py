@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import logging
 import os
 import pathlib
 import re
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
     from tfnas.data.data_types import CalibrationData
 
+_LOG = logging.getLogger(__name__)
 _ALGORITHM = "min_max_uniform_quantize"
 # TFLite operator -> name in ai-edge-quantizer 0.10, for the operators that it quantizes with
 # float activations (`default_policy.py`).
@@ -165,11 +167,12 @@ def apply_recipe(
             are used.
 
     Returns:
-        The quantized file; its `origin` holds the recipe.
+        The quantized file; its `origin` holds the recipe, and as "unquantized_layers" the layers
+        whose kernels stay float, with the reasons.
 
     Raises:
-        ValueError: The recipe is unknown or invalid, it needs calibration data, the data does
-            not fit, or it would have to calibrate several signatures.
+        ValueError: The recipe is unknown or invalid, it needs calibration data, or the data does
+            not fit.
         ConversionError: ai-edge-quantizer can't apply it to this file, it changed nothing, or
             the interpreter refuses the result.
 
@@ -205,11 +208,8 @@ def apply_recipe(
             content = worker.quantize(
                 ranges, enable_progress_bar=False, enable_progress_report=False
             )
-        result = Artifact(
-            bytes(content.quantized_model or b""),
-            name,
-            {**artifact.origin, "mode": name, "recipe": list(steps)},
-        )
+        origin = {**artifact.origin, "mode": name, "recipe": list(steps)}
+        result = Artifact(bytes(content.quantized_model or b""), name, origin)
         result.interpreter()
     except Exception as error:  # and for a file that it can't quantize
         cause = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
@@ -217,7 +217,30 @@ def apply_recipe(
     before, after = ({t.dtype for t in _tensors(file)} for file in (original, result))
     if before == after:
         raise ConversionError(f"recipe {name} changed nothing: no operator of the file matches it")
+    if left := _float_layers(result):
+        origin["unquantized_layers"] = left
     return result
+
+
+def _float_layers(file: Artifact) -> dict[str, str]:
+    """Layers of a quantized file whose kernels are floats, with the reasons; logs the surprising.
+
+    A layer that the recipe's own patterns leave out is no surprise; an operator that the quantizer
+    has no form for, such as the fused LSTM, is passed over by it without a word.
+    """
+    from ai_edge_quantizer import qtyping
+
+    known = {each.value for each in qtyping.TFLOperationName}
+    left, unknown = {}, {}
+    for kernel in read_kernels(file):
+        if kernel.tensor.dtype == "float32":
+            left[kernel.layer] = "the recipe matches none of its operators"
+            if _NAMES.get(kernel.operator, kernel.operator) not in known:
+                unknown[kernel.layer] = f"ai-edge-quantizer has no form of {kernel.operator}"
+    if unknown:
+        reasons = "; ".join(dict.fromkeys(unknown.values()))
+        _LOG.warning("%s stays float in the file of a recipe: %s", ", ".join(unknown), reasons)
+    return {**left, **unknown}
 
 
 def _tensors(artifact: Artifact) -> Iterator[TensorInfo]:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from tfnas.tflite.file_signatures import signature_names
 from tfnas.tflite.flatbuffer import integers, pack, unpack
 
 _DEFAULT_SIGNATURE = "serving_default"
@@ -26,27 +27,21 @@ def for_quantizer(content: bytes, name_inputs: bool) -> tuple[bytes, str]:
     """Returns a file as ai-edge-quantizer reads it, and the key of its signature.
 
     Args:
-        content: A validated `.tflite` file.
+        content: A validated `.tflite` file, of one signature or none.
         name_inputs: Whether the signature is used: it is added to a file without one.
 
     Returns:
         The file, unchanged where nothing is missing, and the key; "" where it is not used.
 
     Raises:
-        ValueError: The file has several signatures and one would be used, or buffers behind its
-            flatbuffer.
+        ValueError: The file has buffers behind its flatbuffer.
     """
     model = unpack(content)
     changed = _renew_codes(model)
     changed |= _widen_weights(model)
     key = ""
     if name_inputs:
-        keys = [_text(signature.signatureKey) for signature in model.signatureDefs or ()]
-        if len(keys) > 1:
-            raise ValueError(
-                "artifact must have one signature for a recipe with calibration data, which is "
-                f"of one, got {keys}: convert each signature to a file of its own"
-            )
+        keys = signature_names(content)
         key = keys[0] if keys else _DEFAULT_SIGNATURE
         if not keys:
             model.signatureDefs = [_signature(model.subgraphs[0], key)]
@@ -130,7 +125,3 @@ def _named(graph: Any, index: int) -> schema.TensorMapT:
     found = schema.TensorMapT()
     found.name, found.tensorIndex = graph.tensors[index].name or b"", index
     return found
-
-
-def _text(name: bytes | str | None) -> str:
-    return name.decode() if isinstance(name, bytes) else name or ""

@@ -11,11 +11,13 @@ import time
 
 import keras_tuner as kt
 import pytest
+from folder_contents import contents
 from tuner_settings import arranged
 
 from tfnas.nas.algorithm_tuners import EvolutionTuner, RandomTuner
 from tfnas.nas.executors import engine
 from tfnas.nas.samplers.evolution import EvolutionSampler
+from tfnas.runtime import crash_report
 from tfnas.runtime.folder_lock import owner_of
 from tfnas.runtime.worker_processes import TrialDied, TrialProcesses
 
@@ -299,7 +301,7 @@ def test_two_workers_of_four_killed_under_ray(tmp_path):
 
 def test_a_worker_that_is_killed_before_its_trial_begins_is_no_crash(tmp_path, monkeypatch):
     kills = {"count": 3}
-    monkeypatch.setattr(engine, "memory_kills", lambda: kills["count"])
+    monkeypatch.setattr(crash_report, "memory_kills", lambda: kills["count"])
     reason, report = "the process of the trial ended by signal 9 (SIGKILL)", tmp_path / "crash.txt"
     assert not engine.crashed_by_itself(reason, report, 3)
     assert engine.crashed_by_itself(reason, report, 2), "memory had run out"
@@ -340,14 +342,6 @@ def test_an_owner_gives_back(tmp_path):
 
 
 # ---- finished searches
-
-
-def contents(folder):
-    """Bytes and time of change of all files and folders."""
-    return {
-        path: (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else b"")
-        for path in sorted(pathlib.Path(folder).rglob("*"))
-    }
 
 
 def test_a_finished_search_is_opened_without_a_write(tmp_path, monkeypatch):

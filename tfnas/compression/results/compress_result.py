@@ -7,7 +7,7 @@ import pathlib
 
 from tfnas.compression.budget import QUALITY_LIMITS, Budget, CandidateCosts
 from tfnas.compression.candidate_store import Candidate
-from tfnas.compression.file_comparison_table import FileRow
+from tfnas.compression.file_comparison_table import FileRow, row_of
 from tfnas.compression.layer_costs import FileLayer
 from tfnas.compression.model_analysis import ModelAnalysis
 from tfnas.compression.plan_settings import PlanSettings
@@ -139,7 +139,7 @@ def verdict(result: CompressResult) -> str:
 def remarks(result: CompressResult) -> list[str]:
     """Returns what the verdict, which is by the examples for choosing, does not say."""
     best, lines = result.best, []
-    [row] = [row for row in result.rows if row.label == str(best.recipe)]
+    row = row_of(result.rows, str(best.recipe))
     metric = row.assessment.metric
     lost = metric.drop(row.difference[0]) if row.difference else 0.0
     allowed = result.budget.allowed_drop(metric, result.rows[0].assessment.score.value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from tfnas.compression.file_comparison_table import FileRow
+from tfnas.compression.file_comparison_table import FileRow, row_of
 from tfnas.measure.measurement import Latency
 from tfnas.tasks.assessment import ACCURACY, Metric
 
@@ -34,7 +34,7 @@ def file_rows(
             row.label,
             f"{row.score.value:.4f}",
             f"[{row.score.low:.4f}, {row.score.high:.4f}]",
-            _scaled(row.difference, row.assessment.metric),
+            scaled_difference(row.difference, row.assessment.metric),
             *more(row),
             f"{row.file.size:,}",
             f"{row.file.gzip_size:,}",
@@ -89,7 +89,7 @@ def more_lines(rows: Sequence[FileRow], label: str) -> list[str]:
         rows: The measured files, the one that the others are compared with first.
         label: Label of the file.
     """
-    [row] = [row for row in rows if row.label == label]
+    row = row_of(rows, label)
     return [
         f"{assessment.metric.name} of {label}: {assessment.score.value:.4f} "
         f"[{assessment.score.low:.4f}, {assessment.score.high:.4f}], "
@@ -100,7 +100,7 @@ def more_lines(rows: Sequence[FileRow], label: str) -> list[str]:
 
 
 def _with_unit(difference: tuple[float, float, float] | None, metric: Metric) -> str:
-    return f"{_scaled(difference, metric)} {metric.unit if difference else ''}".rstrip()
+    return f"{scaled_difference(difference, metric)} {metric.unit if difference else ''}".rstrip()
 
 
 def time_cell(latency: Latency) -> str:
@@ -131,7 +131,13 @@ def speed_lines(latencies: Mapping[str, Latency], label: str) -> list[str]:
     return lines
 
 
-def _scaled(difference: tuple[float, float, float] | None, metric: Metric) -> str:
+def scaled_difference(difference: tuple[float, float, float] | None, metric: Metric) -> str:
+    """Returns a difference with its 95% interval in a metric's unit, "" where there is none.
+
+    Args:
+        difference: The difference and the ends of its interval, as values of the metric.
+        metric: The metric.
+    """
     if difference is None:
         return ""
     value, low, high = (metric.scale * part for part in difference)

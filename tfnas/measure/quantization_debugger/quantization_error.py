@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tfnas.data.representative_dataset import CALIBRATION_EXAMPLES
 from tfnas.graph.batchnorm import fitting_columns
 from tfnas.graph.functional_form import opened_model
-from tfnas.graph.preprocessing import split_preprocessing
+from tfnas.graph.preprocessing import preprocessed, split_preprocessing
 from tfnas.measure.quantization_debugger.activation_error import Scales
 from tfnas.measure.quantization_debugger.error_report import (
     FloatLayers,
@@ -39,14 +40,13 @@ from tfnas.quantization.quantize_aware import fake_quants, strip_quantization
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.convert import to_tflite
 from tfnas.tflite.file_weights import read_kernels
+from tfnas.tflite.passes.read_calibration import as_inputs
 
 if TYPE_CHECKING:
     import keras
 
     from tfnas.data.data_types import ExampleData
     from tfnas.data.representative_dataset import RepresentativeDataset
-
-_MAX_CALIBRATION = 500  # examples
 
 
 def quantization_error(
@@ -101,7 +101,7 @@ def quantization_error(
     columns = fitting_columns(model, data)
     typical = columns
     if calibration is not None:
-        typical = fitting_columns(model, calibration, _MAX_CALIBRATION, "calibration")
+        typical = fitting_columns(model, calibration, CALIBRATION_EXAMPLES, "calibration")
     front, rest = split_preprocessing(model)
     if front is not None:
         model, columns, typical = rest, *(_passed(front, rest, c) for c in (columns, typical))
@@ -124,10 +124,7 @@ def _passed(
     front: keras.Model, rest: keras.Model, columns: Sequence[np.ndarray]
 ) -> list[np.ndarray]:
     """Data behind the preprocessing, which is in no file."""
-    import keras
-
-    found = front(keras.tree.pack_sequence_as(front.input, list(columns)))
-    return fitting_columns(rest, keras.tree.map_structure(keras.ops.convert_to_numpy, found))
+    return fitting_columns(rest, preprocessed(front, as_inputs(front, columns)))
 
 
 def _kept_float(

@@ -22,7 +22,12 @@ from tfnas.nas.keras_tuner_private import MetricsTracker
 from tfnas.nas.search_callbacks import TrialCallbacks
 from tfnas.nas.tuner_config import ExecutorFactory
 from tfnas.nas.worker_oracle import oracle_of_worker
-from tfnas.runtime.crash_report import crash_reason, knows_of_memory, memory_kills
+from tfnas.runtime.crash_report import (
+    crash_reason,
+    knows_of_memory,
+    memory_kills,
+    memory_may_have_run_out,
+)
 from tfnas.runtime.randomness import make_operations_deterministic, operations_are_deterministic
 from tfnas.runtime.worker_processes import TrialDied
 
@@ -55,9 +60,9 @@ class Engine:
             self._executor = executor()
         self._owns_executor = self._factory is not None  # then it is shut down here
         self._parallel = parallel or _workers(self._executor)
-        self._running: dict[concurrent.futures.Future[Any], tuple[Any, str]] = {}
+        # Future -> trial, name of its place, count of memory_kills before it was submitted.
+        self._running: dict[concurrent.futures.Future[Any], tuple[Any, str, int | None]] = {}
         self._suspects: set[str] = set()
-        self._memory_kills: dict[str, int | None] = {}  # trial -> those before it was submitted
 
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Runs trials until the oracle has no more.
@@ -84,7 +89,7 @@ class Engine:
                 self._executor.shutdown(wait=not self._running, cancel_futures=True)
 
     def _submit_trials(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        busy = {name for _, name in self._running.values()}
+        busy = {name for _, name, _ in self._running.values()}
         at_once = 1 if self._suspects else self._parallel
         for number in range(self._parallel):
             name = f"{self.tuner.tuner_id}-{number}"
@@ -101,22 +106,22 @@ class Engine:
             payload = cloudpickle.dumps(
                 (tuner, trial, args, kwargs, operations_are_deterministic())
             )
-            self._memory_kills[trial.trial_id] = memory_kills()
+            before = memory_kills()
             try:
                 future = self._executor.submit(run_in_worker, payload)
             except _Broken:
                 self._replace_executor()
                 future = self._executor.submit(run_in_worker, payload)
-            self._running[future] = (trial, name)
+            self._running[future] = (trial, name, before)
 
     def _collect(self, future: concurrent.futures.Future[Any]) -> None:
         if future not in self._running:
             return  # its executor broke, and the trial was queued again
-        trial, _ = self._running.pop(future)
+        trial, _, before = self._running.pop(future)
         try:
             state = future.result()
         except _Broken:
-            lost = [trial, *(other for other, _ in self._running.values())]
+            lost = [trial, *(other for other, *_ in self._running.values())]
             self._running.clear()
             self._replace_executor()
             for other in lost:
@@ -128,7 +133,6 @@ class Engine:
         except Exception as error:  # the worker's, or the executor's own, as Dask's KilledWorker
             is_plain = isinstance(error, TrialDied | OSError | concurrent.futures.CancelledError)
             reason = str(error) if is_plain else f"{type(error).__name__}: {error}"
-            before = self._memory_kills[trial.trial_id]
             crashed = crashed_by_itself(reason, self._report(trial), before)
             self._died(trial.trial_id, reason, crashed)
             self._suspects.discard(trial.trial_id)
@@ -220,7 +224,7 @@ def crashed_by_itself(reason: str, report: pathlib.Path, memory_kills_before: in
         if knows_of_memory(report):
             return crash_reason(report) is not None
         # It ended before the trial began, as in its imports: then there is no report.
-        return memory_kills_before is None or memory_kills_before != memory_kills()
+        return memory_may_have_run_out(memory_kills_before)
     return number not in _FROM_OUTSIDE
 
 

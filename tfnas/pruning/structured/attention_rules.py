@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from tfnas.graph.call_arguments import named_arguments
 from tfnas.graph.functional import Call, Value
 from tfnas.keras_private import attention_projections
 from tfnas.pruning.structured.channel_ids import Channels
@@ -20,15 +21,14 @@ from tfnas.pruning.structured.channel_trace import (
     Rule,
     Use,
 )
-from tfnas.pruning.structured.selection_rules import argument
 
 
 def _inputs(call: Call) -> tuple[Value, Value, Value] | None:
     """The query, key and value of a call; None where they are no tensors of the model."""
-    by_id = {id(t): v for t, v in zip(call.node.input_tensors, call.inputs, strict=True)}
+    named = named_arguments(call)
     query, value, key = (
-        by_id.get(id(argument(call, name, position)))
-        for position, name in enumerate(("query", "value", "key"))
+        each if isinstance(each := named.get(name), Value) else None
+        for name in ("query", "value", "key")
     )
     if query is None or value is None:
         return None
@@ -112,7 +112,7 @@ def _attended(
 ) -> list[Channels]:
     """Counts the uses of a call's kernels; couples its inputs with those of the first call."""
     query, key, value = inputs
-    for each in {id(v): v for v in inputs}.values():
+    for each in dict.fromkeys(inputs):
         trace.only(each, 2, f"{call.kind} {call.name!r} attends over it")
     extra = [v for v in call.inputs if v not in inputs]
     for each in extra:  # masks

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
 
 from tfnas.graph.functional import Call
 from tfnas.pruning.structured.channel_ids import Channels
-from tfnas.pruning.structured.channel_trace import ChannelTrace, Rule, channel_axis
+from tfnas.pruning.structured.channel_trace import ChannelTrace, Rule, axes_of, channel_axis
 
 _IMAGES = {
     "Resizing",
@@ -100,18 +99,15 @@ def _order(call: Call, rank: int) -> list[int]:
 
 def _expand(trace: ChannelTrace, call: Call) -> list[Channels]:
     rank = len(call.outputs[0].shape)
-    axis = call.operation.axis
-    added = {int(a) % rank for a in (axis if isinstance(axis, list | tuple) else [axis])}
+    added = axes_of(call.operation.axis, rank)
     old_axes = [a for a in range(rank) if a not in added]
     return [trace.known(call.inputs[0]).moved(dict(enumerate(old_axes)))]
 
 
 def _squeeze(trace: ChannelTrace, call: Call) -> list[Channels]:
     shape, axis = call.inputs[0].shape, call.operation.axis
-    if axis is None:
-        gone = [a for a, size in enumerate(shape) if size == 1]
-    else:
-        gone = [int(a) for a in (axis if isinstance(axis, list | tuple) else [axis])]
+    ones = {place for place, size in enumerate(shape) if size == 1}
+    gone = ones if axis is None else axes_of(axis, len(shape))
     return [without_axes(trace, call, gone, f"{call.kind} {call.name!r} removes its axis")]
 
 
@@ -124,48 +120,35 @@ def without_axes(trace: ChannelTrace, call: Call, gone: Iterable[int], reason: s
         gone: The removed axes, counted with the batch.
         reason: Why channels along removed axes have to stay.
     """
-    value = call.inputs[0]
-    removed = {axis % len(value.shape) for axis in gone}
-    known = trace.known(value)
-    trace.lock(value, reason, [axis for axis in known.axes if axis in removed])
-    left = [axis for axis in range(len(value.shape)) if axis not in removed]
-    return Channels({left.index(a): ids for a, ids in known.axes.items() if a not in removed})
+    value, rank = call.inputs[0], len(call.inputs[0].shape)
+    removed = axes_of(gone, rank)
+    trace.lock(value, reason, removed)
+    return trace.known(value).without(removed, rank)
 
 
 def _reduce(trace: ChannelTrace, call: Call) -> list[Channels]:
     """A mean, sum or maximum over positions; a sum also over channels."""
     value, rank = call.inputs[0], len(call.inputs[0].shape)
-    axes = getattr(call.operation, "axis", None)
-    reduced = _as_axes(axes, rank)
+    reduced = axes_of(getattr(call.operation, "axis", None), rank)
     known = trace.known(value)
     reason = f"{call.kind} {call.name!r} reduces the channel axis"
     if 0 in reduced:
         return trace.opaque(call, f"{call.kind} {call.name!r} reduces the batch axis")
     if call.kind != "Sum":
-        trace.lock(value, reason, [axis for axis in known.axes if axis in reduced])
-    rest = {axis: ids for axis, ids in known.axes.items() if axis not in reduced}
+        trace.lock(value, reason, reduced)
     if getattr(call.operation, "keepdims", False):
-        return [Channels(rest)]
-    left = [axis for axis in range(rank) if axis not in reduced]
-    return [Channels({left.index(axis): ids for axis, ids in rest.items()})]
-
-
-def _as_axes(axes: int | Sequence[int] | None, rank: int) -> set[int]:
-    if axes is None:
-        return set(range(rank))
-    return {int(a) % rank for a in ([axes] if isinstance(axes, int) else axes)}
+        return [Channels({axis: ids for axis, ids in known.axes.items() if axis not in reduced})]
+    return [known.without(reduced, rank)]
 
 
 def _normalizing(trace: ChannelTrace, call: Call) -> list[Channels]:
     """A softmax or the like: over places it keeps channels apart; over channels it locks them."""
     value, rank = call.inputs[0], len(call.inputs[0].shape)
-    axes: Any = getattr(call.operation, "axis", -1)
     if len(call.inputs) != 1:
         return trace.opaque(call, f"{call.kind} {call.name!r} takes several tensors")
-    known = trace.known(value)
-    over = [axis for axis in known.axes if axis in _as_axes(axes, rank)]
+    over = axes_of(getattr(call.operation, "axis", -1), rank)
     trace.lock(value, f"{call.kind} {call.name!r} is computed over all channels", over)
-    return [known]
+    return [trace.known(value)]
 
 
 AXIS_RULES: dict[str, Rule] = {

@@ -20,8 +20,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tfnas.graph.functional import Call, Value, Walk, walk
-from tfnas.pruning.structured.channel_ids import ChannelIds, Channels
-from tfnas.pruning.structured.channel_trace import ChannelLayer, ChannelTrace, Rewrite
+from tfnas.pruning.structured.channel_ids import ONLY_CHANNEL, ChannelIds, Channels
+from tfnas.pruning.structured.channel_trace import (
+    ChannelLayer,
+    ChannelTrace,
+    ChannelWeight,
+    Rewrite,
+)
 from tfnas.pruning.structured.layer_rules import apply_rule
 
 if TYPE_CHECKING:
@@ -29,7 +34,6 @@ if TYPE_CHECKING:
 
 MODEL_OUTPUT = "it is the model's output"
 ALL_COUPLED = "its channels all depend on each other"
-ONLY_CHANNEL = "it is the only channel"
 _MOST_TRIES = 4  # axes of one reshape
 
 
@@ -88,6 +92,15 @@ class Dependencies:
             removed: Whether the channels of each root are removed, boolean, (channel ids,).
         """
         return ~removed[self.roots[ids]]
+
+    def weights_of(self, layer: keras.Operation) -> dict[int, ChannelWeight]:
+        """Returns the weights of a layer that depend on channels, by the Python id of the variable.
+
+        Args:
+            layer: A layer or operation of the model.
+        """
+        traced = self.layers.get(id(layer))
+        return {id(weight.variable): weight for weight in traced.weights} if traced else {}
 
 
 def trace(

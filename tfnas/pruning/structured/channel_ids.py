@@ -12,11 +12,13 @@ without a rule locks the ids of its inputs.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+
+ONLY_CHANNEL = "it is the only channel"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -37,6 +39,16 @@ class Channels:
             new_axis: Maps each channel axis to its new number.
         """
         return Channels({new_axis[axis]: ids for axis, ids in self.axes.items()})
+
+    def without(self, gone: Collection[int], rank: int) -> Channels:
+        """Returns the channels of a tensor without some axes.
+
+        Args:
+            gone: The removed axes.
+            rank: Number of axes before.
+        """
+        left = [axis for axis in range(rank) if axis not in gone]
+        return Channels({left.index(a): ids for a, ids in self.axes.items() if a not in gone})
 
 
 class ChannelIds:

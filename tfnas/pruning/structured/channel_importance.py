@@ -93,9 +93,10 @@ class Norm:
         for each in group.slices:
             if each.role != self.role:
                 continue
-            mean = each.mean_over_all(self._norm)
+            norms = self._norm(each.values)
+            mean = each.mean_over_all(norms)
             if mean > 0:
-                total += each.per_channel(each.reduced(self._norm)) / mean
+                total += each.per_channel(norms) / mean
                 counts += each.present
         return total / np.maximum(counts, 1)
 

@@ -56,8 +56,7 @@ def mask_channels(
         return copies.call(call, masked)
 
     def silenced(layer: Any) -> list[np.ndarray]:
-        traced = dependencies.layers.get(id(layer))
-        weights = {id(weight.variable): weight for weight in traced.weights} if traced else {}
+        weights = dependencies.weights_of(layer)
         values = []
         for variable in layer.weights:
             array = np.array(variable)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -147,7 +147,7 @@ class ChannelTrace:
             reason: Why the others have to stay.
         """
         requested = axis % len(value.shape)
-        self.lock(value, reason, [other for other in self.known(value).axes if other != requested])
+        self.lock(value, reason, self.beside(value, requested))
         return self.along(value, requested, reason)
 
     def beside(self, value: Value, axis: int) -> dict[int, np.ndarray]:
@@ -199,17 +199,17 @@ class ChannelTrace:
         self.options[call] = list(options)
         return self._choices.get(call, options[0])
 
-    def lock(self, value: Value, reason: str, axes: Iterable[int] | None = None) -> None:
+    def lock(self, value: Value, reason: str, axes: Collection[int] | None = None) -> None:
         """Locks the known channels of a value: they are not pruned.
 
         Args:
             value: The value.
             reason: Why they have to stay.
-            axes: The axes to lock; None: all.
+            axes: The axes to lock, those without channels too; None: all.
         """
-        known = self.known(value).axes
-        for axis in known if axes is None else axes:
-            self.ids.lock(known[axis], reason)
+        for axis, ids in self.known(value).axes.items():
+            if axes is None or axis in axes:
+                self.ids.lock(ids, reason)
 
     def opaque(self, call: Call, reason: str) -> list[Channels]:
         """Locks the channels of a call's inputs, and returns new locked channels for its outputs.
@@ -295,3 +295,15 @@ def channel_axis(call: Call, rank: int) -> int:
     """
     first = getattr(call.operation, "data_format", "channels_last") == "channels_first"
     return 1 if first else rank - 1
+
+
+def axes_of(axis: int | Iterable[int] | None, rank: int) -> set[int]:
+    """Returns the axes that an argument names, counted from the front; all for None.
+
+    Args:
+        axis: One axis or several, from the front or the back.
+        rank: Number of axes of the tensor, with the batch.
+    """
+    if axis is None:
+        return set(range(rank))
+    return {int(each) % rank for each in (axis if isinstance(axis, Iterable) else [axis])}

@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from tfnas.graph.call_arguments import named_arguments
 from tfnas.graph.functional import Call, Value
 from tfnas.pruning.structured.activation_rules import own_activation
 from tfnas.pruning.structured.channel_ids import Channels
-from tfnas.pruning.structured.channel_trace import ChannelTrace, ChannelWeight, Rule, Use
-from tfnas.pruning.structured.selection_rules import argument
+from tfnas.pruning.structured.channel_trace import ChannelTrace, ChannelWeight, Kept, Rule, Use
 
 
 def product(
@@ -91,7 +91,7 @@ def _dot(trace: ChannelTrace, call: Call) -> list[Channels]:
     left[pair[0] % ranks[0]] = right[pair[1] % ranks[1]] = "y"
     result = "".join(x for x in left if x != "y") + "".join(x for x in right[1:] if x != "y")
     if len(result) != len(call.outputs[0].shape):
-        return [product(trace, call, ["".join(left), "".join(right)], "b", call.inputs)]
+        result = "b"
     return [product(trace, call, ["".join(left), "".join(right)], result, call.inputs)]
 
 
@@ -158,9 +158,9 @@ def _output_shape(
     whole = list(layer.partial_output_shape)
     labels = result[len(result) - len(whole) :]
 
-    def output_shape(kept: object) -> list[int | None]:
+    def output_shape(kept: Kept) -> list[int | None]:
         return [
-            int(kept(ids[label]).sum()) if label in ids and size is not None else size  # type: ignore[operator]
+            int(kept(ids[label]).sum()) if label in ids and size is not None else size
             for label, size in zip(labels, whole, strict=True)
         ]
 
@@ -170,7 +170,7 @@ def _output_shape(
 def _attention(trace: ChannelTrace, call: Call) -> list[Channels]:
     """The layer Attention: softmax(query key^T) value, without projections."""
     layer = call.operation
-    tensors = argument(call, "inputs", 0)
+    tensors = named_arguments(call).get("inputs")
     if not isinstance(tensors, list | tuple) or len(call.inputs) != len(tensors):
         return trace.opaque(call, f"{call.kind} {call.name!r} has masks")
     query, value = call.inputs[0], call.inputs[1]

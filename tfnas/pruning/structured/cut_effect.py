@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfnas.graph.batchnorm import input_batches
+from tfnas.graph.divergence import outputs_of
 
 if TYPE_CHECKING:
     import keras
@@ -35,7 +36,7 @@ def lost_by_the_cut(model: keras.Model, smaller: keras.Model, data: Any) -> list
     if data is None:
         return [UNTRAINED]
     batches = input_batches(data, limit=_EXAMPLES)
-    expected, found = (_outputs(each, batches) for each in (model, smaller))
+    expected, found = (outputs_of(each, batches) for each in (model, smaller))
     moved = [
         float(np.sqrt(np.mean((new - old) ** 2)) / max(float(old.std()), 1e-12))
         for old, new in zip(expected, found, strict=True)
@@ -46,13 +47,3 @@ def lost_by_the_cut(model: keras.Model, smaller: keras.Model, data: Any) -> list
         same = float((expected[0].argmax(axis=1) == found[0].argmax(axis=1)).mean())
         return [f"{text}; the largest one is the same in {same:.0%}"]
     return [text]
-
-
-def _outputs(model: keras.Model, batches: list[Any]) -> list[np.ndarray]:
-    import keras
-
-    found = [keras.tree.flatten(model(batch, training=False)) for batch in batches]
-    return [
-        np.concatenate([np.asarray(keras.ops.convert_to_numpy(each), np.float64) for each in parts])
-        for parts in zip(*found, strict=True)
-    ]

@@ -27,6 +27,7 @@ can't keep it locks the channels.
 from __future__ import annotations
 
 from tfnas.graph.functional import Call
+from tfnas.graph.registered_layers import is_of_keras
 from tfnas.pruning.structured.attention_rules import ATTENTION_RULES
 from tfnas.pruning.structured.axis_rules import AXIS_RULES
 from tfnas.pruning.structured.channel_ids import Channels
@@ -67,17 +68,12 @@ def apply_rule(trace: ChannelTrace, call: Call) -> list[Channels]:
     registered = registered_rule(trace, call)
     if registered is not None:
         return registered
-    found = _RULES.get(call.kind)
-    if found is None or not (_is_of_keras(call) or call.kind in _FOREIGN):
-        hint = "" if _is_of_keras(call) else " (tfnas.register_layer can tell how channels pass)"
+    found, of_keras = _RULES.get(call.kind), is_of_keras(type(call.operation))
+    if found is None or not (of_keras or call.kind in _FOREIGN):
+        hint = "" if of_keras else " (tfnas.register_layer can tell how channels pass)"
         return trace.opaque(call, f"{call.kind} {call.name!r} is not supported{hint}")
     if getattr(call.operation, "quantization_mode", None):
         return trace.opaque(call, f"{call.kind} {call.name!r} is quantized")
     if getattr(call.operation, "lora_enabled", False):
         return trace.opaque(call, f"{call.kind} {call.name!r} has LoRA weights")
     return found(trace, call)
-
-
-def _is_of_keras(call: Call) -> bool:
-    """Whether the class is of Keras: a custom layer of the same name may compute anything."""
-    return type(call.operation).__module__.split(".")[0] == "keras"

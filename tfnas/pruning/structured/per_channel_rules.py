@@ -14,7 +14,13 @@ from __future__ import annotations
 
 from tfnas.graph.functional import Call
 from tfnas.pruning.structured.channel_ids import Channels
-from tfnas.pruning.structured.channel_trace import ChannelTrace, ChannelWeight, Kept, Rule
+from tfnas.pruning.structured.channel_trace import (
+    ChannelTrace,
+    ChannelWeight,
+    Kept,
+    Rule,
+    axes_of,
+)
 
 
 def _batch_norm(trace: ChannelTrace, call: Call) -> list[Channels]:
@@ -28,31 +34,26 @@ def _batch_norm(trace: ChannelTrace, call: Call) -> list[Channels]:
 
 def _layer_norm(trace: ChannelTrace, call: Call) -> list[Channels]:
     layer, value, rank = call.operation, call.inputs[0], len(call.inputs[0].shape)
-    axes = layer.axis if isinstance(layer.axis, list | tuple) else [layer.axis]
-    over = [int(axis) % rank for axis in axes]
-    known = trace.known(value)
+    over = axes_of(layer.axis, rank)
     if len(over) != 1:
-        trace.lock(
-            value, f"{call.kind} {call.name!r} normalizes several axes", set(over) & set(known.axes)
-        )
-        return [known]
+        trace.lock(value, f"{call.kind} {call.name!r} normalizes several axes", over)
+        return [trace.known(value)]
     if not trace.approximate:
-        reason = f"the mean of {call.kind} {call.name!r} is over all channels"
-        trace.lock(value, reason, set(over) & set(known.axes))
-    return _per_channel(trace, call, over[0], {"gamma": 0, "beta": 0})
+        trace.lock(value, f"the mean of {call.kind} {call.name!r} is over all channels", over)
+    [axis] = over
+    return _per_channel(trace, call, axis, {"gamma": 0, "beta": 0})
 
 
 def _rms_norm(trace: ChannelTrace, call: Call) -> list[Channels]:
     """With n of N channels: x / sqrt(sum(x^2) / N + e) = x sqrt(N/n) / sqrt(sum / n + e N/n)."""
     layer, value, rank = call.operation, call.inputs[0], len(call.inputs[0].shape)
-    axes = layer.axis if isinstance(layer.axis, list | tuple) else [layer.axis]
-    over = [int(axis) % rank for axis in axes]
-    if len(over) != 1 or over[0] not in trace.known(value).axes:
-        reason = f"{call.kind} {call.name!r} normalizes several axes"
-        trace.lock(value, reason, set(over) & set(trace.known(value).axes))
-        return [trace.known(value)]
-    found = _per_channel(trace, call, over[0], {"scale": 0})
-    own, ids = trace.layers[id(layer)], trace.along(value, over[0])
+    over, known = axes_of(layer.axis, rank), trace.known(value)
+    if len(over) != 1 or not over & set(known.axes):
+        trace.lock(value, f"{call.kind} {call.name!r} normalizes several axes", over)
+        return [known]
+    [axis] = over
+    found = _per_channel(trace, call, axis, {"scale": 0})
+    own, ids = trace.layers[id(layer)], trace.along(value, axis)
     for weight in own.weights:
         weight.rescaled = (ids, -0.5)
 

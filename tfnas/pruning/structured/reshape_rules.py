@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tfnas.graph.functional import Call
-from tfnas.pruning.structured.channel_ids import Channels
+from tfnas.pruning.structured.channel_ids import ONLY_CHANNEL, Channels
 from tfnas.pruning.structured.channel_trace import ChannelTrace, Kept, Rule
 
 _MAX_ELEMENTS = 20_000_000
@@ -128,7 +128,7 @@ def _single(
     if free and len(ids) == 1:
         found[free[-1]] = ids
     else:
-        trace.ids.lock(ids, "it is the only channel")
+        trace.ids.lock(ids, ONLY_CHANNEL)
 
 
 def _reshape(trace: ChannelTrace, call: Call) -> list[Channels]:

@@ -8,10 +8,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from tfnas.pruning.structured.channel_groups import Dependencies, Group
+from tfnas.pruning.structured.channel_groups import Dependencies
 from tfnas.pruning.structured.channel_trace import ChannelWeight
-
-Reduction = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -61,22 +59,14 @@ class WeightSlices:
         own = self.channel >= 0
         return np.bincount(self.channel[own], of_positions[own], minlength=self.channels)
 
-    def reduced(self, function: Reduction) -> np.ndarray:
-        """Returns a function of the slices, (positions,).
-
-        Args:
-            function: Takes (positions, elements) and returns a number for each position.
-        """
-        return function(self.values)
-
-    def mean_over_all(self, function: Reduction) -> float:
+    def mean_over_all(self, of_positions: np.ndarray) -> float:
         """Returns the mean over the channels of all groups at this axis.
 
         Args:
-            function: Takes (positions, elements) and returns a number for each position.
+            of_positions: A number for each position, (positions,).
         """
         _, number = np.unique(self.everything, return_inverse=True)
-        return float(np.bincount(number, self.reduced(function)).mean())
+        return float(np.bincount(number, of_positions).mean())
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -143,13 +133,7 @@ def scored_groups(dependencies: Dependencies) -> Iterator[ScoredGroup]:
 
     for group in dependencies.groups:
         if len(group.removable):
-            yield _scored(group, slices_of)
-
-
-def _scored(
-    group: Group, slices_of: Callable[[np.ndarray], tuple[WeightSlices, ...]]
-) -> ScoredGroup:
-    return ScoredGroup(group.name, group.makers, group.removable, slices_of)
+            yield ScoredGroup(group.name, group.makers, group.removable, slices_of)
 
 
 def _slices(each: _Axis, number: np.ndarray, channels: int) -> WeightSlices:

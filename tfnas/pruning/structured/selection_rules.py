@@ -7,30 +7,17 @@ from typing import Any
 
 import numpy as np
 
+from tfnas.graph.call_arguments import named_arguments
 from tfnas.graph.functional import Call
 from tfnas.pruning.structured.axis_rules import without_axes
 from tfnas.pruning.structured.channel_ids import Channels
-from tfnas.pruning.structured.channel_trace import ChannelTrace, Kept, Rewrite, Rule
-
-
-def argument(call: Call, name: str, position: int) -> Any:
-    """Returns an argument of a call as it was written; None where it is left out.
-
-    Args:
-        call: The call.
-        name: The name of the argument.
-        position: Its number among the positional ones, from 0.
-    """
-    found = call.node.arguments
-    if name in found.kwargs:
-        return found.kwargs[name]
-    return found.args[position] if len(found.args) > position else None
+from tfnas.pruning.structured.channel_trace import ChannelTrace, Kept, Rewrite, Rule, axes_of
 
 
 def _get_item(trace: ChannelTrace, call: Call) -> list[Channels]:
     """A slice: of places it keeps the channels, of channels it keeps a part."""
     value, rank = call.inputs[0], len(call.inputs[0].shape)
-    key = argument(call, "key", 1)
+    key = named_arguments(call).get("key")
     parts = _parts(key if isinstance(key, tuple) else (key,), rank)
     if parts is None or len(call.inputs) > 1:
         return trace.opaque(call, f"{call.kind} {call.name!r} selects by values")
@@ -155,7 +142,7 @@ def _unstack(trace: ChannelTrace, call: Call) -> list[Channels]:
 
 def _take(trace: ChannelTrace, call: Call) -> list[Channels]:
     value, axis = call.inputs[0], call.operation.axis
-    indices = argument(call, "indices", 1)
+    indices = named_arguments(call).get("indices")
     if len(call.inputs) > 1 or axis is None:
         return trace.opaque(call, f"{call.kind} {call.name!r} selects by values")
     axis, chosen = int(axis) % len(value.shape), np.asarray(indices)
@@ -172,7 +159,7 @@ def _flip(trace: ChannelTrace, call: Call) -> list[Channels]:
     rank, axes = len(call.inputs[0].shape), call.operation.axis
     if axes is None:
         return trace.opaque(call, f"{call.kind} {call.name!r} reverses the batch axis")
-    over = {int(a) % rank for a in (axes if isinstance(axes, list | tuple) else [axes])}
+    over = axes_of(axes, rank)
     known = trace.known(call.inputs[0]).axes
     return [Channels({a: ids[::-1] if a in over else ids for a, ids in known.items()})]
 

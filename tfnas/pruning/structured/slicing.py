@@ -42,8 +42,7 @@ def slice_channels(
         return copies.call(call, tensors)
 
     def sliced(layer: Any) -> list[np.ndarray]:
-        traced = dependencies.layers.get(id(layer))
-        weights = {id(weight.variable): weight for weight in traced.weights} if traced else {}
+        weights = dependencies.weights_of(layer)
         return [_sliced(variable, weights.get(id(variable)), kept) for variable in layer.weights]
 
     smaller = rebuild(model, apply, class_of=model, flow=dependencies.flow)

@@ -12,7 +12,7 @@ from tfnas.data.representative_dataset import (
     is_representative_dataset,
     representative_arrays,
 )
-from tfnas.graph.preprocessing import preprocessing_layers, split_preprocessing
+from tfnas.graph.preprocessing import preprocessed, preprocessing_layers, split_preprocessing
 from tfnas.legacy.rebuild import is_tf_keras
 from tfnas.tflite.passes.conversion_state import Conversion
 
@@ -54,12 +54,10 @@ def keep_preprocessing_out(conversion: Conversion) -> Conversion:
 
 def _preprocessed(front: keras.Model, rest: keras.Model, data: Any) -> Any:
     """Calibration data as the rest of the model takes it."""
-    import keras
-
     if is_representative_dataset(data):
         x: Any = representative_arrays(data, CALIBRATION_EXAMPLES, "calibration")
     else:
         x = spread(data, CALIBRATION_EXAMPLES, "calibration")
     if isinstance(x, dict) and set(x) == {each.name for each in rest.inputs}:
         return x
-    return keras.tree.map_structure(keras.ops.convert_to_numpy, front(x))
+    return preprocessed(front, x)
