@@ -163,6 +163,8 @@ class Halving:
     def parent(self, trial_id: str, parent_of: Callable[[str], str | None]) -> str | None:
         """Returns the trial of a trial's parent architecture on the same rung.
 
+        One that was promoted later is none, so that a reload finds the same.
+
         Args:
             trial_id: The trial.
             parent_of: Returns the trial of the parent architecture of a trial of the lowest rung.
@@ -172,7 +174,12 @@ class Halving:
         if self.eta is None or parent is None:
             return parent
         root = self._roots.get(parent, parent)
-        return root if rung == 0 else self._at.get((root, rung))
+        if rung == 0:
+            return root
+        order = {name: place for place, name in enumerate(self.continues)}
+        found = self._at.get((root, rung))
+        known = found is not None and order[found] < order.get(trial_id, len(order))
+        return found if known else None
 
     def add(self, record: TrialRecord, min_records: int) -> tuple[list[TrialRecord], bool]:
         """Adds the record of a trial that ended well.

@@ -41,7 +41,7 @@ MEMBERS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Examples:
+class FittedExamples:
     """What surrogates are fitted to.
 
     Args:
@@ -61,7 +61,7 @@ class SurrogateEnsemble:
     Example:
         >>> x, groups = np.arange(5.0)[:, None], FeatureGroups(np.zeros(1))
         >>> def examples(count):
-        ...     return Examples(x[:count], x[:count, 0], groups)
+        ...     return FittedExamples(x[:count], x[:count, 0], groups)
         >>> mean, deviation = SurrogateEnsemble().member(0, 5, examples).predict(x)
         >>> bool(np.all(np.diff(mean) > 0))
         True
@@ -75,7 +75,7 @@ class SurrogateEnsemble:
         self._settings: dict[int, tuple[int, np.ndarray]] = {}
         self._fitted: dict[int, tuple[int, Surrogate]] = {}
 
-    def member(self, turn: int, count: int, examples: Callable[[int], Examples]) -> Surrogate:
+    def member(self, turn: int, count: int, examples: Callable[[int], FittedExamples]) -> Surrogate:
         """Returns the surrogate whose turn it is.
 
         Its weights and noise are fitted again each time the number of trials has grown by a fifth,
@@ -98,7 +98,9 @@ class SurrogateEnsemble:
         self._fitted[place] = (count, surrogate)
         return surrogate
 
-    def _surrogate(self, place: int, found: Examples, settings: np.ndarray | None) -> Surrogate:
+    def _surrogate(
+        self, place: int, found: FittedExamples, settings: np.ndarray | None
+    ) -> Surrogate:
         form = self.members[place]
         scaled = form.scale(found.y)
         return Surrogate(found.x, scaled, found.groups, separate=form.separate, settings=settings)

@@ -32,6 +32,7 @@ _FARTHEST = 7.0  # bound of the logarithms' distances from their means
 _LARGEST_NOISE = 2.0  # logarithm
 _STEPS = 25  # of the optimizer; more change no choice
 _TOLERANCE = 1e-4  # of the logarithm of the probability
+_PRECISION = 16  # parts of 1 that settings are rounded to, so that no rounding of sums shows
 
 
 class FeatureGroups:
@@ -181,7 +182,7 @@ def most_probable(
         bounds=[*bounds, (-_FARTHEST, _LARGEST_NOISE)],
         options={"maxiter": _STEPS, "ftol": _TOLERANCE},
     )
-    return settings(found.x)
+    return np.round(settings(found.x) * _PRECISION) / _PRECISION
 
 
 def unlikelihood(

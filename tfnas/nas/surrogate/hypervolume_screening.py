@@ -17,11 +17,18 @@ from collections.abc import Sequence
 import numpy as np
 
 from tfnas.nas.search_state import SearchState
-from tfnas.nas.surrogate.ensemble import MEMBERS, MIN_RECORDS, Examples, Member, SurrogateEnsemble
+from tfnas.nas.surrogate.ensemble import (
+    MEMBERS,
+    MIN_RECORDS,
+    FittedExamples,
+    Member,
+    SurrogateEnsemble,
+)
 from tfnas.nas.surrogate.gaussian_process import Surrogate
 from tfnas.nas.surrogate.screening_interface import (
     Screening,
     farthest,
+    first_best,
     fitted_records,
     violations,
 )
@@ -77,7 +84,7 @@ class WeightedScreening(Screening):
             self._ready = (turn, _Gain(self._surrogates(search), rng))
         gain = self._ready[1]
         assert gain is not None
-        return proposals[int(np.argmax(gain(self.offered(search, proposals))))]
+        return proposals[first_best(gain(self.offered(search, proposals)))]
 
     def _surrogates(self, search: SearchState) -> list[Surrogate]:
         """The surrogate of each objective whose turn it is."""
@@ -88,11 +95,11 @@ class WeightedScreening(Screening):
         found = []
         for objective, ensemble in enumerate(self._ensembles):
 
-            def examples(size: int, objective: int = objective) -> Examples:
+            def examples(size: int, objective: int = objective) -> FittedExamples:
                 chosen = fitted_records(records[:size])
                 matrix = self.matrix(search, chosen)
                 assert self._features is not None
-                return Examples(matrix, _values(chosen, objective), self._features.groups)
+                return FittedExamples(matrix, _values(chosen, objective), self._features.groups)
 
             found.append(ensemble.member(search.num_started, len(records), examples))
         if search.pending:

@@ -21,13 +21,20 @@ import numpy as np
 
 from tfnas.nas.objectives import Objectives
 from tfnas.nas.search_state import SearchState
-from tfnas.nas.surrogate.ensemble import MEMBERS, MIN_RECORDS, Examples, Member, SurrogateEnsemble
+from tfnas.nas.surrogate.ensemble import (
+    MEMBERS,
+    MIN_RECORDS,
+    FittedExamples,
+    Member,
+    SurrogateEnsemble,
+)
 from tfnas.nas.surrogate.gaussian_process import Surrogate, log_expected_improvement
 from tfnas.nas.surrogate.hypervolume_screening import WeightedScreening
 from tfnas.nas.surrogate.screening_interface import (
     FirstProposal,
     Screening,
     farthest,
+    first_best,
     fitted_records,
     violations,
 )
@@ -43,7 +50,7 @@ __all__ = [
     "default_screening",
 ]
 
-_TRUSTED_FRACTION = 0.5  # fraction of a residual that is attributed to the architecture, not noise
+_TRUSTED_FRACTION = 0.25  # fraction of a residual that is attributed to the architecture, not noise
 
 
 class ImprovementScreening(Screening):
@@ -93,7 +100,7 @@ class ImprovementScreening(Screening):
         _, surrogate, best = self._ready
         assert surrogate is not None
         mean, deviation = surrogate.predict(self.offered(search, proposals))
-        return proposals[int(np.argmax(log_expected_improvement(mean, deviation, best)))]
+        return proposals[first_best(log_expected_improvement(mean, deviation, best))]
 
     def means(self, search: SearchState, queries: Sequence[TrialRecord]) -> np.ndarray | None:
         """Returns the predictions of the surrogate whose turn it is; None: too few records."""
@@ -105,7 +112,7 @@ class ImprovementScreening(Screening):
         """Returns values between the measurements and the predictions of all surrogates.
 
         The difference between both is either noise or a property of the architecture that the
-        surrogates don't know. One measurement can't tell them apart, so half of it counts.
+        surrogates don't know. One measurement can't tell them apart, so a quarter of it counts.
         """
         records = search.learning_records
         if len(records) < MIN_RECORDS:
@@ -140,11 +147,11 @@ class ImprovementScreening(Screening):
     def _surrogate(self, search: SearchState, turn: int) -> Surrogate:
         self.features(search, search.learning_records[0].architecture)
 
-        def examples(count: int) -> Examples:
+        def examples(count: int) -> FittedExamples:
             records = fitted_records(search.learning_records[:count])
             matrix = self.matrix(search, records)
             assert self._features is not None
-            return Examples(matrix, _penalized(records), self._features.groups)
+            return FittedExamples(matrix, _penalized(records), self._features.groups)
 
         return self._ensemble.member(turn, len(search.learning_records), examples)
 

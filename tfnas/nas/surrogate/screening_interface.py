@@ -20,6 +20,7 @@ from tfnas.runtime.argument_rules import check_count
 
 MAX_RECORDS = 256  # trials that a surrogate is fitted to
 _MAX_VIOLATION = 10.0
+_DIGITS = 7  # of values that count as equal, however a processor rounds
 
 
 class Screening:
@@ -171,6 +172,20 @@ def farthest(search: SearchState, proposals: Sequence[Proposal]) -> Proposal:
     )
     distances = ((a[:, None] - b[None]) ** 2).sum(-1).min(1)
     return proposals[int(np.argmax(distances))]
+
+
+def first_best(values: np.ndarray) -> int:
+    """Returns the position of the first of the largest values; almost equal ones are equal.
+
+    Example:
+        >>> first_best(np.array([0.0, 1.0, 1.0 + 1e-12]))
+        1
+
+    Args:
+        values: The values, (n,).
+    """
+    largest = float(np.max(values))
+    return int(np.argmax(values >= largest - 10.0**-_DIGITS * max(abs(largest), 1e-6)))
 
 
 def fitted_records(records: Sequence[TrialRecord]) -> list[TrialRecord]:
