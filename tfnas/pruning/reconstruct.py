@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfnas.graph.batchnorm import adapt_statistics, input_batches, layers_of
-from tfnas.graph.traversal import MEMORY, Visit, visit_both
+from tfnas.graph.traversal import Visit, visit_both
 from tfnas.keras_private import all_layers
 from tfnas.pruning.input_moments import (
     GapMoments,
@@ -62,7 +62,6 @@ def reconstruct(
     rounds: int = 4,
     rows: int = 60_000,
     batch_size: int = 32,
-    memory: int = MEMORY,
 ) -> dict[str, tuple[float, float] | str]:
     """Fits the kernels of a pruned model to the outputs of the original layers.
 
@@ -80,8 +79,6 @@ def reconstruct(
         rounds: Number of rounds of removing and fitting, for `zeros`.
         rows: Approximate number of patches that are read of each layer.
         batch_size: Number of examples per forward pass.
-        memory: Bytes of layers' inputs that are held in memory for each of the models; others
-            are in temporary files.
 
     Returns:
         Maps the name of each kernel to the error of its layer's output relative to the variance
@@ -107,7 +104,7 @@ def reconstruct(
     stops = [*(k.layer for k in fitted.values()), *norms]
     batches = input_batches(data, batch_size)
     theirs = [partners[id(layer)] for layer in stops]
-    for pruned, unpruned in visit_both((model, stops), (original, theirs), batches, memory):
+    for pruned, unpruned in visit_both((model, stops), (original, theirs), batches):
         if (found := fitted.get(id(pruned.layer))) is None:
             adapt_statistics(pruned, unpruned)
             continue
