@@ -30,7 +30,7 @@ class SupernetConfig:
         2, "random networks that each step trains beside the largest and the smallest one", low=0
     )
     learning_rate: float = option(
-        3e-3, "initial learning rate of Adam, which decays along a cosine", low=0, open="low"
+        0.01, "initial learning rate of Adam, which decays along a cosine", low=0, open="low"
     )
     label_weight: float = option(
         0.5,
