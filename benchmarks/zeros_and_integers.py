@@ -65,7 +65,7 @@ def zeros(model: Any, way: str, calibration: np.ndarray) -> Any:
     if way == "obs":
         options: dict[str, Any] = {"criterion": "obs", "scope": "output"}
     else:
-        options = {"granularity": way, "reconstruct": True}
+        options = {"granularity": way, "reconstruct": True, "exclude": "first"}  # of 3 inputs
     return tfnas.prune(model, SPARSITY.value, data=calibration, **options)[0]
 
 
