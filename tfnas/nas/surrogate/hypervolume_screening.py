@@ -18,22 +18,17 @@ import numpy as np
 
 from tfnas.nas.search_state import SearchState
 from tfnas.nas.surrogate.ensemble import (
-    MEMBERS,
-    MIN_RECORDS,
     FittedExamples,
-    Member,
     SurrogateEnsemble,
 )
+from tfnas.nas.surrogate.ensemble_screening import EnsembleScreening
 from tfnas.nas.surrogate.gaussian_process import Surrogate
 from tfnas.nas.surrogate.screening_interface import (
-    Screening,
-    farthest,
     first_best,
     fitted_records,
     violations,
 )
 from tfnas.nas.trial_records import Proposal, TrialRecord
-from tfnas.runtime.argument_rules import check_count
 
 _DRAWS = 16  # of the predicted objectives
 _DIRECTIONS = 64
@@ -41,27 +36,11 @@ _WORST = 0.1  # quantile of the objectives that the reference point is below
 _BELOW = 0.2  # how far, as a fraction of the distance to the best
 
 
-class WeightedScreening(Screening):
+class WeightedScreening(EnsembleScreening):
     """Chooses the largest expected gain of hypervolume of several objectives.
 
-    Args:
-        children: Number of proposals to choose from, at least 1.
-        members: The forms of the surrogates, which take turns.
-        warmup: Number of trials at the start that are chosen by their distances alone.
-
-    Raises:
-        ValueError: The number is outside its rule.
+    Args are those of :class:`~tfnas.nas.surrogate.ensemble_screening.EnsembleScreening`.
     """
-
-    chooses_initial = True
-
-    def __init__(
-        self, children: int = 24, members: Sequence[Member] = MEMBERS, warmup: int = MIN_RECORDS
-    ) -> None:
-        super().__init__(children)
-        check_count("warmup", warmup, 0)
-        self.members, self.warmup = tuple(members), warmup
-        self.forget()
 
     def forget(self) -> None:
         """Drops the surrogates and their settings."""
@@ -69,16 +48,10 @@ class WeightedScreening(Screening):
         self._ensembles: list[SurrogateEnsemble] = []
         self._ready: tuple[tuple[int, int], _Gain | None] = ((-1, -1), None)
 
-    def choose(
+    def best_of(
         self, search: SearchState, proposals: Sequence[Proposal], rng: np.random.Generator
     ) -> Proposal:
         """Returns the proposal of the largest gain; `rng` draws directions and objectives."""
-        if len(proposals) == 1:
-            return proposals[0]
-        few = len(search.learning_records) < MIN_RECORDS
-        if few or search.num_started < self.warmup:
-            return farthest(search, proposals)
-        self.features(search, proposals[0].architecture)
         turn = len(search.learning_records), search.num_started
         if self._ready[0] != turn:
             self._ready = (turn, _Gain(self._surrogates(search), rng))

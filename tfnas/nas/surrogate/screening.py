@@ -22,24 +22,21 @@ import numpy as np
 from tfnas.nas.objectives import Objectives
 from tfnas.nas.search_state import SearchState
 from tfnas.nas.surrogate.ensemble import (
-    MEMBERS,
     MIN_RECORDS,
     FittedExamples,
-    Member,
     SurrogateEnsemble,
 )
+from tfnas.nas.surrogate.ensemble_screening import EnsembleScreening
 from tfnas.nas.surrogate.gaussian_process import Surrogate, log_expected_improvement
 from tfnas.nas.surrogate.hypervolume_screening import WeightedScreening
 from tfnas.nas.surrogate.screening_interface import (
     FirstProposal,
     Screening,
-    farthest,
     first_best,
     fitted_records,
     violations,
 )
 from tfnas.nas.trial_records import Proposal, TrialRecord
-from tfnas.runtime.argument_rules import check_count
 
 __all__ = [
     "MIN_RECORDS",
@@ -53,27 +50,11 @@ __all__ = [
 _TRUSTED_FRACTION = 0.25  # fraction of a residual that is attributed to the architecture, not noise
 
 
-class ImprovementScreening(Screening):
+class ImprovementScreening(EnsembleScreening):
     """Chooses the largest expected improvement of the first objective.
 
-    Args:
-        children: Number of proposals to choose from, at least 1.
-        members: The forms of the surrogates, which take turns.
-        warmup: Number of trials at the start that are chosen by their distances alone.
-
-    Raises:
-        ValueError: The number is outside its rule.
+    Args are those of :class:`~tfnas.nas.surrogate.ensemble_screening.EnsembleScreening`.
     """
-
-    chooses_initial = True
-
-    def __init__(
-        self, children: int = 24, members: Sequence[Member] = MEMBERS, warmup: int = MIN_RECORDS
-    ) -> None:
-        super().__init__(children)
-        check_count("warmup", warmup, 0)
-        self.members, self.warmup = tuple(members), warmup
-        self.forget()
 
     def forget(self) -> None:
         """Drops the surrogates and their settings."""
@@ -81,16 +62,10 @@ class ImprovementScreening(Screening):
         self._ensemble = SurrogateEnsemble(self.members)
         self._ready: tuple[tuple[int, int], Surrogate | None, float] = ((-1, -1), None, 0.0)
 
-    def choose(
+    def best_of(
         self, search: SearchState, proposals: Sequence[Proposal], rng: np.random.Generator
     ) -> Proposal:
         """Returns the proposal of the largest expected improvement."""
-        if len(proposals) == 1:
-            return proposals[0]
-        few = len(search.learning_records) < MIN_RECORDS
-        if few or search.num_started < self.warmup:
-            return farthest(search, proposals)
-        self.features(search, proposals[0].architecture)
         turn = len(search.learning_records), search.num_started
         if self._ready[0] != turn:
             fitted = self._surrogate(search, search.num_started)
