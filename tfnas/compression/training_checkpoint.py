@@ -7,7 +7,6 @@ model: a training that goes on has the weights of one that was never stopped.
 
 from __future__ import annotations
 
-import io
 import pathlib
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -15,7 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import keras
 import numpy as np
 
-from tfnas.runtime.files import write_atomically
+from tfnas.runtime.array_files import write_arrays
 
 FORMAT = 1
 
@@ -96,15 +95,13 @@ class TrainingCheckpoint:
         return _KeepState(self, model, others)
 
     def _write(self, epoch: int, finished: bool, parts: dict[str, list[np.ndarray]]) -> None:
-        buffer = io.BytesIO()
         arrays = {
             f"{part}.{number:06}": array
             for part, values in parts.items()
             for number, array in enumerate(values)
         }
-        header: dict[str, Any] = {"format": FORMAT, "epoch": epoch, "finished": finished}
-        np.savez(buffer, allow_pickle=False, **header, **arrays)
-        write_atomically(self.path, buffer.getvalue())
+        header = {"format": FORMAT, "epoch": epoch, "finished": finished}
+        write_arrays(self.path, {**{n: np.array(v) for n, v in header.items()}, **arrays})
 
 
 class _KeepState(keras.callbacks.Callback):

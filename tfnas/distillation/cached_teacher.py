@@ -12,7 +12,6 @@ unless it changes none of these 64.
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import pathlib
 import zipfile
@@ -30,7 +29,7 @@ from tfnas.distillation.output_inference import teacher_kinds
 from tfnas.distillation.output_losses import OutputLoss
 from tfnas.distillation.output_structure import subclassed_structure
 from tfnas.distillation.teachers import Teachers
-from tfnas.runtime.files import write_atomically
+from tfnas.runtime.array_files import write_arrays
 
 if TYPE_CHECKING:
     from tfnas.data.data_types import ExampleData
@@ -195,10 +194,8 @@ def _checked_path(file: str | os.PathLike[str]) -> pathlib.Path:
 
 def _save(path: pathlib.Path, outputs: Sequence[np.ndarray], fingerprint: str) -> None:
     names = [_OUTPUTS] if len(outputs) == 1 else [f"{_OUTPUTS}_{n}" for n in range(len(outputs))]
-    buffer = io.BytesIO()
     arrays = dict(zip(names, outputs, strict=True))
-    np.savez(buffer, fingerprint=np.array(fingerprint), **arrays)  # type: ignore[arg-type]
-    write_atomically(path, buffer.getvalue())
+    write_arrays(path, {"fingerprint": np.array(fingerprint), **arrays})
 
 
 def _load(path: pathlib.Path) -> tuple[list[np.ndarray], str]:

@@ -29,9 +29,15 @@ def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray])
 
     Returns:
         The path.
+
+    Raises:
+        ValueError: An array holds Python objects, which would be pickled.
     """
+    if held := [name for name, array in arrays.items() if array.dtype.hasobject]:
+        raise ValueError(f"arrays must hold no Python objects, got some in {held[0]!r}")
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **dict(arrays))
+    # No allow_pickle=False: numpy before 2.1 would write an array of this name.
+    np.savez(buffer, **dict(arrays))  # type: ignore[arg-type]
     return write_atomically(path, buffer.getvalue())
 
 
