@@ -19,7 +19,7 @@ import numpy as np
 from tfnas.data.batch_form import signature
 from tfnas.data.checked_arrays import described
 from tfnas.data.examples import Nested
-from tfnas.data.reading import is_endless, is_py_dataset
+from tfnas.data.reading import is_dataset, is_endless
 
 if TYPE_CHECKING:
     import keras
@@ -84,9 +84,7 @@ class BatchSource(abc.ABC):
 
 def is_stream(data: Any) -> bool:
     """Whether data is of a kind that :func:`source_of` takes, or nearly: a generator."""
-    if is_py_dataset(data) or hasattr(data, "as_numpy_iterator") or isinstance(data, Iterator):
-        return True
-    return callable(data)
+    return is_dataset(data) or isinstance(data, Iterator) or callable(data)
 
 
 def source_of(data: Any, what: str) -> BatchSource:
@@ -106,7 +104,7 @@ def source_of(data: Any, what: str) -> BatchSource:
             f"{what} must be readable more than once, got {described(data)}, which can't begin "
             "again: give the function that makes it"
         )
-    if is_py_dataset(data) or hasattr(data, "as_numpy_iterator"):
+    if is_dataset(data):
         if is_endless(data):
             raise ValueError(
                 f"{what} must end, got an endless data set: give its number of batches, such as "

@@ -143,7 +143,7 @@ def spread_pairs(
     Raises:
         ValueError: The data is of an unknown kind or holds no example.
     """
-    if is_py_dataset(data) or hasattr(data, "as_numpy_iterator"):
+    if is_dataset(data):
         return arrays(data, examples, what)
     inputs, own = arrays(data, what=what)
     index = scattered(length(inputs, what), examples)
@@ -159,6 +159,11 @@ def is_py_dataset(data: Any) -> TypeGuard[keras.utils.PyDataset]:
     import keras  # waits if another thread is importing it
 
     return isinstance(data, keras.utils.PyDataset)
+
+
+def is_dataset(data: Any) -> bool:
+    """Whether data is a `tf.data.Dataset` or a `keras.utils.PyDataset`."""
+    return is_py_dataset(data) or hasattr(data, "as_numpy_iterator")
 
 
 def is_endless(data: Any) -> bool:
@@ -219,7 +224,7 @@ def check_data(data: ExampleData, what: str = "data") -> None:
     Raises:
         ValueError: The data is endless, or of a kind that can be read only once.
     """
-    if data is None or is_py_dataset(data) or hasattr(data, "as_numpy_iterator"):
+    if data is None or is_dataset(data):
         if data is not None and is_endless(data):
             raise ValueError(f"{what} must end, got an endless data set: take(n) it first")
         return

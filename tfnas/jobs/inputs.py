@@ -13,7 +13,7 @@ from tfnas.data.data_for_model import is_ready
 from tfnas.data.datasets import check_name
 from tfnas.data.examples import Data as Parts
 from tfnas.data.examples import Examples, ExampleSet
-from tfnas.data.reading import is_py_dataset
+from tfnas.data.reading import is_dataset
 from tfnas.data.user_data import DataParts
 from tfnas.graph.functional_form import as_functional, compiled_as
 from tfnas.graph.preprocessing import preprocessed, preprocessing_layers, split_preprocessing
@@ -177,7 +177,7 @@ def _batches_of(data: Any) -> Any:
         return getattr(data, "x_train", None)
     if isinstance(data, tuple) and len(data) in (2, 3):
         return data[:2]
-    return data if hasattr(data, "as_numpy_iterator") or is_py_dataset(data) else None
+    return data if is_dataset(data) else None
 
 
 def _search_folder(model: Any) -> pathlib.Path | None:

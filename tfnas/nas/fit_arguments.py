@@ -10,9 +10,22 @@ from typing import Any
 
 import keras
 
+from tfnas.data.reading import arrays
 from tfnas.graph.finite_loss import FiniteLoss
 from tfnas.graph.tracing import TraceOnce
 from tfnas.nas.keras_tuner_private import SaveBestEpoch, TunerCallback
+
+
+def validation_pair(validation_data: Any) -> tuple[Any, Any]:
+    """Returns the inputs and targets of Keras' argument `validation_data`.
+
+    Args:
+        validation_data: A tuple (x, y) or (x, y, sample_weight), or a data set, which is read.
+    """
+    if not isinstance(validation_data, tuple | list):
+        validation_data = arrays(validation_data, what="validation_data")
+    x, y = validation_data[:2]
+    return x, y
 
 
 class SaveUsedEpochs(keras.callbacks.Callback):

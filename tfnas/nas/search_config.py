@@ -217,8 +217,8 @@ class SearchConfig:
                 )
 
 
-def sampler_of(config: SearchConfig) -> Sampler:
-    """Returns the sampler of a search's algorithm with its settings.
+def sampler_of(config: SearchConfig) -> Sampler | None:
+    """Returns the sampler of a search's algorithm with its settings; None: that of its tuner.
 
     Args:
         config: The settings of the search.
@@ -234,7 +234,7 @@ def sampler_of(config: SearchConfig) -> Sampler:
             children=config.children or EvolutionSampler.children,
         )
     if config.algorithm == "supernet":
-        return EvolutionSampler(population_size=64, children=1)
+        return None
     if config.algorithm == "reinforce":
         children = config.children or ReinforceSampler.children
         return ReinforceSampler(form=config.form, children=children)

@@ -25,7 +25,7 @@ from tfnas.compression.trial_compression import (
     untrained_form,
 )
 from tfnas.compression.trial_refusals import NotCompressible
-from tfnas.data.reading import arrays, spread, spread_pairs
+from tfnas.data.reading import spread, spread_pairs
 from tfnas.graph.finite_loss import Diverged
 from tfnas.measure.latency import benchmark
 from tfnas.measure.measure import measurement_of
@@ -38,7 +38,12 @@ from tfnas.nas.feasibility import (
     static_costs,
     untrained_metrics,
 )
-from tfnas.nas.fit_arguments import cheaper_callbacks, needs_every_validation, validate_at_the_end
+from tfnas.nas.fit_arguments import (
+    cheaper_callbacks,
+    needs_every_validation,
+    validate_at_the_end,
+    validation_pair,
+)
 from tfnas.nas.fit_results import epochs_of_results
 from tfnas.nas.keras_tuner_private import SaveBestEpoch
 from tfnas.nas.keras_warnings import without_optimizer_warnings
@@ -321,9 +326,7 @@ class TrialRunner:
         """
         spec = spec_of_trial(self.config, self.compression(task))
         artifact = to_tflite(model, spec, None if fake_quants(model) else _calibration(x, spec))
-        if not isinstance(validation_data, tuple | list):
-            validation_data = arrays(validation_data, what="validation_data")
-        score = evaluate(artifact, *validation_data[:2])
+        score = evaluate(artifact, *validation_pair(validation_data))
         threads, rounds = self.config.threads, self.config.rounds
         [latency] = benchmark(artifact, threads=threads, rounds=rounds)
         cost = profile(plain)

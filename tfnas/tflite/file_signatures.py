@@ -7,12 +7,12 @@ signatures. Costs, runs and recipes are those of one function, so that an artifa
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from typing import Any
 
 from ai_edge_litert import schema_py_generated as schema
 
+from tfnas.runtime.argument_rules import near
 from tfnas.tflite.flatbuffer import pack, unpack
 from tfnas.tflite.metadata import BUFFER_NAME, attached_files, with_files
 
@@ -56,8 +56,7 @@ def content_of_signature(content: bytes, name: str | None, file: str = "the file
             return content
         name = names[0]
     if name not in names:
-        near = difflib.get_close_matches(str(name), names, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = near(str(name), names)
         raise ValueError(f"signature must be one of {names} in {file}, got {name!r}{hint}")
     model = unpack(content)
     signature = model.signatureDefs[names.index(name)]

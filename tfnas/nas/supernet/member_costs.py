@@ -24,7 +24,7 @@ from tfnas.targets.device import MICRO, VELA, Device, NotOnDevice
 from tfnas.targets.ethos_u import VelaError
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.convert import to_tflite
-from tfnas.tflite.network_operators import operators_of_architecture
+from tfnas.tflite.network_operators import Operators, operators_of_architecture
 from tfnas.tflite.network_writer import MODES, write
 
 LATENCIES = frozenset({REWARD, "latency_ratio", "latency_ms"})
@@ -91,11 +91,16 @@ class MemberCosts:
         Args:
             arch: The network.
         """
-        operators = operators_of_architecture(arch)
+        operators = self._written_operators(arch)
+        if operators is None:
+            return self._converted(arch)
+        return write(operators, self.config.spec.mode)
+
+    def _written_operators(self, arch: Architecture) -> Operators | None:
+        """The operators of a network that is written; None where it is converted."""
         spec = self.config.spec
-        if operators is not None and spec.mode in MODES and not spec.layers:
-            return write(operators, spec.mode)
-        return self._converted(arch)
+        is_written = spec.mode in MODES and not spec.layers
+        return operators_of_architecture(arch) if is_written else None
 
     def _converted(self, arch: Architecture) -> Artifact:
         model, spec = self.space.build(arch), self.config.spec
@@ -105,27 +110,26 @@ class MemberCosts:
 
     def _added_bytes(self, arch: Architecture) -> float:
         """What the converter's file has more than the written one, by operators and channels."""
-        features = _file_features(arch)
-        if features is None or self.config.spec.mode not in MODES or self.config.spec.layers:
+        operators = self._written_operators(arch)
+        if operators is None:
             return 0.0
         if self._more_bytes is None:
             self._more_bytes = self._fitted_bytes()
-        return float(np.dot(features, self._more_bytes))
+        return float(np.dot(_file_features(operators), self._more_bytes))
 
     def _fitted_bytes(self) -> np.ndarray:
         """Bytes of a file, of an operator, of a channel, (3,), by least squares."""
         rng = np.random.default_rng(0)
         drawn = [self.space.sample(rng) for _ in range(_CONVERTED)]
         archs = {arch.network: arch for arch in drawn}.values()
-        more = [self._converted(arch).size - self.file(arch).size for arch in archs]
-        rows = [_file_features(arch) for arch in archs]
+        found = [(arch, self._written_operators(arch)) for arch in archs]
+        written = [(arch, operators) for arch, operators in found if operators is not None]
+        more = [self._converted(arch).size - self.file(arch).size for arch, _ in written]
+        rows = [_file_features(operators) for _, operators in written]
         return np.asarray(np.linalg.lstsq(np.array(rows), np.array(more), rcond=None)[0])
 
 
-def _file_features(arch: Architecture) -> list[float] | None:
-    operators = operators_of_architecture(arch)
-    if operators is None:
-        return None
+def _file_features(operators: Operators) -> list[float]:
     weighted = ("convolution", "depthwise", "dense")
     channels = sum(each.output[-1] for each in operators.operators if each.kind in weighted)
     return [1.0, float(len(operators.operators)), float(channels)]

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from tfnas.data.reading import arrays
 from tfnas.measure.accuracy import score
+from tfnas.nas.fit_arguments import validation_pair
 from tfnas.nas.supernet.supernet_files import ALONE
 from tfnas.runtime.json_lines import append_json_line, read_json_lines
 from tfnas.runtime.store import damage_named
@@ -112,9 +112,7 @@ def _score(sharing: WeightSharing, arch: Any) -> float:
 
 
 def _accuracy(model: keras.Model, validation_data: Any) -> float:
-    if not isinstance(validation_data, tuple | list):
-        validation_data = arrays(validation_data, what="validation_data")
-    images, targets = validation_data[:2]
+    images, targets = validation_pair(validation_data)
     # Not `predict`, which would trace a function for each network.
     parts = np.array_split(np.asarray(images), -(-len(images) // _BATCH))
     outputs = np.concatenate([np.asarray(model(part, training=False)) for part in parts])

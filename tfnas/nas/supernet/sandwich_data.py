@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfnas.data.reading import is_endless, is_py_dataset
+from tfnas.data.reading import is_dataset, is_endless, is_py_dataset
 
 _REFUSED = ("class_weight", "steps_per_epoch", "initial_epoch", "validation_split")
 Batch = tuple[np.ndarray, np.ndarray, np.ndarray]  # images, targets, weights of the examples
@@ -36,7 +36,7 @@ class SandwichData:
                     f"weights are trained in a loop of its own, got {bound[name]!r}"
                 )
         self.x: Any = bound.get("x")
-        self.is_stream = is_py_dataset(self.x) or hasattr(self.x, "as_numpy_iterator")
+        self.is_stream = is_dataset(self.x)
         self.batch_size = int(bound.get("batch_size") or 32)
         if self.is_stream:
             if is_endless(self.x):
@@ -60,9 +60,9 @@ class SandwichData:
         """Number of batches of an epoch; a data set that does not know it is read once."""
         if not self.is_stream:
             return -(-len(self.x) // self.batch_size)
-        known = -1 if is_py_dataset(self.x) else int(self.x.cardinality())
         if is_py_dataset(self.x):
-            known = int(self.x.num_batches)
+            return int(self.x.num_batches)
+        known = int(self.x.cardinality())
         return known if known >= 0 else sum(1 for _ in self.x)
 
     def epoch(self, rng: np.random.Generator) -> Iterator[Batch]:

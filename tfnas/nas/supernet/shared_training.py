@@ -59,14 +59,12 @@ class SharedTraining:
         """
         if not self.path.exists():
             return False
-        arrays, header = read_arrays(self.path), read_header(self.path)
-        del arrays["header"]
+        header, values = _read(self.path)
         if header["settings"] != self._settings():
             raise ValueError(
                 f"the shared weights in {str(self.path)!r} must be of this search, "
                 f"{self._settings()}, got those of {header['settings']}: overwrite the search"
             )
-        values = [arrays[name] for name in sorted(arrays)]
         shapes = [tuple(variable.shape) for variable in self.step.variables]
         if shapes != [value.shape for value in values]:
             raise ValueError(
@@ -170,8 +168,14 @@ def read_header(path: pathlib.Path) -> dict[str, Any]:
     Raises:
         ValueError: It was damaged.
     """
+    return _read(path)[0]
+
+
+def _read(path: pathlib.Path) -> tuple[dict[str, Any], list[np.ndarray]]:
+    """The settings and the progress, and the values of the variables."""
     with damage_named(path, "training of shared weights"):
-        header = json.loads(str(read_arrays(path)["header"]))
+        arrays = read_arrays(path)
+        header = json.loads(str(arrays.pop("header")))
         for name in ("epoch", "epochs", "seconds"):
             float(header[name])
-        return dict(header)
+        return dict(header), [arrays[name] for name in sorted(arrays)]

@@ -12,7 +12,8 @@ from typing import Any
 
 import keras
 
-from tfnas.data.reading import arrays, spread, spread_pairs
+from tfnas.data.reading import spread, spread_pairs
+from tfnas.nas.fit_arguments import validation_pair
 from tfnas.nas.objectives import Objectives
 from tfnas.nas.samplers.sampler import Sampler
 from tfnas.nas.search_callbacks import Phase
@@ -91,11 +92,8 @@ class WeightSharing:
 
     def _make_scores(self, data: SandwichData, validation_data: Any) -> MemberScores:
         calibration = spread(data.x, self.config.calibration_examples, "x")
-        if not isinstance(validation_data, tuple | list):
-            validation_data = arrays(validation_data, what="validation_data")
-        images, targets = validation_data[:2]
         images, targets = spread_pairs(
-            images, targets, self.config.score_examples, "validation_data"
+            *validation_pair(validation_data), self.config.score_examples, "validation_data"
         )
         return MemberScores(self.network, calibration, images, targets)
 

@@ -26,9 +26,9 @@ from tfnas.nas.surrogate.gaussian_process import Surrogate
 from tfnas.nas.surrogate.screening_interface import (
     first_best,
     fitted_records,
-    violations,
+    penalized,
 )
-from tfnas.nas.trial_records import Proposal, TrialRecord
+from tfnas.nas.trial_records import Proposal
 
 _DRAWS = 16  # of the predicted objectives
 _DIRECTIONS = 64
@@ -72,7 +72,7 @@ class WeightedScreening(EnsembleScreening):
                 chosen = fitted_records(records[:size])
                 matrix = self.matrix(search, chosen)
                 assert self._features is not None
-                return FittedExamples(matrix, _values(chosen, objective), self._features.groups)
+                return FittedExamples(matrix, penalized(chosen, objective), self._features.groups)
 
             found.append(ensemble.member(search.num_started, len(records), examples))
         if search.pending:
@@ -109,9 +109,3 @@ class _Gain:
         heights = np.maximum(values - self._reference, 0.0) / self._span
         reach: np.ndarray = (heights[:, None] / self._directions[None]).min(-1)
         return reach ** values.shape[1]
-
-
-def _values(records: Sequence[TrialRecord], objective: int) -> np.ndarray:
-    """An objective, larger is better, less a penalty for broken limits."""
-    values = -np.array([record.losses[objective] for record in records])
-    return values - (float(np.ptp(values)) or 1.0) * violations(records)

@@ -34,7 +34,7 @@ from tfnas.nas.surrogate.screening_interface import (
     Screening,
     first_best,
     fitted_records,
-    violations,
+    penalized,
 )
 from tfnas.nas.trial_records import Proposal, TrialRecord
 
@@ -95,7 +95,7 @@ class ImprovementScreening(EnsembleScreening):
         matrix, total = self.matrix(search, records), np.zeros(len(records))
         for turn, member in enumerate(self.members):
             means = self._surrogate(search, turn).means(matrix)
-            measured = member.scale(_penalized(records))
+            measured = member.scale(penalized(records))
             believed = means + _TRUSTED_FRACTION * (measured - means)
             total += believed / (float(np.std(believed)) or 1.0)
         found = dict(zip((record.trial_id for record in records), total, strict=True))
@@ -113,7 +113,7 @@ class ImprovementScreening(EnsembleScreening):
         count = len(search.learning_records)
         if count < MIN_RECORDS:
             return None
-        measured = _penalized(fitted_records(search.learning_records))
+        measured = penalized(fitted_records(search.learning_records))
         left = sum(self._surrogate(search, turn).left_out() for turn in range(len(self.members)))
         if np.ptp(measured) == 0 or np.ptp(left) == 0:
             return 0.0
@@ -126,7 +126,7 @@ class ImprovementScreening(EnsembleScreening):
             records = fitted_records(search.learning_records[:count])
             matrix = self.matrix(search, records)
             assert self._features is not None
-            return FittedExamples(matrix, _penalized(records), self._features.groups)
+            return FittedExamples(matrix, penalized(records), self._features.groups)
 
         return self._ensemble.member(turn, len(search.learning_records), examples)
 
@@ -145,10 +145,3 @@ def default_screening(
         return FirstProposal()
     kind = ImprovementScreening if len(objectives.names) == 1 else WeightedScreening
     return kind(children, warmup=warmup)
-
-
-def _penalized(records: Sequence[TrialRecord]) -> np.ndarray:
-    """The first objective, larger is better, less a penalty for broken limits."""
-    values = -np.array([record.losses[0] for record in records])
-    spread = float(np.ptp(values)) or 1.0
-    return values - spread * violations(records)

@@ -207,3 +207,15 @@ def violations(records: Sequence[TrialRecord]) -> np.ndarray:
         records: The records.
     """
     return np.array([min(record.violation, _MAX_VIOLATION) for record in records])
+
+
+def penalized(records: Sequence[TrialRecord], objective: int = 0) -> np.ndarray:
+    """Returns an objective, larger is better, less a penalty for broken limits, (records,).
+
+    Args:
+        records: The records.
+        objective: Number of the objective.
+    """
+    values = -np.array([record.losses[objective] for record in records])
+    spread = float(np.ptp(values)) or 1.0
+    return values - spread * violations(records)
