@@ -582,3 +582,24 @@ def test_keras_takes_its_loop_where_a_replacement_raises(name):
     with keras_private.backend_functions_replaced({name: refuse}):
         np.testing.assert_allclose(layer(x), expected, rtol=1e-6)
     assert name in calls or "bi" in name  # of both directions: a form for GPUs alone
+
+
+def test_outer_layer_calls_hands_over_calls_that_no_other_layer_makes():
+    model, seen = Subclassed(), []
+
+    def record(layer, call, args, kwargs):
+        seen.append(layer)
+        return call(*args, **kwargs)
+
+    x = np.ones((1, 3), "float32")
+    expected = model(x)
+    with keras_private.outer_layer_calls(record):
+        np.testing.assert_array_equal(model(x), expected)
+        with keras_private.outer_layer_calls(lambda *call: "inner"):
+            assert model(x) == "inner"
+        np.testing.assert_array_equal(model.dense(x), expected)
+        other = threading.Thread(target=lambda: model(x))
+        other.start()
+        other.join()
+    np.testing.assert_array_equal(model(x), expected)
+    assert seen == [model, model.dense]

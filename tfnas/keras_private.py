@@ -665,9 +665,54 @@ def with_constants(function: tf.types.experimental.ConcreteFunction) -> Any:
     return convert_variables_to_constants_v2(function, lower_control_flow=False)
 
 
+# Calls while a model is opened.
+
+_WATCHED, _REPLACING = threading.local(), threading.Lock()
+
+
+@contextlib.contextmanager
+def outer_layer_calls(
+    replace: Callable[[Any, Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any],
+) -> Iterator[None]:
+    """Hands each call of a layer that no other layer makes to a function, in this thread.
+
+    Wraps `keras.layers.Layer.__call__`, which Keras documents for calls alone (Keras 3.12.0,
+    3.15.1).
+
+    Args:
+        replace: Function of (the layer, what calls it, positional arguments, keyword arguments),
+            which returns the call's result.
+    """
+    import keras
+
+    original = keras.layers.Layer.__call__
+
+    @functools.wraps(original)
+    def watched(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        replace = getattr(_WATCHED, "replace", None)
+        if replace is None:
+            return original(layer, *args, **kwargs)
+        _WATCHED.replace = None  # calls inside of this one are the layer's own
+        try:
+            return replace(layer, functools.partial(original, layer), args, kwargs)
+        finally:
+            _WATCHED.replace = replace
+
+    with _REPLACING:
+        if not hasattr(keras.layers.Layer.__call__, "replaceable"):
+            watched.replaceable = True  # type: ignore[attr-defined]
+            keras.layers.Layer.__call__ = watched
+    before = getattr(_WATCHED, "replace", None)
+    _WATCHED.replace = replace
+    try:
+        yield
+    finally:
+        _WATCHED.replace = before
+
+
 # Recurrent layers.
 
-_REPLACED, _REPLACING = threading.local(), threading.Lock()
+_REPLACED = threading.local()
 
 
 @contextlib.contextmanager

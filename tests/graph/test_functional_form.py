@@ -96,6 +96,40 @@ class FirstPosition(keras.Model):
         return self.dense(x) + self.positions(keras.ops.arange(8))[0]
 
 
+class SumOfWeights(FirstPosition):
+    def __init__(self):
+        super().__init__()
+        self.positions.build(())
+
+    def call(self, x):
+        return self.dense(x) + keras.ops.sum(2 * self.positions.embeddings)
+
+
+class Encoder(keras.Model):
+    """Without a `get_config`, as most blocks of users are."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.attention, self.norm = layers.MultiHeadAttention(2, 4), layers.LayerNormalization()
+        self.widen, self.narrow = layers.Dense(12, activation="gelu"), layers.Dense(width)
+
+    def call(self, x):
+        x = self.norm(x + self.attention(x, x))
+        return x + self.narrow(self.widen(x))
+
+
+class PositionedTokens(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.tokens, self.positions = layers.Embedding(20, 8), layers.Embedding(6, 8)
+        self.rescale, self.encoder, self.head = layers.Dense(8), Encoder(8), layers.Dense(3)
+
+    def call(self, x):
+        places = keras.ops.expand_dims(keras.ops.arange(6), 0)
+        x = self.tokens(x) + self.rescale(self.positions(places))
+        return self.head(keras.ops.mean(self.encoder(x), axis=1))
+
+
 class OwnWeight(keras.Model):
     def __init__(self):
         super().__init__()
@@ -232,7 +266,7 @@ def test_input_shape_fixes_what_a_model_leaves_open():
     [
         (TensorFlowCode, "."),
         (Tied, "uses the weight of a layer without calling the layer"),
-        (FirstPosition, "positions/embeddings' is used by a call that takes none of the model's"),
+        (SumOfWeights, "positions/embeddings' is used by a call that takes none of the model's"),
         (OwnWeight, "weights outside of its layers, 'scale'"),
     ],
 )
@@ -247,6 +281,43 @@ def test_a_model_that_can_not_be_opened_is_refused_by_what_needs_its_graph(kind,
             ValueError, match=f"{model.name}.* of class {kind.__name__}: .*{reason}"
         ):
             technique()
+
+
+@pytest.fixture(scope="module")
+def positioned():
+    model, x = PositionedTokens(), np.random.default_rng(0).integers(0, 20, (16, 6))
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(x, x[:, 0] % 3, epochs=1, verbose=0)
+    return model, x
+
+
+def test_layers_called_on_constants_keep_their_weights_when_a_model_is_opened(positioned, tmp_path):
+    model, x = positioned
+    opened = tfnas.as_functional(model)
+    assert {id(v) for v in opened.weights} == {id(v) for v in model.weights}
+    np.testing.assert_allclose(opened(x), model(x), atol=1e-6)
+    model.positions.set_weights([model.positions.get_weights()[0] + 1])
+    np.testing.assert_allclose(opened(x), model(x), atol=1e-6)
+    flat = tfnas.prune(model, 0.01)[0]
+    flat.save(tmp_path / "model.keras")
+    again = tfnas.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(again(x), flat(x), atol=1e-6)
+
+
+def test_a_first_position_is_a_call_too():
+    model = called(FirstPosition(), 4)
+    assert len(tfnas.as_functional(model).weights) == len(model.weights) == 3
+
+
+def test_techniques_take_a_model_with_embedded_positions(positioned):
+    model, x = positioned
+    pruned, report = tfnas.prune(model, 0.5)
+    assert np.mean(pruned.get_layer(model.positions.name).get_weights()[0] == 0) == 0.5
+    assert model.positions.name in str(report)
+    smaller, report = tfnas.prune_channels(model, 0.5)
+    assert smaller.count_params() < model.count_params()
+    assert smaller(x).shape == (16, 3)
+    np.testing.assert_allclose(tfnas.to_tflite(model).predict(x), model(x), atol=1e-5)
 
 
 def test_a_call_that_fails_on_symbolic_tensors_is_the_cause_of_a_refusal():
@@ -268,7 +339,7 @@ def test_what_needs_no_graph_takes_a_model_that_can_not_be_opened():
 
 
 def test_a_model_of_constants_is_refused_with_both_ways_out():
-    class Uncopyable(FirstPosition):
+    class Uncopyable(SumOfWeights):
         def __init__(self, needed):
             super().__init__()
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from tfnas.data.model_inputs import fits
-from tfnas.graph.functional import clone, repeat_call, walk
+from tfnas.graph.functional import LayerCopies, clone, rebuild, repeat_call, walk
 from tfnas.graph.model_class import own_steps
 from tfnas.graph.subclassed import CannotTrace, cause_of, is_subclassed, traced, trains_otherwise
 from tfnas.graph.symbolic_inputs import by_input_name, first_inputs, parsed_shapes, symbolic_inputs
@@ -145,9 +145,22 @@ def copyable_form(
 def _opened_uncopyable(model: keras.Model, data: Any, why: ValueError) -> keras.Model:
     """A model that can't be copied, opened; its own copies would need no graph."""
     try:
-        return as_functional(model, data)
+        opened = as_functional(model, data)
     except CannotTrace as error:
         raise CannotTrace(f"{why}; nor can it be opened: {error}") from why
+    try:
+        clone(opened)
+    except ValueError:  # it holds models that can't be copied either
+        return _without_models_inside(opened)
+    return opened
+
+
+def _without_models_inside(model: keras.Model) -> keras.Model:
+    """A copy whose layers stand side by side, also those of models inside."""
+    copies = LayerCopies()
+    flat = rebuild(model, copies.call, class_of=model)
+    copies.carry_weights()
+    return flat
 
 
 def opaque_form(

@@ -112,12 +112,16 @@ def trains_otherwise(model: keras.Model, opened: keras.Model) -> bool:
     """
     import keras
 
+    from tfnas.graph.constant_calls import constants_recorded
+
     if not call_takes_training(model):
         return False
     inputs = [_input_like(tensor) for tensor in opened.inputs]
     packed = keras.tree.pack_sequence_as(opened.input, inputs)
     try:
-        training = keras.Model(packed, model.call(packed, training=True))
+        with constants_recorded(model, inputs):
+            outputs = model.call(packed, training=True)
+        training = keras.Model(packed, outputs)
     except Exception:  # anything that the user's code may raise in its other branch
         return True
     return _operations(training) != _operations(opened)
@@ -160,11 +164,14 @@ def _traced(
 ) -> keras.Model:
     import keras
 
+    from tfnas.graph.constant_calls import constants_recorded
+
     own = [variable.name for variable in own_variables(model)]
     if own:
         raise CannotTrace(f"it has weights outside of its layers, {own[0]!r}")
     try:
-        outputs = call(inputs)
+        with constants_recorded(model, inputs):
+            outputs = call(inputs)
         opened = keras.Model(inputs if structure is None else structure, outputs, name=model.name)
     except Exception as error:  # anything that the user's code may raise
         raise CannotTrace(cause_of(error)) from error

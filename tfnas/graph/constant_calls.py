@@ -1,0 +1,85 @@
+"""Layers that a model's `call` applies to constants, as the embeddings of positions.
+
+Keras records calls of symbolic tensors alone. `self.positions(keras.ops.arange(8))` takes none, so
+its result would be a constant of the recorded graph, and the layer's weights would be lost. While a
+model is opened, such a constant becomes the output of a :class:`Constant`; the call is recorded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfnas.graph.registered_layers import register_layer
+from tfnas.keras_private import all_layers, outer_layer_calls
+
+
+@register_layer(macs=0)
+@keras.saving.register_keras_serializable("tfnas")
+class Constant(keras.layers.Layer):
+    """An array that depends on no input, as a layer's output.
+
+    Args:
+        value: The array, without a batch dimension of its own; or nested lists.
+        value_dtype: Its dtype, as "int32".
+    """
+
+    def __init__(self, value: Any, value_dtype: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.value_dtype = value_dtype
+        self.value = np.asarray(value, value_dtype)
+
+    def call(self, x: Any) -> Any:
+        """Returns the array, whatever `x` is."""
+        return keras.ops.convert_to_tensor(self.value)
+
+    def compute_output_spec(self, x: Any) -> keras.KerasTensor:
+        """Returns the array's shape and dtype."""
+        return keras.KerasTensor(self.value.shape, self.value_dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        config = {"value": self.value.tolist(), "value_dtype": self.value_dtype}
+        return {**super().get_config(), **config}
+
+
+@contextlib.contextmanager
+def constants_recorded(model: keras.Model, inputs: Sequence[keras.KerasTensor]) -> Iterator[None]:
+    """Records calls of a model's layers that take constants alone, while open, in this thread.
+
+    Args:
+        model: The model whose `call` is recorded.
+        inputs: Its symbolic inputs; the graph of a constant begins at the first of them.
+    """
+    own = {id(layer) for layer in all_layers(model)}
+    names = (f"constant_{number}" for number in itertools.count(1))
+
+    def call(
+        layer: Any, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        leaves = keras.tree.flatten((args, kwargs))
+        symbolic = any(isinstance(leaf, keras.KerasTensor) for leaf in leaves)
+        if symbolic or id(layer) not in own or not layer.weights or not inputs:
+            return original(*args, **kwargs)
+
+        def symbolic_of(leaf: Any) -> Any:
+            return _symbolic(leaf, inputs[0], names)
+
+        args, kwargs = keras.tree.map_structure(symbolic_of, (args, kwargs))
+        return original(*args, **kwargs)
+
+    with outer_layer_calls(call):
+        yield
+
+
+def _symbolic(leaf: Any, source: keras.KerasTensor, names: Iterator[str]) -> Any:
+    """An array as the output of a :class:`Constant`; anything else unchanged."""
+    if not hasattr(leaf, "shape") or not hasattr(leaf, "dtype"):
+        return leaf
+    value = keras.ops.convert_to_numpy(leaf)
+    return Constant(value, str(value.dtype), name=next(names))(source)
