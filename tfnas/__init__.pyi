@@ -37,6 +37,9 @@ from tfnas.measure.quantization_debugger.quantization_error import (
     quantization_error as quantization_error,
 )
 from tfnas.measure.throughput import throughput as throughput
+from tfnas.measure.verification.bounds import Bound as Bound
+from tfnas.measure.verification.verify import Verification as Verification
+from tfnas.measure.verification.verify import verify as verify
 from tfnas.nas.algorithm_tuners import EvolutionTuner as EvolutionTuner
 from tfnas.nas.algorithm_tuners import RandomTuner as RandomTuner
 from tfnas.nas.algorithm_tuners import ReinforceTuner as ReinforceTuner
