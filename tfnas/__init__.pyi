@@ -76,6 +76,8 @@ from tfnas.search_space.stage_choices import StageChoices as StageChoices
 from tfnas.targets.android import benchmark_on_phone as benchmark_on_phone
 from tfnas.targets.device import Device as Device
 from tfnas.targets.ethos_u import vela as vela
+from tfnas.targets.patch_based import PatchReport as PatchReport
+from tfnas.targets.patch_based import patch_based as patch_based
 from tfnas.targets.readiness import Readiness as Readiness
 from tfnas.targets.readiness import readiness as readiness
 from tfnas.targets.tflite_micro.interpreter import micro_memory as micro_memory

@@ -28,7 +28,7 @@ _DATA = {
     "test_data": "the test part of --data",
 }
 _ARGUMENT = re.compile(rf"(?<![\w/.'\"])(?:{'|'.join(_DATA)})(?![\w/.'\"])")  # not of a path
-_FIRST, _LAST = ("compress", "search"), ("export", "verify", "lint", "bench", "profile")
+_FIRST, _LAST = ("compress", "search"), ("export", "verify", "lint", "patches", "bench", "profile")
 
 
 def commands() -> tuple[str, ...]:
