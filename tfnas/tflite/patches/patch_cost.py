@@ -92,7 +92,7 @@ def _peak(
     alive = {("file", t.index) for t in graph.inputs}
     peak = 0
     for number, (_, output) in enumerate(steps):
-        alive.add(output)  # type: ignore[arg-type]
+        alive.add(output)
         peak = max(peak, sum(sizes[key] for key in alive))
         alive = {key for key in alive if last.get(key, number) > number}
     return peak
