@@ -37,6 +37,9 @@ from tfnas.measure.quantization_debugger.quantization_error import (
     quantization_error as quantization_error,
 )
 from tfnas.measure.throughput import throughput as throughput
+from tfnas.measure.verification.bounds import Bound as Bound
+from tfnas.measure.verification.verify import Verification as Verification
+from tfnas.measure.verification.verify import verify as verify
 from tfnas.nas.algorithm_tuners import EvolutionTuner as EvolutionTuner
 from tfnas.nas.algorithm_tuners import RandomTuner as RandomTuner
 from tfnas.nas.algorithm_tuners import ReinforceTuner as ReinforceTuner
@@ -73,6 +76,10 @@ from tfnas.search_space.stage_choices import StageChoices as StageChoices
 from tfnas.targets.android import benchmark_on_phone as benchmark_on_phone
 from tfnas.targets.device import Device as Device
 from tfnas.targets.ethos_u import vela as vela
+from tfnas.targets.patch_based import PatchReport as PatchReport
+from tfnas.targets.patch_based import patch_based as patch_based
+from tfnas.targets.readiness import Readiness as Readiness
+from tfnas.targets.readiness import readiness as readiness
 from tfnas.targets.tflite_micro.interpreter import micro_memory as micro_memory
 from tfnas.targets.tflite_micro.interpreter import planned_arena as planned_arena
 from tfnas.targets.tflite_micro.interpreter import run_micro as run_micro

@@ -1,7 +1,7 @@
 """The `tfnas` command line: dispatch to commands, help, and errors of one line.
 
-Exit codes: 0 success, 1 failure, 2 wrong usage, 3 success but no file keeps the budget, 130
-interrupted.
+Exit codes: 0 success, 1 failure, 2 wrong usage, 3 success but no file keeps the budget, or the file
+is not verified or not taken whole, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _DATA = {
     "test_data": "the test part of --data",
 }
 _ARGUMENT = re.compile(rf"(?<![\w/.'\"])(?:{'|'.join(_DATA)})(?![\w/.'\"])")  # not of a path
-_FIRST, _LAST = ("compress", "search"), ("export", "bench", "profile")
+_FIRST, _LAST = ("compress", "search"), ("export", "verify", "lint", "patches", "bench", "profile")
 
 
 def commands() -> tuple[str, ...]:

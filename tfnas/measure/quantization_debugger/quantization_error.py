@@ -23,7 +23,7 @@ import numpy as np
 from tfnas.data.representative_dataset import CALIBRATION_EXAMPLES
 from tfnas.graph.batchnorm import fitting_columns
 from tfnas.graph.functional_form import opened_model
-from tfnas.graph.preprocessing import preprocessed, split_preprocessing
+from tfnas.measure.model_and_file import check_same_ends, without_preprocessing
 from tfnas.measure.quantization_debugger.activation_error import Scales
 from tfnas.measure.quantization_debugger.error_report import (
     FloatLayers,
@@ -40,7 +40,6 @@ from tfnas.quantization.quantize_aware import fake_quants, strip_quantization
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.convert import to_tflite
 from tfnas.tflite.file_weights import read_kernels
-from tfnas.tflite.passes.read_calibration import as_inputs
 
 if TYPE_CHECKING:
     import keras
@@ -102,10 +101,9 @@ def quantization_error(
     typical = columns
     if calibration is not None:
         typical = fitting_columns(model, calibration, CALIBRATION_EXAMPLES, "calibration")
-    front, rest = split_preprocessing(model)
-    if front is not None:
-        model, columns, typical = rest, *(_passed(front, rest, c) for c in (columns, typical))
-    _check_inputs_and_outputs(model, artifact)
+    model, passed = without_preprocessing(model, columns, typical)
+    columns, typical = (list(each) for each in passed)
+    check_same_ends(model, artifact)
     _check_quantized(artifact)
     float_model = strip_quantization(model) if fake_quants(model) else model
     comparison = Comparison(float_model, to_tflite(float_model), artifact, columns)
@@ -118,13 +116,6 @@ def quantization_error(
     return QuantizationError(
         model.name, artifact.mode, examples, tuple(rows), tuple(kept), comparison.unaligned()
     )
-
-
-def _passed(
-    front: keras.Model, rest: keras.Model, columns: Sequence[np.ndarray]
-) -> list[np.ndarray]:
-    """Data behind the preprocessing, which is in no file."""
-    return fitting_columns(rest, preprocessed(front, as_inputs(front, columns)))
 
 
 def _kept_float(
@@ -191,30 +182,6 @@ def _check_model(model: Any) -> None:
 
     if not isinstance(model, keras.Model):
         raise ValueError(f"model must be a Keras 3 model, got {type(model).__name__}")
-
-
-def _check_inputs_and_outputs(model: keras.Model, artifact: Artifact) -> None:
-    """Raises ValueError if a file has other inputs or outputs than the model."""
-    names = sorted(tensor.name for tensor in model.inputs)
-    found = sorted(tensor.name for tensor in artifact.inputs)
-    if len(names) != len(found) or (len(names) > 1 and names != found):
-        raise ValueError(f"artifact must have the inputs {names} of the model, got {found}")
-    shapes = {tensor.name: tuple(tensor.shape) for tensor in model.inputs}
-    for tensor in artifact.inputs:
-        expected = shapes[tensor.name if len(names) > 1 else names[0]]
-        if len(expected) != len(tensor.shape) or any(
-            size not in (None, got) and got != -1
-            for size, got in zip(expected[1:], tensor.shape[1:], strict=True)
-        ):
-            raise ValueError(
-                f"artifact must take the shape {expected} of the model's input {tensor.name!r}, "
-                f"got {tensor.shape}"
-            )
-    if len(model.outputs) != len(artifact.outputs):
-        raise ValueError(
-            f"artifact must have the {len(model.outputs)} outputs of the model, got "
-            f"{len(artifact.outputs)}"
-        )
 
 
 def _check_quantized(artifact: Artifact) -> None:

@@ -184,7 +184,7 @@ def check_micro(file: Artifact | str | os.PathLike[str]) -> None:
     file = as_artifact(file)
     graphs = file.graphs
     operators = [op for graph in graphs for op in graph.operators]
-    faults = [fault for op in operators for fault in _faults(op)]
+    faults = [fault for op in operators for fault in micro_faults(op)]
     _raise([*_open_inputs(graphs[0]), *faults])
     if not any(op.custom for op in operators):  # LiteRT may not be able to run them
         _raise(list(_wrong_shapes(file, graphs[0])))
@@ -219,7 +219,12 @@ def _raise(faults: list[str]) -> None:
         raise ValueError(f"file must have kernels in TFLite Micro, got {text}")
 
 
-def _faults(op: OperatorInfo) -> Iterator[str]:
+def micro_faults(op: OperatorInfo) -> Iterator[str]:
+    """Yields why TFLite Micro has no kernel for an operator; nothing where it has one.
+
+    Args:
+        op: The operator.
+    """
     if not _method(op.name, op.custom):
         yield _missing(op.name, op.custom)
         return

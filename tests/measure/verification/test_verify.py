@@ -1,0 +1,236 @@
+"""A file beside its model: verified, or where it departs, why, and what repairs it."""
+
+import dataclasses
+import json
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import tfnas
+from tfnas.measure.verification.bounds import DEFAULT_BOUNDS, format_of
+from tfnas.measure.verification.output_errors import errors
+
+
+def network(resize="bilinear", softmax_axis=-1, approximate=False):
+    """Returns an untrained network of seeded weights, of layers that converters get wrong."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 2), name="image")
+    x = layers.Conv2D(4, 3, strides=2, padding="same", name="conv")(inputs)
+    x = layers.BatchNormalization(name="norm")(x)
+    x = layers.Activation(lambda t: keras.activations.gelu(t, approximate), name="smooth")(x)
+    x = layers.UpSampling2D(2, interpolation=resize, name="resize")(x)
+    x = layers.Flatten()(layers.Softmax(softmax_axis, name="weights")(x))
+    return keras.Model(inputs, layers.Dense(3, name="head")(x))
+
+
+def with_weights_of(model, other):
+    model.set_weights(other.get_weights())
+    return model
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).normal(size=(40, 8, 8, 2)).astype("float32")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return network()
+
+
+@pytest.fixture(scope="module")
+def file(model):
+    return tfnas.to_tflite(model)
+
+
+@pytest.fixture(scope="module")
+def dense():
+    keras.utils.set_random_seed(0)
+    rows = np.random.default_rng(0).normal(size=(200, 12)).astype("float32")
+    hidden = layers.Dense(16, activation="relu", name="hidden")
+    small = keras.Sequential([keras.Input((12,)), hidden, layers.Dense(4, name="head")])
+    return small, rows, tfnas.to_tflite(small, "int8", rows)
+
+
+def test_a_converted_file_is_verified_on_every_case(model, file, images):
+    found = tfnas.verify(model, file, images)
+    assert found.passed
+    assert found.departure is None
+    assert not found.repairs
+    cases = [check.case for check in found.checks]
+    assert cases == ["real inputs", "ends of ranges", "batch of 1", "batch of 3"]
+    assert found.worst().relative <= 1e-5
+    assert str(found).startswith("verified: the float32 file computes what")
+
+
+def test_a_file_of_other_weights_departs_at_the_layer_that_has_them(model, images):
+    changed = network()
+    changed.get_layer("head").set_weights(
+        [w + 0.1 for w in changed.get_layer("head").get_weights()]
+    )
+    stale = tfnas.to_tflite(changed)
+    found = tfnas.verify(model, stale, images, repair=True)
+    assert not found.passed
+    assert (found.departure.layer, found.departure.operator) == ("head", "FULLY_CONNECTED")
+    assert found.departure.before <= 1e-5 < found.departure.after
+    assert found.repairs[0].what == "converted again"
+    assert found.repairs[0].passed
+    assert tfnas.verify(model, found.repaired, images).passed
+    assert "departs first" in str(found)
+    assert str(found).startswith("not verified: output")
+
+
+@pytest.mark.parametrize(
+    ("other", "layer", "reason"),
+    [
+        ({"softmax_axis": 1}, "weights", "the softmax is over axis 1 in the file"),
+        ({"resize": "nearest"}, "resize", "resized by nearest with align_corners=False"),
+    ],
+)
+def test_known_reasons_are_named_where_the_numbers_show_them(model, images, other, layer, reason):
+    file = tfnas.to_tflite(with_weights_of(network(**other), model))
+    departure = tfnas.verify(model, file, images).departure
+    assert departure.layer == layer
+    assert reason in departure.reason
+
+
+def strided(kind, explicit):
+    """Returns a network that pads a strided layer as Keras does, or equally on both sides."""
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((8, 8, 2))
+    x = layers.ZeroPadding2D(1)(inputs) if explicit else inputs
+    layer = kind(strides=2, padding="valid" if explicit else "same", name="strided")
+    return keras.Model(inputs, layers.ReLU()(layer(x)))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        lambda **options: layers.Conv2D(4, 3, **options),
+        lambda **options: layers.DepthwiseConv2D(3, **options),
+        lambda **options: layers.AveragePooling2D(3, **options),
+    ],
+    ids=["Conv2D", "DepthwiseConv2D", "AveragePooling2D"],
+)
+def test_padding_on_both_sides_is_the_reason_where_the_file_has_it(kind, images):
+    keras_form, file_form = strided(kind, False), strided(kind, True)
+    file_form.set_weights(keras_form.get_weights())
+    found = tfnas.verify(keras_form, tfnas.to_tflite(file_form), np.abs(images))
+    # A mean over padding counts zeros in the one form and not in the other: no reason is claimed.
+    expected = "" if kind(strides=2).name.startswith("average") else "equal on both sides"
+    assert found.departure.layer == "strided"
+    assert expected in found.departure.reason
+
+
+def test_gelu_by_tanh_is_told_from_the_exact_one():
+    x = np.linspace(-4, 4, 60).reshape(20, 3).astype("float32")
+
+    def gelu(approximate):
+        inputs = keras.Input((3,))
+        return keras.Model(inputs, keras.ops.gelu(inputs, approximate))
+
+    found = tfnas.verify(gelu(False), tfnas.to_tflite(gelu(True)), x)
+    assert found.departure.reason == "GELU is computed by tanh in the file"
+
+
+def test_weights_that_float16_can_not_hold_are_the_reason():
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(40, use_bias=False, name="large")])
+    model.get_layer("large").set_weights([np.full((4, 40), 1e5, "float32")])
+    x = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
+    found = tfnas.verify(model, tfnas.to_tflite(model, "float16"), x, repair=True)
+    assert found.departure.reason == "its weights reach 1e+05, and float16 holds 65,504 at most"
+    assert found.repairs[-1].passed
+    assert format_of(found.repaired) == "float32"
+
+
+def test_outputs_in_another_order_are_named(images):
+    keras.utils.set_random_seed(2)
+    inputs = keras.Input((8, 8, 2))
+    flat = layers.Flatten()(inputs)
+    one, two = layers.Dense(3, name="one")(flat), layers.Dense(3, name="two")(flat)
+    model, turned = keras.Model(inputs, [one, two]), keras.Model(inputs, [two, one])
+    found = tfnas.verify(model, tfnas.to_tflite(turned), images)
+    assert not found.passed
+    assert "the outputs in another order" in found.departure.reason
+
+
+def test_an_int8_file_is_verified_within_the_bound_of_its_format(dense):
+    model, rows, file = dense
+    found = tfnas.verify(model, file, rows)
+    assert found.mode == "int8"
+    assert found.passed
+    assert 1e-4 < found.worst().relative < DEFAULT_BOUNDS["int8"].relative
+
+
+def test_a_range_that_is_too_narrow_is_the_reason_and_is_repaired(dense):
+    model, rows, _ = dense
+    narrow = tfnas.to_tflite(model, "int8", 0.2 * rows)
+    found = tfnas.verify(model, narrow, rows, repair=True)
+    assert not found.passed
+    assert "outside of the range" in found.departure.reason
+    assert [repair.what for repair in found.repairs] == ["converted again"]
+    assert found.repaired is not None
+    assert tfnas.verify(model, found.repaired, rows).passed
+
+
+def test_a_bound_may_be_set_and_stands_in_the_report(dense):
+    model, rows, file = dense
+    strict = tfnas.verify(model, file, rows, bound=1e-6)
+    assert not strict.passed
+    assert strict.bound == tfnas.Bound(relative=1e-6)
+    assert tfnas.verify(model, file, rows, bound=tfnas.Bound(changed=0.2)).passed
+    record = json.loads(strict.to_json())
+    assert record["passed"] is False
+    assert record["bound"]["relative"] == 1e-6
+    with pytest.raises(ValueError, match="relative must be a number of at least 0, got -1"):
+        tfnas.verify(model, file, rows, bound=-1)
+
+
+def test_open_sizes_are_run_at_another_size():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((None, 3))
+    x = layers.Conv1D(4, 3, padding="same", name="conv")(inputs)
+    model = keras.Model(inputs, layers.GlobalAveragePooling1D()(x))
+    series = np.random.default_rng(0).normal(size=(10, 6, 3)).astype("float32")
+    found = tfnas.verify(model, tfnas.to_tflite(model), series)
+    assert found.passed
+    assert "inputs of 9x3" in {check.case for check in found.checks}
+
+
+def test_wrong_arguments_are_refused_by_name(model, file, images, dense):
+    with pytest.raises(ValueError, match="model must be a Keras 3 model, got str"):
+        tfnas.verify("model", file, images)
+    with pytest.raises(ValueError, match=r"file must be a tfnas.Artifact or a path, got int"):
+        tfnas.verify(model, 3, images)
+    with pytest.raises(ValueError, match="data must have the shape"):
+        tfnas.verify(model, file, images[:, :4])
+    with pytest.raises(ValueError, match="artifact must take the shape"):
+        tfnas.verify(model, dense[2], images)
+
+
+def test_errors_are_those_of_numpy():
+    rng = np.random.default_rng(0)
+    expected, found = rng.normal(size=(2, 30, 4))
+    measured = errors(expected, found)
+    difference = expected - found
+    assert measured["relative"] == pytest.approx(
+        np.linalg.norm(difference) / np.linalg.norm(expected)
+    )
+    assert measured["largest"] == pytest.approx(np.abs(difference).max() / np.abs(expected).max())
+    assert measured["changed"] == np.mean(expected.argmax(1) != found.argmax(1))
+    assert errors(expected, np.full_like(expected, np.nan))["relative"] == np.inf
+    overflow = np.array([[np.inf, 1.0]])
+    assert errors(overflow, overflow)["largest"] == 0.0
+    assert errors(np.zeros((2, 3)), np.zeros((2, 3)))["relative"] == 0.0
+    assert errors(np.zeros((2, 3)), np.ones((2, 3)))["relative"] == np.inf
+
+
+def test_the_format_of_a_file_is_that_of_its_tensors(dense):
+    _, _, file = dense
+    assert format_of(file) == "int8"
+    wide = keras.Sequential([keras.Input((64,)), layers.Dense(64)])
+    for mode in ("float32", "float16", "dynamic"):
+        assert format_of(tfnas.to_tflite(wide, mode)) == mode
+    assert dataclasses.replace(DEFAULT_BOUNDS["int8"]).relative == 0.1

@@ -1,0 +1,43 @@
+"""`tfnas patches`."""
+
+from __future__ import annotations
+
+import pathlib
+
+from absl import flags
+
+from tfnas.cli.common import define_signature
+
+SUMMARY = "rewrite a .tflite file so that its first operators compute in patches, for less RAM"
+POSITIONAL = "FILE.tflite"
+EXAMPLE = "example: tfnas patches model_int8.tflite --max_ram_bytes=64000"
+
+
+def define(values: flags.FlagValues) -> flags.FlagValues:
+    """Declares the flags."""
+    common = {"flag_values": values, "module_name": __name__}
+    text = "most bytes of activations, as TFLite Micro plans them; default: as few as possible"
+    flags.DEFINE_integer("max_ram_bytes", None, text, **common)
+    text = "most multiply-accumulates, as a multiple of the file's"
+    flags.DEFINE_float("max_macs_ratio", 1.5, text, **common)
+    text = "path of the new file; default: beside the file"
+    flags.DEFINE_string("output", None, text, **common)
+    define_signature(common)
+    return values
+
+
+def main(positional: list[str], values: flags.FlagValues) -> int:
+    """Runs the command."""
+    from tfnas.targets.patch_based import patch_based
+    from tfnas.tflite.artifact import Artifact
+
+    source = pathlib.Path(positional[0])
+    target = values["output"].value or source.with_name(f"{source.stem}_patches.tflite")
+    file, report = patch_based(
+        Artifact.load(source, values["signature"].value),
+        values["max_ram_bytes"].value,
+        max_macs_ratio=values["max_macs_ratio"].value,
+    )
+    print(report)
+    print(f"{file.save(target)}: {file.size:,} bytes")
+    return 0

@@ -1,0 +1,59 @@
+"""`tfnas verify`."""
+
+from __future__ import annotations
+
+import pathlib
+
+from absl import flags
+
+from tfnas.cli.common import define_data_file, define_signature, loading_of
+from tfnas.runtime.files import write_atomically
+
+SUMMARY = "compare the outputs of a .tflite file with those of its Keras model"
+POSITIONAL = "MODEL.keras"
+EXAMPLE = "example: tfnas verify model.keras --file=model_int8.tflite --data=digits"
+NOT_VERIFIED = 3
+
+
+def define(values: flags.FlagValues) -> flags.FlagValues:
+    """Declares the flags."""
+    common = {"flag_values": values, "module_name": __name__}
+    text = "the .tflite file"
+    flags.DEFINE_string("file", None, text, required=True, **common)
+    define_data_file(common, "typical inputs that both are run on: ", required=True)
+    define_signature(common)
+    text = (
+        "largest error of an output (root mean square of the difference, as a fraction of that of "
+        "Keras' outputs); default: by the file's number format"
+    )
+    flags.DEFINE_float("bound", None, text, **common)
+    text = "where the file is not verified, convert the model in other ways; the first one that is"
+    text += " verified is saved to this path"
+    flags.DEFINE_string("repair", None, text, **common)
+    text = "also write the result to this file, as JSON"
+    flags.DEFINE_string("json", None, text, **common)
+    return values
+
+
+def main(positional: list[str], values: flags.FlagValues) -> int:
+    """Runs the command."""
+    from tfnas.data import load_calibration
+    from tfnas.data.datasets import check_name
+    from tfnas.measure.verification.verify import verify
+    from tfnas.tflite.artifact import Artifact
+
+    bound, target = values["bound"].value, values["repair"].value
+    if bound is not None and not bound >= 0:
+        raise ValueError(f"bound must be a number of at least 0, got {bound}")
+    file = Artifact.load(values["file"].value, values["signature"].value)
+    check_name(values["data"].value)
+    model = loading_of(values).load(positional[0])
+    names = {each: values[each].value for each in ("inputs", "targets")}
+    inputs, _ = load_calibration(model, values["data"].value, **names)
+    found = verify(model, file, inputs, bound=bound, repair=target is not None)
+    print(found)
+    if values["json"].value:
+        write_atomically(pathlib.Path(values["json"].value), found.to_json().encode())
+    if found.repaired is not None:
+        print(f"{found.repaired.save(target)}: a file that is verified")
+    return 0 if found.passed else NOT_VERIFIED

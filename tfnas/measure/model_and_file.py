@@ -1,0 +1,61 @@
+"""What a Keras model and its `.tflite` file must have in common to be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+
+from tfnas.graph.batchnorm import fitting_columns
+from tfnas.graph.preprocessing import preprocessed, split_preprocessing
+from tfnas.tflite.artifact import Artifact
+from tfnas.tflite.passes.read_calibration import as_inputs
+
+
+def without_preprocessing(
+    model: keras.Model, *data: Sequence[np.ndarray]
+) -> tuple[keras.Model, tuple[Sequence[np.ndarray], ...]]:
+    """Returns the part of a model that is in its file, and data as this part takes it.
+
+    Args:
+        model: A functional or Sequential model.
+        *data: Inputs of the model, one array per input in each.
+    """
+    front, rest = split_preprocessing(model)
+    if front is None:
+        return model, data
+    passed = (preprocessed(front, as_inputs(front, columns)) for columns in data)
+    return rest, tuple(fitting_columns(rest, columns) for columns in passed)
+
+
+def check_same_ends(model: keras.Model, artifact: Artifact) -> None:
+    """Checks that a file has the inputs and outputs of a model.
+
+    Args:
+        model: A model with known inputs, without preprocessing in front.
+        artifact: The file.
+
+    Raises:
+        ValueError: It has others.
+    """
+    names = sorted(tensor.name for tensor in model.inputs)
+    found = sorted(tensor.name for tensor in artifact.inputs)
+    if len(names) != len(found) or (len(names) > 1 and names != found):
+        raise ValueError(f"artifact must have the inputs {names} of the model, got {found}")
+    shapes = {tensor.name: tuple(tensor.shape) for tensor in model.inputs}
+    for tensor in artifact.inputs:
+        expected = shapes[tensor.name if len(names) > 1 else names[0]]
+        if len(expected) != len(tensor.shape) or any(
+            size not in (None, got) and got != -1
+            for size, got in zip(expected[1:], tensor.shape[1:], strict=True)
+        ):
+            raise ValueError(
+                f"artifact must take the shape {expected} of the model's input {tensor.name!r}, "
+                f"got {tensor.shape}"
+            )
+    if len(model.outputs) != len(artifact.outputs):
+        raise ValueError(
+            f"artifact must have the {len(model.outputs)} outputs of the model, got "
+            f"{len(artifact.outputs)}"
+        )

@@ -1,0 +1,1 @@
+"""Verification: whether a `.tflite` file computes what its Keras model computes."""

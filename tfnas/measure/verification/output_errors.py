@@ -1,0 +1,78 @@
+"""The errors of one output of a file against Keras."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class OutputCheck:
+    """An output of the file beside the same output of the Keras model.
+
+    Args:
+        case: Which inputs.
+        output: The output's name in the file.
+        relative: Root mean square of the difference, as a fraction of that of Keras' outputs.
+        largest: Largest difference, as a fraction of Keras' largest output.
+        absolute: Largest difference, in the output's unit.
+        changed: Fraction of the examples whose class is another one; 0 where there are no classes.
+        excesses: Which of these are above their bounds; empty: the output is verified.
+    """
+
+    case: str
+    output: str
+    relative: float
+    largest: float
+    absolute: float
+    changed: float
+    excesses: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether no error is above its bound."""
+        return not self.excesses
+
+
+def errors(expected: np.ndarray, found: np.ndarray) -> dict[str, float]:
+    """Returns the errors of an output by their names in :class:`OutputCheck`.
+
+    Example:
+        >>> errors(np.array([[3.0, 4.0]]), np.array([[3.0, 4.5]]))["largest"]
+        0.125
+
+    Args:
+        expected: Keras' output, (examples, ...).
+        found: The file's, of the same shape.
+    """
+    one, other = expected.astype(np.float64), found.astype(np.float64)
+    # Where Keras computes inf or NaN itself, the file may too.
+    known = np.isfinite(one)
+    if not np.isfinite(other[known]).all():
+        changed = _changed(one, np.where(np.isfinite(other), other, -np.inf))
+        return {"relative": math.inf, "largest": math.inf, "absolute": math.inf, "changed": changed}
+    difference = np.where(known, one, 0.0) - np.where(known, other, 0.0)
+    absolute = float(np.abs(difference).max(initial=0.0))
+    scale = float(np.abs(one[known]).max(initial=0.0))
+    signal = float(np.sqrt(np.mean(np.square(one[known])))) if known.any() else 0.0
+    noise = float(np.sqrt(np.mean(np.square(difference)))) if difference.size else 0.0
+    return {
+        "relative": _share(noise, signal),
+        "largest": _share(absolute, scale),
+        "absolute": absolute,
+        "changed": _changed(one, other),
+    }
+
+
+def _share(part: float, whole: float) -> float:
+    if not part:
+        return 0.0
+    return part / whole if whole else math.inf
+
+
+def _changed(expected: np.ndarray, found: np.ndarray) -> float:
+    if expected.ndim != 2 or expected.shape[1] < 2:
+        return 0.0
+    return float(np.mean(expected.argmax(axis=1) != found.argmax(axis=1)))

@@ -1,0 +1,322 @@
+"""Verification: whether a `.tflite` file computes what its Keras model computes.
+
+Model and file get the same inputs: real ones, the ends of their ranges, other batch sizes, and
+other sizes where the file leaves them open. Each output's error is compared with a bound, which
+depends on the file's format unless it is set. Where an error is above it, the first operator that
+departs is named, with the reason where a computation shows it, and other conversions are tried on
+request.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from tfnas.graph.batchnorm import fitting_columns
+from tfnas.graph.functional_form import opened_model
+from tfnas.graph.traversal import flat_outputs
+from tfnas.measure.model_and_file import check_same_ends, without_preprocessing
+from tfnas.measure.verification.bounds import DEFAULT_BOUNDS, Bound, format_of
+from tfnas.measure.verification.cases import EXTREME, REAL, Case, cases
+from tfnas.measure.verification.departure import Departure, first_departure, noisiest
+from tfnas.measure.verification.output_errors import OutputCheck, errors
+from tfnas.measure.verification.repairs import Repair, attempts, ways
+from tfnas.table import Tabular, TextTable
+from tfnas.tflite.artifact import Artifact, as_artifact
+from tfnas.tflite.passes.read_calibration import as_inputs
+
+if TYPE_CHECKING:
+    from tfnas.data.data_types import ExampleData
+
+EXAMPLES = 256
+_BATCH = 64
+_INTEGERS = ("int8", "int8x4", "int16x8", "dynamic", "int4")
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Verification(Tabular):
+    """Whether a file computes what its model computes. Prints as tables, the answer first.
+
+    Args:
+        model: Name of the model.
+        mode: Format of the file, one of :class:`tfnas.QuantSpec`'s.
+        bound: The bounds of the errors.
+        checks: A record for each case and output.
+        skipped: Cases that were not run, and why.
+        departure: Where the file departs; None: nowhere, or not known.
+        repairs: The conversions that were tried.
+        repaired: The file of the one that is verified.
+    """
+
+    model: str
+    mode: str
+    bound: Bound
+    checks: tuple[OutputCheck, ...]
+    skipped: tuple[str, ...] = ()
+    departure: Departure | None = None
+    repairs: tuple[Repair, ...] = ()
+    repaired: Artifact | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether each output of each case is within the bounds."""
+        return all(check.passed for check in self.checks)
+
+    def worst(self, case: str = REAL) -> OutputCheck:
+        """Returns the output with the largest relative error.
+
+        Args:
+            case: Which inputs, as in `checks`.
+
+        Raises:
+            ValueError: No such case was run.
+        """
+        found = [check for check in self.checks if check.case == case]
+        if not found:
+            known = ", ".join(dict.fromkeys(check.case for check in self.checks))
+            raise ValueError(f"case must be one of {known}, got {case!r}")
+        return max(found, key=lambda check: check.relative)
+
+    def answer(self) -> str:
+        """Returns the result in one sentence."""
+        if self.passed:
+            worst = self.worst()
+            return (
+                f"verified: the {self.mode} file computes what {self.model!r} computes, within "
+                f"{worst.relative:.2g} (bound {self.bound.relative:g})"
+            )
+        failed = next(check for check in self.checks if not check.passed)
+        return (
+            f"not verified: output {failed.output!r} of the {self.mode} file is off by "
+            f"{failed.relative:.2g} of {self.model!r} on {failed.case} (above its bound: "
+            f"{', '.join(failed.excesses)})"
+        )
+
+    def tables(self) -> list[TextTable]:
+        """Returns the table of the errors, and that of the repairs."""
+        headers = ["inputs", "output", "relative", "largest", "absolute", "changed", "verified"]
+        rows = [
+            [
+                check.case,
+                check.output,
+                f"{check.relative:.2g}",
+                f"{check.largest:.2g}",
+                f"{check.absolute:.2g}",
+                f"{100 * check.changed:.1f}%",
+                "yes" if check.passed else f"no: {', '.join(check.excesses)}",
+            ]
+            for check in self.checks
+        ]
+        found = [TextTable(headers, rows, right=2, title=self.answer())]
+        if self.repairs:
+            rows = [
+                [
+                    repair.what,
+                    "yes" if repair.passed else f"no {repair.note}".strip(),
+                    "-" if repair.relative is None else f"{repair.relative:.2g}",
+                    "-" if repair.size is None else f"{repair.size:,}",
+                ]
+                for repair in self.repairs
+            ]
+            titles = ["repair", "verified", "relative", "bytes"]
+            found.append(TextTable(titles, rows, right=2))
+        return found
+
+    def notes(self) -> list[str]:
+        """Returns where the file departs, and what was not run."""
+        found = [] if self.departure is None else [str(self.departure)]
+        return [*found, *(f"not run: {line}" for line in self.skipped)]
+
+    def to_json(self) -> str:
+        """Returns the record as JSON text, without the repaired file."""
+        fields = {**dataclasses.asdict(dataclasses.replace(self, repaired=None))}
+        del fields["repaired"]
+        return json.dumps({"passed": self.passed, **fields})
+
+
+def verify(
+    model: keras.Model,
+    file: Artifact | str | os.PathLike[str],
+    data: ExampleData,
+    *,
+    bound: Bound | float | None = None,
+    repair: bool = False,
+    seed: int = 0,
+) -> Verification:
+    """Compares the outputs of a `.tflite` file with those of its Keras model.
+
+    Example:
+        >>> import keras, numpy as np, tfnas
+        >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, name="d")])
+        >>> x = np.random.default_rng(0).normal(size=(32, 8)).astype("float32")
+        >>> file = tfnas.to_tflite(model)
+        >>> tfnas.verify(model, file, x).passed
+        True
+        >>> model.get_layer("d").set_weights([w + 1 for w in model.get_layer("d").get_weights()])
+        >>> tfnas.verify(model, file, x).departure.layer
+        'd'
+
+    Args:
+        model: The Keras 3 model, float or quantization-aware.
+        file: Its file or the file's path, of any origin and format.
+        data: Typical inputs, examples first; targets are ignored. 256 examples are used at most.
+        bound: The largest errors: a number is the bound of the relative error alone. None: by the
+            file's format, `tfnas.measure.verification.bounds.DEFAULT_BOUNDS`.
+        repair: Whether to try other conversions where the file is not verified; the first one that
+            is verified is `repaired` in the result.
+        seed: Seed of the extreme inputs.
+
+    Returns:
+        The errors of each output: relative, largest (both without unit) and absolute (in the
+        output's unit), on real and extreme inputs, other batch sizes and, where the file leaves
+        them open, other sizes; where the file departs, and what repairs it.
+
+    Raises:
+        ValueError: The model is no Keras model, the file has other inputs or outputs, the data
+            does not fit, or `bound` is negative.
+        RuntimeError: The interpreter can't run the file.
+    """
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"model must be a Keras 3 model, got {type(model).__name__}")
+    artifact = as_artifact(file)
+    mode = format_of(artifact)
+    limits = _bound(bound, mode)
+    opened = opened_model(model, data)
+    columns = fitting_columns(opened, data, EXAMPLES)
+    inner, (columns,) = without_preprocessing(opened, columns)  # type: ignore[assignment]
+    check_same_ends(inner, artifact)
+    checks, skipped, extremes = _checked(inner, artifact, columns, limits, seed)
+    result = Verification(model.name, mode, limits, checks, skipped)
+    if result.passed:
+        return result
+    departure = _departure(inner, artifact, columns, mode, limits)
+    if departure is None and (reordered := _reordered(inner, artifact, columns, limits)):
+        departure = reordered
+    tried: tuple[Repair, ...] = ()
+    repaired = None
+    if repair:
+
+        def check(other: Artifact) -> tuple[bool, float]:
+            checks, _, _ = _checked(inner, other, columns, limits, seed)
+            real = [each.relative for each in checks if each.case == REAL]
+            return all(each.passed for each in checks), max(real)
+
+        tried, repaired = attempts(ways(inner, mode, departure, columns, extremes), check)
+    return dataclasses.replace(result, departure=departure, repairs=tried, repaired=repaired)
+
+
+def _bound(bound: Bound | float | None, mode: str) -> Bound:
+    if bound is None:
+        return DEFAULT_BOUNDS[mode]
+    return bound if isinstance(bound, Bound) else Bound(relative=bound)
+
+
+def _checked(
+    model: keras.Model,
+    artifact: Artifact,
+    columns: Sequence[np.ndarray],
+    bound: Bound,
+    seed: int,
+) -> tuple[tuple[OutputCheck, ...], tuple[str, ...], Sequence[np.ndarray]]:
+    """The errors of all cases, the cases that were not run, and the extreme inputs."""
+    checks: list[OutputCheck] = []
+    skipped: list[str] = []
+    extremes = [column[:0] for column in columns]
+    for case in cases(model, artifact, columns, seed):
+        if case.name == EXTREME:
+            extremes = list(case.columns)
+        try:
+            expected = _keras_outputs(model, case.columns)
+        except Exception as error:  # what the user's layers raise for other sizes
+            skipped.append(f"{case.name}: Keras raises {type(error).__name__}")
+            continue
+        checks += _case_checks(model, artifact, case, expected, bound)
+    return tuple(checks), tuple(skipped), extremes
+
+
+def _case_checks(
+    model: keras.Model,
+    artifact: Artifact,
+    case: Case,
+    expected: Sequence[np.ndarray],
+    bound: Bound,
+) -> list[OutputCheck]:
+    found = _file_outputs(model, artifact, case)
+    checks = []
+    for tensor, one, other in zip(artifact.outputs, expected, found, strict=True):
+        if one.shape != other.shape and one.size == other.size:
+            other = other.reshape(one.shape)
+        if one.shape != other.shape:
+            raise ValueError(
+                f"file must give outputs of the model's shapes, got {other.shape} of output "
+                f"{tensor.name!r} for {one.shape} on {case.name}"
+            )
+        measured = errors(one, other)
+        excesses = bound.excesses(measured, case.extreme)
+        checks.append(OutputCheck(case.name, tensor.name, **measured, excesses=excesses))
+    return checks
+
+
+def _keras_outputs(model: keras.Model, columns: Sequence[np.ndarray]) -> list[np.ndarray]:
+    parts: list[list[Any]] = []
+    for start in range(0, len(columns[0]), _BATCH):
+        batch = as_inputs(model, [column[start : start + _BATCH] for column in columns])
+        parts.append([keras.ops.convert_to_numpy(each) for each in flat_outputs(model, batch)])
+    return [np.concatenate(each) for each in zip(*parts, strict=True)]
+
+
+def _file_outputs(model: keras.Model, artifact: Artifact, case: Case) -> list[np.ndarray]:
+    names = [tensor.name for tensor in model.inputs]
+    named = dict(zip(names, case.columns, strict=True))
+    x: Any = case.columns[0] if len(names) == 1 else named
+    found = artifact.predict(x, batch_size=case.batch_size)
+    return found if isinstance(found, list) else [found]
+
+
+def _departure(
+    model: keras.Model,
+    artifact: Artifact,
+    columns: Sequence[np.ndarray],
+    mode: str,
+    bound: Bound,
+) -> Departure | None:
+    if mode in _INTEGERS:
+        return noisiest(model, artifact, columns)
+    limit = min(bound.largest, DEFAULT_BOUNDS[mode].largest)
+    return first_departure(model, artifact, columns, limit)
+
+
+def _reordered(
+    model: keras.Model, artifact: Artifact, columns: Sequence[np.ndarray], bound: Bound
+) -> Departure | None:
+    """A file whose outputs are the model's in another order."""
+    case = Case(REAL, tuple(columns))
+    expected = _keras_outputs(model, columns)
+    found = _file_outputs(model, artifact, case)
+    order = []
+    for one in expected:
+        fitting = [
+            place
+            for place, other in enumerate(found)
+            if other.shape == one.shape and not bound.excesses(errors(one, other))
+        ]
+        order.append(next((place for place in fitting if place not in order), None))
+    if None in order or order == sorted(order):  # type: ignore[type-var]
+        return None
+    names = [artifact.outputs[place].name for place in order if place is not None]
+    place = next(n for n, other in enumerate(order) if n != other)
+    return Departure(
+        model.outputs[place].name if hasattr(model.outputs[place], "name") else str(place),
+        "",
+        0.0,
+        max(errors(expected[place], found[place]).get("relative", 0.0), 0.0)
+        if expected[place].shape == found[place].shape
+        else float("inf"),
+        f"the file has the outputs in another order: the model's are {', '.join(names)}",
+    )

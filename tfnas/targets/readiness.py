@@ -1,0 +1,265 @@
+"""Which operators of a file an accelerator would take, judged before anything is deployed.
+
+Each runtime is judged by what can be judged here: the GPU delegate by the rules in its source,
+TFLite Micro by its tables of kernels, an Ethos-U by Arm's compiler. For any other the verdict is
+"unknown", never a guess.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Sequence
+
+from tfnas.measure.file_profile import profile_file
+from tfnas.table import Tabular, TextTable
+from tfnas.targets.ethos_u import ACCELERATORS, vela
+from tfnas.tflite.artifact import Artifact, as_artifact
+from tfnas.tflite.flatbuffer import FileGraph, OperatorInfo
+from tfnas.tflite.operator_rules.gpu_delegate import gpu_faults
+from tfnas.tflite.operator_rules.tflite_micro import micro_faults
+
+GPU, MICRO = "gpu", "micro"
+RUNTIMES = (GPU, MICRO)
+_SOURCES = {
+    GPU: "TensorFlow's rules for the GPU delegate (gpu_compatibility.cc)",
+    MICRO: "TFLite Micro's tables of kernels",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Fallback:
+    """An operator that a runtime leaves to the CPU, or can't run.
+
+    Args:
+        operator: TFLite's name of it.
+        layer: The Keras layer that it came from, by the name of its output.
+        place: Its place in the file, from 0.
+        macs: Its multiply-accumulates; None: unknown.
+        reasons: Why; empty: the compiler gives no reason.
+    """
+
+    operator: str
+    layer: str
+    place: int
+    macs: int | None
+    reasons: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What one runtime takes of a file.
+
+    Args:
+        runtime: "gpu", "micro", or an accelerator such as "ethos-u55-128".
+        known: Whether the runtime can be judged here.
+        source: What the verdict rests on; where it is unknown, why.
+        operators: Number of the file's operators.
+        partitions: Number of connected parts that it takes: between two parts data goes back to
+            the CPU. None: unknown.
+        macs: Multiply-accumulates of the file; None: some can't be counted.
+        delegated_macs: Those of the operators that it takes; None: some can't be counted.
+        fallbacks: The operators that it does not take.
+    """
+
+    runtime: str
+    known: bool
+    source: str
+    operators: int = 0
+    partitions: int | None = None
+    macs: int | None = None
+    delegated_macs: int | None = None
+    fallbacks: tuple[Fallback, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Whether the runtime takes every operator."""
+        return self.known and not self.fallbacks
+
+    @property
+    def share(self) -> float | None:
+        """Share of the multiply-accumulates that it takes, in [0, 1]; None: unknown."""
+        if not self.known or self.macs is None or self.delegated_macs is None:
+            return None
+        if not self.macs:
+            return 1.0 if self.complete else 0.0
+        return self.delegated_macs / self.macs
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Readiness(Tabular):
+    """What runtimes take of a file. Prints as tables.
+
+    Args:
+        verdicts: One for each runtime.
+    """
+
+    verdicts: tuple[Verdict, ...]
+
+    def of(self, runtime: str) -> Verdict:
+        """Returns the verdict of a runtime.
+
+        Args:
+            runtime: Its name.
+
+        Raises:
+            ValueError: It was not judged.
+        """
+        known = {verdict.runtime: verdict for verdict in self.verdicts}
+        if runtime not in known:
+            raise ValueError(f"runtime must be one of {', '.join(known)}, got {runtime!r}")
+        return known[runtime]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every runtime takes every operator."""
+        return all(verdict.complete for verdict in self.verdicts)
+
+    def tables(self) -> list[TextTable]:
+        """Returns a table of the runtimes, and one of the operators that they do not take."""
+        headers = ["runtime", "takes all", "operators", "parts", "share of MACs"]
+        rows = [_row(verdict) for verdict in self.verdicts]
+        found = [TextTable(headers, rows, right=2)]
+        fallbacks = [
+            [verdict.runtime, each.operator, each.layer, "; ".join(each.reasons) or "not told"]
+            for verdict in self.verdicts
+            for each in verdict.fallbacks
+        ]
+        if fallbacks:
+            titles = ["runtime", "operator", "layer", "why it stays on the CPU"]
+            found.append(TextTable(titles, fallbacks, right=4))
+        return found
+
+    def notes(self) -> list[str]:
+        """Returns what each verdict rests on."""
+        return [f"{verdict.runtime}: {verdict.source}" for verdict in self.verdicts]
+
+    def to_json(self) -> str:
+        """Returns the record as JSON text."""
+        return json.dumps(
+            [{**dataclasses.asdict(each), "share": each.share} for each in self.verdicts]
+        )
+
+
+def readiness(
+    file: Artifact | str | os.PathLike[str], runtimes: Sequence[str] = RUNTIMES
+) -> Readiness:
+    """Returns which operators of a file each runtime takes, and why it does not take the others.
+
+    Example:
+        >>> import keras, tfnas
+        >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3)])
+        >>> found = tfnas.readiness(tfnas.to_tflite(model), ["gpu"])
+        >>> found.of("gpu").share, found.of("gpu").partitions
+        (1.0, 1)
+
+    Args:
+        file: An artifact or the path of a file.
+        runtimes: "gpu" (TFLite's GPU delegate), "micro" (TFLite Micro), an accelerator of
+            :func:`tfnas.vela` such as "ethos-u55-128"; any other is unknown.
+
+    Returns:
+        A verdict for each runtime: operators, parts, the share of multiply-accumulates, and for
+        each operator that is not taken its layer and the reasons.
+
+    Raises:
+        ValueError: There is no runtime, or the file is no valid `.tflite` file.
+        ImportError: An accelerator needs the package ethos-u-vela, which is not installed.
+        VelaError: The compiler failed.
+    """
+    if isinstance(runtimes, str) or not runtimes:
+        raise ValueError(f"runtimes must be a list of at least one name, got {runtimes!r}")
+    artifact = as_artifact(file)
+    return Readiness(tuple(_verdict(artifact, runtime) for runtime in runtimes))
+
+
+def _verdict(artifact: Artifact, runtime: str) -> Verdict:
+    if runtime == GPU:
+        return _by_rules(artifact, runtime, gpu_faults)
+    if runtime == MICRO:
+        return _by_rules(artifact, runtime, lambda op, _: list(dict.fromkeys(micro_faults(op))))
+    if runtime in ACCELERATORS:
+        return _by_vela(artifact, runtime)
+    return Verdict(runtime, False, "unknown: no rules for it are known here")
+
+
+def _by_rules(
+    artifact: Artifact, runtime: str, faults: Callable[[OperatorInfo, FileGraph], list[str]]
+) -> Verdict:
+    graph = artifact.graph
+    macs = [op.macs for op in profile_file(artifact).operators] if _is_fixed(graph) else []
+    costs = macs or [None] * len(graph.operators)
+    found = [tuple(faults(op, graph)) for op in graph.operators]
+    fallbacks = [
+        Fallback(op.name, op.layer, place, cost, reasons)
+        for place, (op, cost, reasons) in enumerate(zip(graph.operators, costs, found, strict=True))
+        if reasons
+    ]
+    delegated = [cost for cost, reasons in zip(costs, found, strict=True) if not reasons]
+    return Verdict(
+        runtime,
+        True,
+        _SOURCES[runtime],
+        len(graph.operators),
+        _parts(found),
+        _total(costs),
+        _total(delegated),
+        tuple(fallbacks),
+    )
+
+
+def _by_vela(artifact: Artifact, runtime: str) -> Verdict:
+    report = vela(artifact, runtime)
+    graph = artifact.graph
+    places = {op.outputs[0].name: place for place, op in enumerate(graph.operators) if op.outputs}
+    macs = [op.macs for op in profile_file(artifact).operators] if _is_fixed(graph) else []
+    fallbacks = []
+    for each in report.cpu_operators:
+        place = places.get(each.name, -1)
+        layer = graph.operators[place].layer if place >= 0 else ""
+        cost = macs[place] if macs and place >= 0 else None
+        reasons = (each.reason,) if each.reason else ()
+        fallbacks.append(Fallback(each.kind, layer, place, cost, reasons))
+    left = {each.place for each in fallbacks}
+    taken = [place not in left for place in range(len(graph.operators))]
+    total = _total(macs) if macs else None
+    return Verdict(
+        runtime,
+        True,
+        f"ethos-u-vela, {report.system_config}",
+        len(graph.operators),
+        _parts([() if each else ("",) for each in taken]),
+        total,
+        _total([cost for cost, each in zip(macs, taken, strict=True) if each]) if macs else None,
+        tuple(fallbacks),
+    )
+
+
+def _is_fixed(graph: FileGraph) -> bool:
+    """Whether a file leaves no size but the batch open."""
+    return all(-1 not in tensor.signature[1:] for tensor in graph.inputs)
+
+
+def _parts(reasons: Sequence[tuple[str, ...]]) -> int:
+    """The number of runs of operators that are taken, in the order of execution."""
+    taken = [not each for each in reasons]
+    return sum(now and not before for before, now in zip([False, *taken], taken, strict=False))
+
+
+def _total(costs: Sequence[int | None]) -> int | None:
+    return None if None in costs else sum(cost for cost in costs if cost is not None)
+
+
+def _row(verdict: Verdict) -> list[str]:
+    if not verdict.known:
+        return [verdict.runtime, "unknown", "-", "-", "-"]
+    taken = verdict.operators - len(verdict.fallbacks)
+    share = "unknown" if verdict.share is None else f"{100 * verdict.share:.1f}%"
+    return [
+        verdict.runtime,
+        "yes" if verdict.complete else "no",
+        f"{taken} of {verdict.operators}",
+        "-" if verdict.partitions is None else str(verdict.partitions),
+        share,
+    ]

@@ -1,0 +1,1 @@
+"""Patch-based inference: the first operators of a file computed in parts, for less memory."""
