@@ -256,18 +256,20 @@ def _round_kernel(rounded: Visit, unrounded: Visit, rows: int, shrinkage: float)
     began = time.monotonic()
     wrapper, layer = rounded.layer, rounded.layer.layer
     unrounded = dataclasses.replace(unrounded, layer=unrounded.layer.layer)
-    reason = unsupported_reason(_Kernel(layer))
+    kernel = _Kernel(layer)
+    reason = unsupported_reason(kernel)
+    if wrapper.one_scale:  # other integers would undo what clustering achieved
+        reason = "its channels share few values"
     if reason is not None:
         return _unfitted(wrapper, reason)
     inner = dataclasses.replace(rounded, layer=layer)
-    kernel = _Kernel(layer)
     rows = max(1, rows // 4) if kernel.depthwise else rows
     problem = layer_problem(kernel, inner, unrounded, rows, shrinkage)
     weights, bits = problem.weights, wrapper.bits
     keep = weights != 0  # what pruning removed stays removed
     hessian, cross = problem.shrunk()
     target = refit(weights, keep, hessian, cross)
-    one_scale = wrapper.scale_per_kernel or wrapper.one_scale
+    one_scale = wrapper.scale_per_kernel
     found = round_rows(target, hessian, bits, keep=keep, one_scale=one_scale)
     problem.assign(inner, unrounded, found.weights)
     largest = largest_integer(bits)
