@@ -133,7 +133,7 @@ def test_what_it_refuses(model, context, digits, tmp_path):
         tfnas.run_techniques(model, [("qat", {}), ("ptq", {})], digits, directory=tmp_path / "out")
     with pytest.raises(ValueError, match="bits of ptq must be 4 or 8, got 6"):
         technique("ptq").for_amount(6)
-    with pytest.raises(ValueError, match=r"eight_bit_share must be a number in \[0, 1\], got 2"):
+    with pytest.raises(ValueError, match=r"eight_bit_share must be in \[0, 1\], got 2"):
         PtqSettings(eight_bit_share=2)
     with pytest.raises(ValueError, match="layers must name layers with a kernel, got 'none'"):
         technique("ptq").check(model, PtqSettings(layers={"none": "int8"}), context)
