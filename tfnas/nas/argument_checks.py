@@ -44,7 +44,9 @@ def check_techniques(hypermodel: Any) -> None:
             another number format than the files may have.
     """
     choices = _compression_of(hypermodel)
-    for name, amounts in () if choices is None else choices.more:
+    if choices is None:
+        return
+    for name, amounts in choices.more:
         try:
             own = technique_of(name)
             for amount in filter(None, amounts):
