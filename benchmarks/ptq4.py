@@ -38,7 +38,7 @@ from tfnas.table import table
 
 _SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
 FOLDER = flags.DEFINE_string("shared", str(_SHARED), "folder of the models and the images")
-NETHREADSRK = flags.DEFINE_enum("network", "resnet8", ["efficientnet", "resnet8"], "the model")
+NETWORK = flags.DEFINE_enum("network", "resnet8", ["efficientnet", "resnet8"], "the model")
 CIFAR = flags.DEFINE_string("cifar", "~/.cache/tfnas/cifar10.npz", "CIFAR-10, for resnet8")
 CALIBRATE = flags.DEFINE_integer("calibrate", 256, "images that calibrate")
 MEASURE = flags.DEFINE_integer("measure", 10_000, "images that measure, at most")
@@ -82,7 +82,7 @@ def main(argv: list[str]) -> None:
     print("\n$ python", " ".join(sys.argv))
     headers = ["draw", "file", "accuracy", "points to float32 [95%]", "bytes", "s"]
     print(table(headers, rows))
-    notes = [f"{NETHREADSRK.value}: {len(y)} images measure, {CALIBRATE.value} calibrate."]
+    notes = [f"{NETWORK.value}: {len(y)} images measure, {CALIBRATE.value} calibrate."]
     notes += [f"{name}: {reason}" for name, reason in failed.items()]
     tables = record.table_rows(headers, rows)
     record.write("ptq4", tables, seed=0, notes=notes, layers=layers)
@@ -147,7 +147,7 @@ _ALGORITHMS = {
 def problem(draw: int) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray]:
     """The model, calibration images, and images and labels that measure."""
     rng, folder = np.random.default_rng(draw), pathlib.Path(FOLDER.value)
-    if NETHREADSRK.value == "efficientnet":
+    if NETWORK.value == "efficientnet":
         path = folder / "efficientnet_lite0_imagenet.keras"
         x, labels = load_images(folder / "imagenet_sample_1000_224_jpg.zip")
         order = rng.permutation(len(x))

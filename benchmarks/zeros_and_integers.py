@@ -5,7 +5,7 @@
 
 The networks and data of ptq4.py. The model is pruned with the calibration images, then converted
 with `rounding="second_order"`, which keeps zeros. For each file prints the accuracy with the paired
-difference to the float32 file, its bytes and its bytes after gzip:
+difference to the float32 file, its bytes (minified) and its bytes after gzip:
 
 - "none": no zeros;
 - "obs": --sparsity zeros by `criterion="obs"`, `scope="output"`;
@@ -44,7 +44,7 @@ def main(argv: list[str]) -> None:
         pruning = time.monotonic() - began
         for mode in ptq4.FORMATS.value:
             began = time.monotonic()
-            file = tfnas.to_tflite(pruned, mode, calibration, rounding="second_order")
+            file = tfnas.to_tflite(pruned, mode, calibration, rounding="second_order").minified()
             seconds = pruning + time.monotonic() - began
             right = correct(y, file.predict(x, threads=2))
             difference = record.points(right, original)

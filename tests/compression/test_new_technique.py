@@ -67,7 +67,9 @@ def test_it_is_a_command_with_a_report(rounding, model, tmp_path, capsys):
 
 def test_it_is_a_step_of_a_row_and_of_compress(rounding, model, digits, tmp_path):
     assert str(Recipe((RecipeStep("round_dense", 0.1),), "int8")) == "round_dense 0.1, int8"
-    with pytest.raises(ValueError, match=r"order .*round_dense, cluster, qat, each once, got qat"):
+    with pytest.raises(
+        ValueError, match=r"order .*round_dense, cluster, qat, ptq, each once, got qat"
+    ):
         tfnas.run_techniques(
             *(model, [("qat", {}), ("round_dense", {})], digits), directory=tmp_path / "wrong"
         )

@@ -23,6 +23,7 @@ from tfnas.graph.functional import clone
 from tfnas.jobs.search_job import _with_latency
 from tfnas.nas.samplers.random_search import RandomSampler
 from tfnas.nas.trial_failures import INFEASIBLE
+from tfnas.quantization.quantize_aware import fake_quants
 from tfnas.targets import device
 from tfnas.tflite.flatbuffer import read_graphs
 
@@ -346,6 +347,10 @@ def test_wrong_arguments(tmp_path, settings, message):
             {"cluster": (0, 1)},
             r"more of the compression: clusters must be .*, got 1",
         ),
+        (
+            {"ptq": (None, 4)},
+            "more of the compression: ptq 4 needs int8x4 among the modes, got int8$",
+        ),
     ],
 )
 def test_further_techniques_are_checked_before_the_search(tmp_path, more, message):
@@ -397,7 +402,7 @@ def rounds(monkeypatch):
     registry.unregister("rounds")
 
 
-def compressed(more, images, targets=None):
+def compressed(more, images, targets=None, **fields):
     """Returns the (first, last) epochs of each training of a trial of 12."""
     x, y, *_ = images
     hp, trained = keras_tuner.HyperParameters(), []
@@ -408,7 +413,9 @@ def compressed(more, images, targets=None):
         return model.fit(x[:32], y[:32], verbose=0, **few)
 
     training = trial_compression.CompressedTraining(fit, x[:32], targets=targets)
-    training.run(build(hp), tfnas.Compression(more=more), 12)
+    found = training.run(build(hp), tfnas.Compression(more=more, **fields), 12)
+    if "ptq" in dict(more):
+        assert (len(fake_quants(found.model)) > 0, fake_quants(found.plain)) == (True, [])
     return trained
 
 
@@ -422,6 +429,15 @@ def test_the_rounds_of_a_technique_share_its_epochs(rounds, images):
         NotCompressible, match=r"rounds must train all 2 epochs of its part .* got 1"
     ):
         compressed((("rounds", 1.0),), images)
+
+
+def test_quantization_without_training_takes_no_epochs(images):
+    more = (("ptq", 4.0),)
+    assert compressed(more, images, mode="int8x4") == [(0, 12)]
+    with pytest.raises(NotCompressible, match="mode must be 'int8x4' with ptq, got 'int8'"):
+        compressed(more, images, mode="int8")
+    with pytest.raises(NotCompressible, match="technique 'qat' must be the last"):
+        compressed(more, images, mode="int8x4", aware=True)
 
 
 def test_scores_by_gradient_need_targets_of_the_network_s_loss(images):

@@ -11,7 +11,7 @@ from tfnas.cli import app
 from tfnas.compression.techniques.registry import technique
 
 COMMANDS = app.commands()
-TRAINERS = ("prune", "prune-channels", "cluster", "factorize", "qat")
+TRAINERS = ("prune", "prune-channels", "cluster", "factorize", "qat", "ptq")
 # What each needs on the command line beside its positional arguments.
 REQUIRED = {
     "search": ["--dataset=digits", "--directory={tmp}/run"],
@@ -20,6 +20,7 @@ REQUIRED = {
     "cluster": ["--dataset=digits"],
     "factorize": ["--dataset=digits", "--macs=0.5"],
     "qat": ["--dataset=digits"],
+    "ptq": ["--dataset=digits"],
     "compress": ["--dataset=digits", "--max_bytes=0.5"],
 }
 

@@ -27,7 +27,7 @@ from fuzzing import (
 
 import tfnas
 from tfnas.compression.techniques.channel_pruning import parse_sizes
-from tfnas.compression.techniques.quantization_aware import parse_formats
+from tfnas.compression.techniques.quantized_models import parse_formats
 from tfnas.compression.techniques.weight_clustering import parse_counts
 from tfnas.measure.measurement import Latency, Score
 from tfnas.measure.quantization_debugger.error_report import (

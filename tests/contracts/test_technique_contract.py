@@ -138,7 +138,7 @@ def test_what_is_no_model_is_refused(technique, wrong):
 # --- the same as rows of the engine, with training
 
 
-AMOUNTS = {"cluster": 4, "qat": 8, "train": 1}
+AMOUNTS = {"cluster": 4, "qat": 8, "train": 1, "ptq": 4}
 
 
 @pytest.fixture(scope="module", params=[each.name for each in techniques()])

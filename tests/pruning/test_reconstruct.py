@@ -141,6 +141,21 @@ def test_moments_are_those_of_the_patches():
     np.testing.assert_allclose(raw.mixed, a.T @ b / 40, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", [layers.Dense, layers.DepthwiseConv2D])
+@pytest.mark.parametrize("central", [True, False])
+def test_moments_of_two_parts_together_are_those_of_all(kind, central):
+    shape = (5,) if kind is layers.Dense else (6, 6, 3)
+    kernel = find_kernels(keras.Sequential([keras.Input(shape), kind(3)]))[0][0]
+    rng = np.random.default_rng(0)
+    a, b = (1 + rng.normal(size=(40, *shape)) for _ in range(2))
+    parts = [measure(kernel, [a[s]], [b[s]], 9000, central) for s in (slice(9), slice(9, 40))]
+    together, expected = parts[0].together(parts[1]), measure(kernel, [a], [b], 9000, central)
+    for name in ("hessian", "mixed", "target", "mean", "original_mean"):
+        found, wanted = getattr(together, name), getattr(expected, name)
+        np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-4)
+    assert (together.central, together.count) == (central, expected.count)
+
+
 def test_curves_rise_and_the_model_is_not_changed():
     model, x = network(), images()
     before = model.get_weights()

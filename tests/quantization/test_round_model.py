@@ -120,6 +120,17 @@ def test_zeros_stay(model, data):
         assert not np.asarray(rounded)[removed].any()
 
 
+def test_shared_values_stay_few(model, data):
+    clustered = tfnas.cluster(model, 8, exclude=("first", "each", "last"))[0]
+    quantized, layers = rounded_model(clustered, SECOND_ORDER, data[:40])
+    reasons = {layer.name: layer.reason for layer in layers}
+    for name in ("inside", "mixed"):
+        assert reasons.pop(name) == "its channels share few values"
+        kernel = quantized.get_layer(f"quantized_{name}").layer.kernel
+        assert len(np.unique(kernel)) <= 8
+    assert set(reasons.values()) == {""}
+
+
 def test_integers_do_not_depend_on_the_memory(model, data):
     found = [rounded_model(model, SECOND_ORDER, data[:40], memory=m)[0] for m in (0, 2**40)]
     for one, other in zip(*(each.get_weights() for each in found), strict=True):

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfnas.quantization.second_order_rounding import nearest_scales, output_error, round_rows
+from tfnas.quantization.second_order_rounding import output_error, round_rows
+from tfnas.quantization.symmetric_grid import least_error_scales
 
 
 def problem(seed, rows=6, inputs=12, shared=True):
@@ -26,7 +27,7 @@ def problem(seed, rows=6, inputs=12, shared=True):
 def test_never_worse_than_nearest_on_the_same_grid(seed, bits, shared):
     weights, hessian = problem(seed, shared=shared)
     largest = 2 ** (bits - 1) - 1
-    scales = nearest_scales(weights, np.diagonal(hessian, axis1=-2, axis2=-1), largest)
+    scales = least_error_scales(weights, np.diagonal(hessian, axis1=-2, axis2=-1), largest)
     nearest = np.clip(np.rint(weights / scales[:, None]), -largest, largest) * scales[:, None]
     rounded = round_rows(weights, hessian, bits)
     errors = output_error(rounded.weights, weights, hessian)

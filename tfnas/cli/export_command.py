@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from tfnas.cli.common import define_data_file, define_image_size, define_layers, loading_of
-from tfnas.compression.techniques.quantization_aware import parse_formats
+from tfnas.compression.techniques.quantized_models import parse_formats
 from tfnas.optional import require
 from tfnas.quantization.spec import MODES, ROUNDINGS, QuantSpec
 

@@ -68,6 +68,10 @@ def _main(own: Technique, positional: list[str], values: flags.FlagValues) -> in
     if rate is None:  # the technique's own
         del found["learning_rate"]
     training = as_settings(FineTuneSettings, found)
+    if training.epochs and not own.trains:
+        raise ValueError(
+            f"epochs must be 0 for {own.command}, which trains nothing, got {training.epochs}"
+        )
     step = Step(own.name, settings, epochs=training.epochs, learning_rate=rate)
     # The models in the folder are the job's: it may neither replace nor remove the one given.
     written = [pathlib.Path(positional[0]).name]

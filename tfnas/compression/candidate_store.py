@@ -17,6 +17,7 @@ from tfnas.compression.device_costs import Target
 from tfnas.compression.fine_tune import TrainingError
 from tfnas.compression.model_analysis import ModelAnalysis, analyze_model
 from tfnas.compression.model_store import ModelStore
+from tfnas.compression.post_training_file import post_training_file
 from tfnas.compression.recipe import Recipe, RecipeStep
 from tfnas.compression.technique_context import Context
 from tfnas.compression.technique_row import Step, run_row
@@ -158,8 +159,8 @@ class CandidateStore:
     @functools.cached_property
     def int8(self) -> Artifact | None:
         """The original's post-training int8 file; None where it can't be converted."""
-        with contextlib.suppress(ConversionError):
-            return to_tflite(self.context.original, "int8", self.context.calibration())
+        with contextlib.suppress(ConversionError, NotPossible):
+            return post_training_file(self.context.original, "int8", self.context)
         return None
 
     def typical_inputs(self) -> Nested:
@@ -276,7 +277,7 @@ class CandidateStore:
         elif recipe == Recipe((), "int8") and self.int8 is not None:
             file = self.int8
         else:
-            file = to_tflite(model, recipe.mode, self.context.calibration())
+            file = post_training_file(model, recipe.mode, self.context)
         file = file.minified()
         assessment = self._assess(file)
         old, new = benchmark([self.baseline, file], rounds=ROUNDS)

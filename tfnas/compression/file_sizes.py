@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from tfnas.compression.budget import CandidateCosts
 from tfnas.compression.device_costs import Target
 from tfnas.compression.known_file import KnownFile
+from tfnas.compression.post_training_file import post_training_file
 from tfnas.compression.recipe import Recipe
 from tfnas.compression.technique_context import Context
 from tfnas.compression.technique_row import run_row
@@ -90,7 +91,7 @@ def _measured(recipe: Recipe, context: Context) -> tuple[Artifact, CandidateCost
 def _file(model: keras.Model, recipe: Recipe, context: Context) -> Artifact:
     if recipe.aware:
         return to_tflite(quantize_aware(model, recipe.mode, context.calibration()), recipe.mode)
-    return to_tflite(model, recipe.mode, context.calibration())
+    return post_training_file(model, recipe.mode, context)
 
 
 def _costs(bytes: int, gzip_bytes: int, macs: float, memory: int) -> CandidateCosts:

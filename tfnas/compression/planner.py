@@ -1,9 +1,10 @@
 """Chooses the next recipe, from the budget and the candidates so far.
 
-Cheap recipes come first. Number formats without training cost seconds; they show what int8 alone
-saves and loses. Exceeded limits decide on the rest: limits on multiply-accumulates, latency or a
-device, compared with the int8 file, set the fraction of channels that stays; limits on bytes set
-the fraction of weights; a limit on gzipped bytes leads to pruning and clustering of weights.
+Cheap recipes come first. Number formats without training take seconds or minutes; they show what
+int8 alone saves and loses. Exceeded limits decide on the rest: limits on multiply-accumulates,
+latency or a device, compared with the int8 file, set the fraction of channels that stays; limits on
+bytes set the fraction of weights; a limit on gzipped bytes leads to pruning and clustering of
+weights.
 
 How many bytes a file will have is measured before anything is trained for it, until a fraction of
 the weights lands under the limit. Nothing more is trained for a file that exceeds what no training
@@ -153,7 +154,7 @@ def _proposed(state: PlannerState) -> Recipe | PlannerState:
         case TryFormats():
             if not phase.waiting:
                 return _after_formats(state, phase)
-            why = "int8 can't be converted" if phase.later else "a number format costs seconds"
+            why = "int8 can't be converted" if phase.later else "a number format trains nothing"
             return Recipe((), phase.waiting[0], why=why)
         case TrainInt8():
             return Recipe((), "int8", aware=True, why="post-training int8 loses quality")

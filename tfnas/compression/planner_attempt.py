@@ -10,11 +10,14 @@ from tfnas.compression.known_file import KnownFile
 from tfnas.compression.planner_state import Attempt, AttemptPart, PlannerState
 from tfnas.compression.recipe import Recipe, RecipeStep
 from tfnas.compression.targets_from_budget import FEWER_BITS, weights_of
+from tfnas.quantization.spec import QuantSpec
 
 VALUES = 16
 WHY_SIZE = "the size of its file, before anything is trained"
 SLIGHTLY = 0.1  # fraction of a limit, where no number of weights is known to estimate bytes by
 _BY_BITS = {"bytes", "flash_bytes"}  # costs that fall with the bits of a weight
+# Without training some of the 4-bit weights keep 8 bits, with training none: a fraction of bytes.
+_LEAST = 1 / (1 + QuantSpec().eight_bit_share)
 _PARTS: tuple[AttemptPart, ...] = typing.get_args(AttemptPart)
 
 
@@ -229,7 +232,7 @@ def fewer_bits_recipe(
     if len(known) < 2 or not over or not over <= _BY_BITS:
         return None
     for name in () if fits else over:
-        fraction = known[1].costs.value(name) / known[0].costs.value(name)
+        fraction = _LEAST * known[1].costs.value(name) / known[0].costs.value(name)
         if fraction * best.costs.value(name) > state.budget.limits[f"max_{name}"]:
             return None
     why = "int8 takes too many bytes, and 4-bit weights about half of them"

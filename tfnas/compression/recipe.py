@@ -22,7 +22,7 @@ class RecipeStep:
         amount: Its amount, as the technique's `for_amount` takes it. "prune_channels" and
             "factorize": fraction of the multiply-accumulates that stays; "factorize_dense":
             fraction of the dense layers' weights that stays; "train": multiple of a step's epochs;
-            "prune": fraction of zeros; "cluster": values a kernel.
+            "prune": fraction of zeros; "cluster": values a kernel; "ptq": bits of a weight.
         weights: "prune_channels": fraction of the weights that stays; None: no limit on weights.
         equal: "prune_channels": whether every layer keeps the same fraction of its channels. Layers
             of equal widths stay so, and share tables in the file.

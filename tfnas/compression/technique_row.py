@@ -50,13 +50,19 @@ def check_order(names: Sequence[str]) -> None:
         names: Their names.
 
     Raises:
-        ValueError: They don't, or one comes twice, or there is none of this name.
+        ValueError: They don't, or one comes twice, or there is none of this name, or one follows
+            after a model that computes in integers.
     """
     ranks = [technique(name).rank for name in names]
     if ranks != sorted(set(ranks)):
         order = [each.name for each in techniques()]
         raise ValueError(
             f"techniques must be in the order {', '.join(order)}, each once, got {', '.join(names)}"
+        )
+    if early := next((name for name in names[:-1] if technique(name).final), None):
+        raise ValueError(
+            f"technique {early!r} must be the last, since its model computes in integers, got "
+            f"{', '.join(names)}"
         )
 
 

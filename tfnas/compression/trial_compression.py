@@ -19,7 +19,7 @@ import numpy as np
 
 from tfnas.compression.fine_tune_settings import FineTuneSettings
 from tfnas.compression.technique_context import Context
-from tfnas.compression.technique_row import Step, context_of
+from tfnas.compression.technique_row import Step, check_order, context_of
 from tfnas.compression.techniques.registry import technique
 from tfnas.compression.techniques.technique import Technique
 from tfnas.compression.trial_refusals import (
@@ -153,6 +153,9 @@ class CompressedTraining:
         Raises:
             NotCompressible: A technique refuses the network.
         """
+        row = row_of(compression)
+        with refusals():
+            _check_row(row, compression)
         job = _Job(self, model, compression, epochs_of(compression, epochs))
         if initial_epoch:
             # At least one epoch is trained, to count the steps of an epoch.
@@ -162,9 +165,9 @@ class CompressedTraining:
         job.train(model, "network")
         self.trained(model)
         plain = final = model
-        for part, step in row_of(compression):
+        for part, step in row:
             final = job.apply(final, part, step)
-            if part != "aware":
+            if not technique(step.technique).final:
                 plain = final
         return Compressed(plain, final, job.logs)
 
@@ -189,8 +192,20 @@ def row_of(compression: Compression) -> list[tuple[str, Step]]:
         else:
             amount = more[part] if part in more else getattr(compression, part)
             settings = own.for_amount(amount, brief=True)
+            if own.final and compression.layer_weights:
+                settings = dataclasses.replace(settings, layers=spec_of(compression).layers)
         found.append((own.rank, part, Step(own.name, settings)))
     return [(part, step) for _, part, step in sorted(found, key=lambda each: each[0])]
+
+
+def _check_row(row: Sequence[tuple[str, Step]], compression: Compression) -> None:
+    """Raises ValueError where the techniques do not go together, before anything is trained."""
+    check_order([step.technique for _, step in row])
+    for part, step in row:
+        if technique(step.technique).final and step.settings.mode != compression.mode:
+            raise ValueError(
+                f"mode must be {step.settings.mode!r} with {part}, got {compression.mode!r}"
+            )
 
 
 class _Job:

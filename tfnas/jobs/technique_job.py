@@ -87,7 +87,8 @@ def run_techniques(
         model: A trained Keras 3 model, or the path of its file; it is not changed.
         techniques: (name, settings) of each technique in their order, or
             :class:`~tfnas.compression.technique_row.Step` records. The names are those of the
-            commands: prune_channels, factorize, prune, cluster, qat; the settings are the flags.
+            commands: prune_channels, factorize, prune, cluster, qat, ptq; the settings are the
+            flags.
         train_data: What models are trained on, as :func:`tfnas.compress` takes it; or a
             :class:`~tfnas.data.DataSplit`, or what :func:`tfnas.data.load` takes.
         directory: Folder of all files: a new one, an empty one, or that of the same job.

@@ -40,14 +40,22 @@ def check_techniques(hypermodel: Any) -> None:
         hypermodel: The hypermodel of a tuner.
 
     Raises:
-        ValueError: There is no such technique, or it has no such amount.
+        ValueError: There is no such technique, or it has no such amount, or makes integers of
+            another number format than the files may have.
     """
     choices = _compression_of(hypermodel)
-    for name, amounts in () if choices is None else choices.more:
+    if choices is None:
+        return
+    for name, amounts in choices.more:
         try:
+            own = technique_of(name)
             for amount in filter(None, amounts):
-                technique_of(name).for_amount(amount, brief=True)
-            technique_of(name)
+                settings = own.for_amount(amount, brief=True)
+                if own.final and settings.mode not in choices.modes:
+                    raise ValueError(
+                        f"{name} {amount:g} needs {settings.mode} among the modes, got "
+                        f"{', '.join(choices.modes)}"
+                    )
         except ValueError as error:
             raise ValueError(f"more of the compression: {error}") from error
 

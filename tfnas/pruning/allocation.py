@@ -21,26 +21,15 @@ References:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfnas.graph.batchnorm import input_batches, layers_of
-from tfnas.graph.divergence import divergence, outputs_of
-from tfnas.graph.traversal import Visit, visit
+from tfnas.graph.batchnorm import input_batches
 from tfnas.pruning.budget_spread import spread
-from tfnas.pruning.input_moments import (
-    InputMoments,
-    measure,
-    quadratic,
-    to_kernel,
-    to_rows,
-    unsupported_reason,
-)
-from tfnas.pruning.optimal_brain_surgeon import Start, cheapest, shrink
+from tfnas.pruning.layer_probes import probes, slopes_of
 from tfnas.pruning.prunable_kernels import PrunableKernel
-from tfnas.pruning.reconstruct import output_scale, takes_mean
 
 if TYPE_CHECKING:
     import keras
@@ -146,105 +135,10 @@ def measure_curves(
     Raises:
         ValueError: The data holds fewer than two batches, or does not match the model.
     """
-    import keras
-
     batches = input_batches(data, batch_size)
-    if len(batches) < 2:
-        raise ValueError(f"data must hold at least 2 batches of {batch_size}, got {len(batches)}")
-    fitted = {id(k.layer): k for k in kernels if unsupported_reason(k) is None}
-    norms = layers_of(model, keras.layers.BatchNormalization)
-    probes: list[_Probe] = []
-    for place in visit(model, batches, [*(k.layer for k in fitted.values()), *norms]):
-        if id(place.layer) in fitted:
-            probes.append(_probe(fitted[id(place.layer)], place, shrinkage, rows, levels))
-    held_out = batches[1::2]
-    expected = outputs_of(model, held_out)
-    return [probe.curve(model, held_out, expected) for probe in probes]
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Probe:
-    """A kernel with its errors, and pruned weights whose effect on the outputs is measured."""
-
-    kernel: Any
-    place: Visit
-    levels: tuple[float, ...]
-    errors: tuple[float, ...]
-    pruned: np.ndarray
-    error: float
-    shift: np.ndarray
-
-    def curve(self, model: Any, batches: Sequence[Any], expected: list[np.ndarray]) -> Curve:
-        slope = 0.0
-        if self.error > 0:
-            with _pruned(self):
-                slope = divergence(expected, outputs_of(model, batches)) / self.error
-        return Curve(self.kernel.name, self.kernel.size, self.levels, self.errors, slope)
-
-
-def _probe(
-    kernel: Any, place: Visit, shrinkage: float, rows: int, levels: tuple[float, ...]
-) -> _Probe:
-    uses = len(place.inputs)
-    central = takes_mean(place)
-    fitting, testing = (
-        measure(kernel, half, half, rows, central)
-        for half in (place.inputs[0:uses:2], place.inputs[1:uses:2])
-    )
-    weights = to_rows(place.layer, place.layer.kernel)
-    scale = output_scale(place)
-    amount = fitting.shrinkage(shrinkage)
-    errors = tuple(_errors(weights, fitting, testing, scale, amount, levels)) if levels else ()
-    power = np.diagonal(fitting.hessian, axis1=-2, axis2=-1)
-    keep = cheapest(scale[:, None] * weights**2 * power, weights.size // 2)
-    pruned = weights * keep
-    shift = fitting.mean_output(pruned - weights)
-    place = dataclasses.replace(place, inputs=())  # frees the memory of the inputs
-    return _Probe(
-        kernel, place, levels, errors, pruned, testing.error(pruned, weights, scale), shift
-    )
-
-
-def _errors(
-    weights: np.ndarray,
-    fitting: InputMoments,
-    testing: InputMoments,
-    scale: np.ndarray,
-    amount: float,
-    levels: Sequence[float],
-) -> Iterator[float]:
-    """The error at each level, estimated from a sample of the rows."""
-    rows, inputs = weights.shape
-    sample = np.random.default_rng(0).permutation(rows)[: max(16, int(2e7 / inputs**2))]
-    part = weights[sample]
-    own = fitting.hessian if fitting.hessian.ndim == 2 else fitting.hessian[sample]
-    cross = fitting.cross(weights)[sample]
-    start = Start(*shrink(part, own, cross, amount))
-    cost = scale[sample, None] * start.weights**2 / start.spread
-    held_out = testing.hessian if testing.hessian.ndim == 2 else testing.hessian[sample]
-    power = float(scale[sample] @ quadratic(part, held_out))
-    for level in levels:
-        solved, _ = start.without(cheapest(cost, int(level * cost.size)))
-        error = float(scale[sample] @ quadratic(solved - part, held_out))
-        yield error / power if power > 0 else 0.0
-
-
-class _pruned:
-    """Context in which one kernel is pruned, and the shift of its outputs' means corrected."""
-
-    def __init__(self, probe: _Probe) -> None:
-        layer, norm = probe.place.layer, probe.place.successor
-        self._new = [(layer.kernel, to_kernel(layer, probe.pruned))]
-        if getattr(layer, "use_bias", False):
-            self._new.append((layer.bias, np.asarray(layer.bias) - probe.shift))
-        elif takes_mean(probe.place):
-            self._new.append((norm.moving_mean, np.asarray(norm.moving_mean) + probe.shift))
-        self._old = [(variable, np.array(variable)) for variable, _ in self._new]
-
-    def __enter__(self) -> None:
-        for variable, value in self._new:
-            variable.assign(value.astype(np.float32))
-
-    def __exit__(self, *error: Any) -> None:
-        for variable, value in self._old:
-            variable.assign(value)
+    found = [probe for probe, _ in probes(model, kernels, batches, levels, shrinkage, rows)]
+    slopes = slopes_of(model, found, batches)
+    return [
+        Curve(probe.kernel.name, probe.kernel.size, probe.levels, probe.errors, slope)
+        for probe, slope in zip(found, slopes, strict=True)
+    ]

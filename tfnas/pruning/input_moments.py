@@ -82,6 +82,33 @@ class InputMoments:
         error, total = scale @ (squared + target_power), scale @ power
         return max(float(error), 0.0) / float(total) if total > 0 else 0.0
 
+    def together(self, other: InputMoments) -> InputMoments:
+        """Returns the moments of the patches of both.
+
+        Args:
+            other: Moments of other examples of the same layer, central as these or not.
+        """
+        total = self.count + other.count
+        share, rest = self.count / total, other.count / total
+        apart = self.mean - other.mean
+        apart_original = self.original_mean - other.original_mean
+
+        def joined(name: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+            squares = share * getattr(self, name) + rest * getattr(other, name)
+            if self.central:
+                squares += share * rest * a[..., :, None] * b[..., None, :]
+            return np.asarray(squares)
+
+        return InputMoments(
+            joined("hessian", apart, apart),
+            joined("mixed", apart, apart_original),
+            joined("target", apart_original, apart_original),
+            share * self.mean + rest * other.mean,
+            share * self.original_mean + rest * other.original_mean,
+            self.central,
+            total,
+        )
+
     def shrinkage(self, least: float) -> float:
         """Returns the amount of shrinkage to the diagonal, more if there are few patches.
 

@@ -225,6 +225,12 @@ def fake_quants(model: keras.Model) -> list[FakeQuant]:
     return layers_of(model, FakeQuant)
 
 
+def check_not_quantized(model: keras.Model) -> None:
+    """Raises ValueError where a model is quantization-aware already."""
+    if fake_quants(model):
+        raise ValueError(f"model must not be quantized yet, got {model.name!r}, which is")
+
+
 def quantizable_layers(model: keras.Model) -> set[str]:
     """Returns the names of the layers whose weights :func:`quantize_aware` quantizes.
 
@@ -288,8 +294,7 @@ def _check_model(model: object) -> None:
     if not isinstance(model, keras.Model):
         raise ValueError(f"model must be a Keras 3 model, got {type(model).__name__}")
     walk(model)  # raises unless the model is functional or Sequential, and built
-    if fake_quants(model):
-        raise ValueError(f"model must not be quantized yet, got {model.name!r}, which is")
+    check_not_quantized(model)
 
 
 def _check_arguments(spec: QuantSpec, engine: str) -> None:

@@ -35,10 +35,11 @@ from tfnas.quantization.layer_roles import Role, kernel_bits, role
 from tfnas.quantization.normal_form import normal_form
 from tfnas.quantization.quantize_aware import calibrate, with_fake_quantization
 from tfnas.quantization.quantized_kernel import QuantizedKernel
-from tfnas.quantization.second_order_rounding import (
+from tfnas.quantization.second_order_rounding import round_rows
+from tfnas.quantization.symmetric_grid import (
     largest_integer,
-    nearest_scales,
-    round_rows,
+    least_error_scales,
+    nearest_values,
     widest_scales,
 )
 
@@ -122,8 +123,8 @@ def _weight_error(layer: Any) -> float:
     """Squared error of a kernel rounded to 4 bits, relative to its squares."""
     rows = to_rows(layer, layer.kernel)
     largest = largest_integer(4)
-    scales = nearest_scales(rows, np.ones(rows.shape[1]), largest)[:, None]
-    rounded = np.clip(np.rint(rows / scales), -largest, largest) * scales
+    scales = least_error_scales(rows, np.ones(rows.shape[1]), largest)
+    rounded = nearest_values(rows, scales, largest)
     return float(((rounded - rows) ** 2).sum() / max(float((rows**2).sum()), 1e-30))
 
 
@@ -255,23 +256,26 @@ def _round_kernel(rounded: Visit, unrounded: Visit, rows: int, shrinkage: float)
     began = time.monotonic()
     wrapper, layer = rounded.layer, rounded.layer.layer
     unrounded = dataclasses.replace(unrounded, layer=unrounded.layer.layer)
-    reason = unsupported_reason(_Kernel(layer))
+    kernel = _Kernel(layer)
+    reason = unsupported_reason(kernel)
+    if wrapper.one_scale:  # other integers would undo what clustering achieved
+        reason = "its channels share few values"
     if reason is not None:
         return _unfitted(wrapper, reason)
     inner = dataclasses.replace(rounded, layer=layer)
-    kernel = _Kernel(layer)
     rows = max(1, rows // 4) if kernel.depthwise else rows
     problem = layer_problem(kernel, inner, unrounded, rows, shrinkage)
     weights, bits = problem.weights, wrapper.bits
     keep = weights != 0  # what pruning removed stays removed
     hessian, cross = problem.shrunk()
     target = refit(weights, keep, hessian, cross)
-    one_scale = wrapper.scale_per_kernel or wrapper.one_scale
+    one_scale = wrapper.scale_per_kernel
     found = round_rows(target, hessian, bits, keep=keep, one_scale=one_scale)
     problem.assign(inner, unrounded, found.weights)
-    wrapper.ends.assign((found.scales * largest_integer(bits)).astype(np.float32))
-    scale = output_scale(unrounded)
-    nearest = problem.error(_nearest(weights, bits, one_scale), scale)
+    largest = largest_integer(bits)
+    wrapper.ends.assign((found.scales * largest).astype(np.float32))
+    scale, widest = output_scale(unrounded), widest_scales(weights, largest, one_scale)
+    nearest = problem.error(nearest_values(weights, widest, largest), scale)
     fitted = problem.error(found.weights, scale)
     return RoundedLayer(layer.name, bits, nearest, fitted, time.monotonic() - began)
 
@@ -296,9 +300,3 @@ class _Kernel:
     def variable(self) -> Any:
         """The layer's kernel."""
         return self.layer.kernel
-
-
-def _nearest(weights: np.ndarray, bits: int, one_scale: bool) -> np.ndarray:
-    """Each weight rounded to nearest on the grid up to the largest weight."""
-    scales = widest_scales(weights, largest_integer(bits), one_scale)[:, None]
-    return np.asarray(np.rint(weights / scales) * scales)

@@ -35,8 +35,13 @@ from scipy.linalg import lapack
 
 from tfnas.pruning.input_moments import quadratic
 from tfnas.pruning.optimal_brain_surgeon import check_moments, inverse_of, times
+from tfnas.quantization.symmetric_grid import (
+    largest_integer,
+    least_error_scales,
+    nearest_integers,
+    widest_scales,
+)
 
-_SHARES = np.linspace(1.0, 0.3, 36)  # of the largest weight, for the scale
 _SWEEPS = 8  # of coordinate descent; most layers stop moving before
 
 
@@ -101,7 +106,7 @@ def round_rows(
     if not starts:
         diagonal = np.diagonal(hessian, axis1=-2, axis2=-1)
         starts = [
-            nearest_scales(weights, diagonal, largest, one_scale),
+            least_error_scales(weights, diagonal, largest, one_scale),
             widest_scales(weights, largest, one_scale),
         ]
     adjust = fixed_scales is None
@@ -155,54 +160,12 @@ def output_error(weights: np.ndarray, target: np.ndarray, hessian: np.ndarray) -
     return quadratic(weights - target, hessian)
 
 
-def largest_integer(bits: int) -> int:
-    """Returns the largest integer of a symmetric grid of 2^bits - 1 steps."""
-    return int(2 ** (bits - 1) - 1)
-
-
-def widest_scales(weights: np.ndarray, largest: int, one_scale: bool = False) -> np.ndarray:
-    """Returns the scales that clip no weight, (rows,).
-
-    Args:
-        weights: (rows, inputs).
-        largest: The largest integer of the grid.
-        one_scale: Whether all rows share one scale.
-    """
-    ends = np.abs(weights).max(axis=1)
-    if one_scale:
-        ends = np.full_like(ends, ends.max())
-    return np.where(ends > 0, ends, 1.0) / largest
-
-
-def nearest_scales(
-    weights: np.ndarray, importance: np.ndarray, largest: int, one_scale: bool = False
-) -> np.ndarray:
-    """Returns the scales of least weighted error of rounding to nearest, (rows,).
-
-    Args:
-        weights: (rows, inputs).
-        importance: Weight of each squared error, (inputs,) or (rows, inputs).
-        largest: The largest integer of the grid.
-        one_scale: Whether all rows share one scale.
-    """
-    widest = widest_scales(weights, largest, one_scale)
-    best, least = widest, np.full(len(widest), np.inf)
-    for share in _SHARES:
-        scales = widest * share
-        rounded = np.clip(np.rint(weights / scales[:, None]), -largest, largest)
-        errors = (importance * (rounded * scales[:, None] - weights) ** 2).sum(axis=1)
-        if one_scale:
-            errors = np.full_like(errors, errors.sum())
-        best, least = np.where(errors < least, scales, best), np.minimum(errors, least)
-    return best
-
-
 def _start(
     weights: np.ndarray, hessian: np.ndarray, scales: np.ndarray, largest: int, keep: np.ndarray
 ) -> np.ndarray:
     """For each row the better of GPTQ and rounding to nearest."""
     found = [
-        np.clip(np.rint(weights / scales[:, None]), -largest, largest),
+        nearest_integers(weights, scales[:, None], largest),
         _gptq(weights, hessian, scales, largest, keep),
     ]
     nearest, corrected = (output_error(q * scales[:, None], weights, hessian) for q in found)
@@ -223,7 +186,7 @@ def _gptq(
         stop = min(start + _BLOCK, rest.shape[1])
         errors = np.zeros((len(rest), stop - start))
         for j in range(start, stop):
-            found = np.clip(np.rint(rest[:, j] / scales), -largest, largest)
+            found = nearest_integers(rest[:, j], scales, largest)
             integers[:, j] = np.where(kept[:, j], found, 0.0)
             error = (rest[:, j] - integers[:, j] * scales) / upper[j, j]
             rest[:, j:stop] -= error[:, None] * upper[j, j:stop]
@@ -241,7 +204,7 @@ def _gptq_rows(
     upper = np.stack([_inverse_factor(moments) for moments in hessian])
     rest, integers = weights.copy(), np.zeros_like(weights)
     for j in range(rest.shape[1]):
-        found = np.clip(np.rint(rest[:, j] / scales), -largest, largest)
+        found = nearest_integers(rest[:, j], scales, largest)
         integers[:, j] = np.where(keep[:, j], found, 0.0)
         error = (rest[:, j] - integers[:, j] * scales) / upper[:, j, j]
         rest[:, j:] -= error[:, None] * upper[:, j, j:]
@@ -267,7 +230,7 @@ def _descend(
         column = hessian[j] if hessian.ndim == 2 else hessian[:, j]
         curvature = column[..., j]
         optimum = integers[:, j] - slope[:, j] / (curvature * scales)
-        found = np.where(keep[:, j], np.clip(np.rint(optimum), -largest, largest), 0.0)
+        found = np.where(keep[:, j], nearest_integers(optimum, 1.0, largest), 0.0)
         change = (found - integers[:, j]) * scales
         rows = np.flatnonzero(change)
         if rows.size:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from tfnas.compression.techniques.quantized_models import (
+    FORMATS_HELP,
+    float_layer_lines,
+    models_to_write,
+    parse_formats,
+)
 from tfnas.compression.techniques.technique import (
     Applied,
     ReportSection,
     Technique,
     TechniqueOutcome,
 )
-from tfnas.settings_fields import check_options, documented, option, parse_pairs
+from tfnas.settings_fields import check_options, documented, option
 
 if TYPE_CHECKING:
     import keras
@@ -22,18 +28,6 @@ if TYPE_CHECKING:
     from tfnas.tflite.artifact import Artifact
 
 EXAMINED = 128  # training examples for the errors of single layers
-
-
-def parse_formats(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """Parses the values of --layers, NAME=FORMAT.
-
-    Args:
-        texts: The texts.
-
-    Raises:
-        ValueError: A text has another form.
-    """
-    return parse_pairs(texts, "layers", "NAME=FORMAT")
 
 
 @documented
@@ -47,12 +41,7 @@ class QatSettings:
     """
 
     mode: str = option("int8", "number formats of the file", choices=("int8", "int8x4", "int16x8"))
-    layers: Any = option(
-        (),
-        "number formats of the weights of single layers, by name, pattern or class; the first "
-        "match counts: stem=int8,Dense=int4,*=float32",
-        parse=parse_formats,
-    )
+    layers: Any = option((), FORMATS_HELP, parse=parse_formats)
     ranges: str = option(
         "moving_average",
         "method that determines the ranges of activations",
@@ -81,6 +70,7 @@ class QuantizationAware(Technique[QatSettings]):
     name = "qat"
     rank = 70
     keeps_itself = True
+    final = True
     summary = "quantization-aware training of a .keras model, and its .tflite file"
     label = "trained"
     settings = QatSettings
@@ -163,12 +153,7 @@ class QuantizationAware(Technique[QatSettings]):
 
     def remarks(self, outcome: TechniqueOutcome, files: Mapping[str, Artifact]) -> list[str]:
         """Returns a line for each layer that stays float."""
-        from tfnas.quantization.quantize_aware import unquantized_layers
-
-        skipped = unquantized_layers(outcome.model)
-        if not skipped:
-            return ["Every layer computes in integers."]
-        return [f"{one.name} ({one.kind}) stays float: {one.reason}" for one in skipped]
+        return float_layer_lines(outcome.model)
 
     def sections(
         self, outcome: TechniqueOutcome, files: Mapping[str, Artifact]
@@ -207,9 +192,4 @@ class QuantizationAware(Technique[QatSettings]):
 
     def models(self, outcome: TechniqueOutcome) -> dict[str, keras.Model]:
         """Returns the trained model, with and without fake quantization."""
-        from tfnas.quantization.quantize_aware import strip_quantization
-
-        return {
-            "model.keras": outcome.model,
-            "model_float.keras": strip_quantization(outcome.model),
-        }
+        return models_to_write(outcome.model)

@@ -17,6 +17,7 @@ _ROWS = (
     ("weight_pruning", "WeightPruning"),
     ("weight_clustering", "WeightClustering"),
     ("quantization_aware", "QuantizationAware"),
+    ("post_training_quantization", "PostTrainingQuantization"),
 )
 _TECHNIQUES: dict[str, Technique[Any]] = {}
 

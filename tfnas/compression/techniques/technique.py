@@ -117,6 +117,7 @@ class Technique(abc.ABC, Generic[S]):
         learning_rate_scale: Factor of the learning rate of its fine-tuning.
         epochs_scale: Factor of the epochs of its fine-tuning in `compress`.
         trains: Whether its model is fine-tuned at all.
+        final: Whether its model computes in integers, so that no technique can follow.
         keeps_itself: Whether its own callbacks keep zeros and shared values of earlier techniques;
             False: the engine adds what does.
         muon: Whether Muon trains it instead of Adam, after a big loss of accuracy.
@@ -138,6 +139,7 @@ class Technique(abc.ABC, Generic[S]):
     learning_rate_scale: ClassVar[float] = 1.0
     epochs_scale: ClassVar[float] = 1.0
     trains: ClassVar[bool] = True
+    final: ClassVar[bool] = False
     keeps_itself: ClassVar[bool] = False
     muon: ClassVar[bool] = False
     needs_matplotlib: ClassVar[bool] = False

@@ -9,7 +9,7 @@ with the second moments H of its inputs (Hassibi and Stork, for a group of weigh
 of a group are eliminated one after the other, the cheapest first, and G and W are updated. So a
 channel that others can replace is cheap until these are gone. The error of each kernel is
 multiplied by the change of the model's outputs per unit of its error
-(:mod:`tfnas.pruning.allocation`), so that groups compare. Needs no labels.
+(:mod:`tfnas.pruning.layer_probes`), so that groups compare. Needs no labels.
 
 References:
     Hassibi and Stork 1992; Luo, Wu and Lin, "ThiNet", ICCV 2017 (greedy choice by the next layer's
@@ -26,13 +26,13 @@ import numpy as np
 
 from tfnas.data.data_types import ExampleData
 from tfnas.data.reading import spread
-from tfnas.graph.batchnorm import input_batches, layers_of
-from tfnas.graph.traversal import visit
-from tfnas.pruning.allocation import measure_curves
-from tfnas.pruning.input_moments import measure, quadratic, to_rows, unsupported_reason
+from tfnas.graph.batchnorm import input_batches
+from tfnas.graph.traversal import Visit
+from tfnas.pruning.input_moments import InputMoments, quadratic, to_rows, unsupported_reason
+from tfnas.pruning.layer_probes import probes, slopes_of
 from tfnas.pruning.optimal_brain_surgeon import inverse_of, shrink
 from tfnas.pruning.prunable_kernels import PrunableKernel, find_kernels
-from tfnas.pruning.reconstruct import output_scale, takes_mean
+from tfnas.pruning.reconstruct import output_scale
 from tfnas.pruning.structured.channel_groups import Dependencies
 from tfnas.pruning.structured.channel_trace import ChannelWeight
 from tfnas.pruning.structured.scored_group import (
@@ -119,29 +119,32 @@ def _consumers(
     model: Any, dependencies: Dependencies, kernels: Sequence[PrunableKernel], data: Any
 ) -> list[_Consumer]:
     """The kernels with the moments of their inputs."""
-    import keras
-
-    slopes = {c.name: c.slope for c in measure_curves(model, kernels, data, levels=())}
     weights_of = {id(w.variable): w for w in input_kernels(dependencies)}
-    by_layer = {id(kernel.layer): kernel for kernel in kernels}
-    found = []
-    norms = layers_of(model, keras.layers.BatchNormalization)
-    for place in visit(model, input_batches(data, 32), [*(k.layer for k in kernels), *norms]):
-        if id(place.layer) not in by_layer:
-            continue
-        kernel = by_layer[id(place.layer)]
-        weight = weights_of[id(kernel.variable)]
-        (ids,) = _read(weight)
-        rows = to_rows(place.layer, place.layer.kernel)
-        roots = np.tile(dependencies.roots[ids], rows.shape[1] // len(ids))
-        moments = measure(kernel, place.inputs, place.inputs, 20_000, takes_mean(place))
-        amount = 1.0 if len(roots) > MOST_INPUTS else moments.shrinkage(SHRINKAGE)
-        hessian, _ = shrink(rows, moments.hessian, None, amount)
-        scale = output_scale(place)
-        power = float(scale @ quadratic(rows, hessian))
-        factor = scale * slopes[kernel.name] / max(power, 1e-30)
-        found.append(_Consumer(roots, rows, inverse_of(hessian), factor))
-    return found
+    batches = input_batches(data, 32)
+    found, consumers = [], []
+    for probe, moments in probes(model, kernels, batches):
+        weight = weights_of[id(probe.kernel.variable)]
+        consumers.append(_consumer(weight, probe.place, moments, dependencies))
+        found.append(probe)
+    slopes = slopes_of(model, found, batches)
+    return [
+        dataclasses.replace(consumer, factor=consumer.factor * slope)
+        for consumer, slope in zip(consumers, slopes, strict=True)
+    ]
+
+
+def _consumer(
+    weight: ChannelWeight, place: Visit, moments: InputMoments, dependencies: Dependencies
+) -> _Consumer:
+    """A kernel with the factor of its relative error, not of the outputs' change yet."""
+    (ids,) = _read(weight)
+    rows = to_rows(place.layer, place.layer.kernel)
+    roots = np.tile(dependencies.roots[ids], rows.shape[1] // len(ids))
+    amount = 1.0 if len(roots) > MOST_INPUTS else moments.shrinkage(SHRINKAGE)
+    hessian, _ = shrink(rows, moments.hessian, None, amount)
+    scale = output_scale(place)
+    power = float(scale @ quadratic(rows, hessian))
+    return _Consumer(roots, rows, inverse_of(hessian), scale / max(power, 1e-30))
 
 
 def _read(weight: ChannelWeight) -> list[np.ndarray]:

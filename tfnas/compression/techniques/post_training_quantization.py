@@ -1,0 +1,167 @@
+"""Technique: integer weights and activations by typical inputs, without training."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from tfnas.compression.techniques.quantized_models import (
+    FORMATS_HELP,
+    float_layer_lines,
+    models_to_write,
+    parse_formats,
+)
+from tfnas.compression.techniques.technique import Applied, Technique, TechniqueOutcome
+from tfnas.settings_fields import check_options, documented, option
+from tfnas.table import Tabular
+
+if TYPE_CHECKING:
+    import keras
+
+    from tfnas.compression.technique_context import Context
+    from tfnas.quantization.round_model import RoundedLayer
+    from tfnas.quantization.spec import QuantSpec
+    from tfnas.tflite.artifact import Artifact
+
+
+@documented
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PtqSettings:
+    """Settings of post-training quantization; see :class:`tfnas.QuantSpec`.
+
+    Example:
+        >>> PtqSettings(mode="int8x4").rounding
+        'second_order'
+    """
+
+    mode: str = option("int8", "number formats of the file", choices=("int8", "int8x4", "int16x8"))
+    rounding: str = option(
+        "second_order",
+        "how weights are rounded: each to the nearest step, or so that the outputs of layers "
+        "change least",
+        choices=("nearest", "second_order"),
+    )
+    eight_bit_share: float = option(
+        0.08,
+        "with 4-bit weights of second_order: largest share of them that keeps 8 bits",
+        low=0,
+        high=1,
+    )
+    correct: bool = option(
+        True, "with rounding nearest: correct BatchNormalization for the shift of its inputs"
+    )
+    layers: Any = option((), FORMATS_HELP, parse=parse_formats)
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+    @property
+    def spec(self) -> QuantSpec:
+        """The number formats and the rounding."""
+        from tfnas.quantization.spec import QuantSpec
+
+        own = {name: getattr(self, name) for name in ("rounding", "eight_bit_share", "layers")}
+        return dataclasses.replace(QuantSpec.of(self.mode), **own)
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class RoundingReport(Tabular):
+    """The error of each layer's output, with weights to nearest and as they were rounded.
+
+    Args:
+        layers: The layers with a kernel.
+    """
+
+    layers: tuple[RoundedLayer, ...]
+
+    def headers(self) -> list[str]:
+        """Returns the titles of the columns."""
+        return ["layer", "bits", "error to nearest", "error", "s"]
+
+    def rows(self) -> list[tuple[str, int, str, str, str]]:
+        """Returns a row a layer; errors are relative to the variance of the float output."""
+        return [(layer.name, layer.bits, *_numbers(layer)) for layer in self.layers]
+
+
+def _numbers(layer: RoundedLayer) -> tuple[str, str, str]:
+    """The errors and the time; empty where the layer was not fitted."""
+    if layer.reason:
+        return "", "", ""
+    return f"{layer.nearest:.2e}", f"{layer.error:.2e}", f"{layer.seconds:.1f}"
+
+
+class PostTrainingQuantization(Technique[PtqSettings]):
+    """Makes weights and activations integers, without training."""
+
+    name = "ptq"
+    rank = 80
+    final = True
+    trains = False
+    summary = "post-training quantization of a .keras model, and its .tflite file"
+    label = "quantized"
+    settings = PtqSettings
+    example = "--mode=int8x4"
+    epochs = 0
+    folder = "ptq"
+
+    def for_amount(
+        self, amount: float, *, brief: bool = False, weights: float | None = None
+    ) -> PtqSettings:
+        """Returns the settings of a number of bits of the weights, 8 or 4."""
+        if amount not in (4, 8):
+            raise ValueError(f"bits of ptq must be 4 or 8, got {amount!r}")
+        return PtqSettings(mode="int8" if amount == 8 else "int8x4")
+
+    def check(self, model: keras.Model, settings: PtqSettings, context: Context) -> None:
+        """Quantizes a copy that is thrown away, so that a bad argument fails before long work."""
+        from tfnas.quantization.quantize_aware import quantize_aware
+
+        quantize_aware(model, settings.spec)
+
+    def apply(self, model: keras.Model, settings: PtqSettings, context: Context) -> Applied:
+        """Returns a quantization-aware copy that converts without calibration data."""
+        from tfnas.graph.functional_form import as_functional
+        from tfnas.quantization.bias_correction import correct_bias
+        from tfnas.quantization.post_training import quantized_after_training
+
+        context.progress.phase(f"{settings.mode} without training, rounding {settings.rounding}")
+        spec, inputs = settings.spec, context.calibration()
+        model = as_functional(model, inputs)
+        quantized, layers = quantized_after_training(model, spec, inputs)
+        if settings.correct and not spec.rounds:
+            correct_bias(quantized, model, inputs)
+        report = RoundingReport(layers) if layers else None
+        return Applied(quantized, lambda: report, trains=False)
+
+    def files(
+        self, original: keras.Model, outcome: TechniqueOutcome, context: Context
+    ) -> tuple[list[tuple[str, Artifact]], list[str]]:
+        """Converts the original, also with weights to nearest, and the quantized model."""
+        from tfnas.tflite.conversion_error import ConversionError
+        from tfnas.tflite.convert import to_tflite
+
+        mode: str = outcome.settings.mode
+        files, notes = [("original, float32", to_tflite(original))], []
+        try:
+            nearest = to_tflite(original, mode, context.calibration())
+            files.append((f"rounded to nearest, {mode}", nearest))
+        except ConversionError as error:
+            notes.append(f"no {mode} file with weights rounded to nearest: {error}")
+        files.append((f"{self.label}, {mode}", to_tflite(outcome.model, mode)))
+        return files, notes
+
+    def title(self, outcome: TechniqueOutcome) -> str:
+        """Returns the number formats and the rounding."""
+        return f"{outcome.settings.mode} without training, rounding {outcome.settings.rounding}"
+
+    def remarks(self, outcome: TechniqueOutcome, files: Mapping[str, Artifact]) -> list[str]:
+        """Returns a line for each layer that stays float, or is rounded to nearest."""
+        report = outcome.reports[0]
+        unfitted = [each for each in report.layers if each.reason] if report else []
+        nearest = [f"{each.name} is rounded to nearest: {each.reason}" for each in unfitted]
+        return [*float_layer_lines(outcome.model), *nearest]
+
+    def models(self, outcome: TechniqueOutcome) -> dict[str, keras.Model]:
+        """Returns the quantized model, with and without fake quantization."""
+        return models_to_write(outcome.model)

@@ -1,0 +1,53 @@
+"""What techniques share whose models compute in integers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tfnas.settings_fields import parse_pairs
+
+if TYPE_CHECKING:
+    import keras
+
+FORMATS_HELP = (
+    "number formats of the weights of single layers, by name, pattern or class; the first "
+    "match counts: stem=int8,Dense=int4,*=float32"
+)
+
+
+def parse_formats(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Parses the values of --layers, NAME=FORMAT.
+
+    Args:
+        texts: The texts.
+
+    Raises:
+        ValueError: A text has another form.
+    """
+    return parse_pairs(texts, "layers", "NAME=FORMAT")
+
+
+def float_layer_lines(model: keras.Model) -> list[str]:
+    """Returns a line for each layer that stays float, or one that says that none does.
+
+    Args:
+        model: A quantization-aware model.
+    """
+    from tfnas.quantization.quantize_aware import unquantized_layers
+
+    skipped = unquantized_layers(model)
+    if not skipped:
+        return ["Every layer computes in integers."]
+    return [f"{one.name} ({one.kind}) stays float: {one.reason}" for one in skipped]
+
+
+def models_to_write(model: keras.Model) -> dict[str, keras.Model]:
+    """Returns a quantization-aware model, with and without fake quantization: file name -> model.
+
+    Args:
+        model: A quantization-aware model.
+    """
+    from tfnas.quantization.quantize_aware import strip_quantization
+
+    return {"model.keras": model, "model_float.keras": strip_quantization(model)}
