@@ -17,8 +17,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfnas.data.reading import Batch
 from tfnas.distillation.losses import kl_divergence, weighted_mean
-from tfnas.nas.supernet.sandwich_data import Batch
 from tfnas.search_space.elastic import ElasticNetwork, Statistics
 
 

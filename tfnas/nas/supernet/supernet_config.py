@@ -18,11 +18,11 @@ class SupernetConfig:
         2
     """
 
-    epochs: int = option(40, "epochs that the shared weights are trained for", low=1)
+    epochs: int = option(40, "epochs that a supernet's shared weights are trained for", low=1)
     seconds: float | None = option(
         None,
-        "time limit of their training in s: after the first epoch the number of epochs is lowered "
-        "to what the time allows, once; None: no limit",
+        "time limit of the training of a supernet's shared weights in s: after the first epoch "
+        "their number is lowered to what the time allows, once; None: no limit",
         low=0,
         open="low",
     )
@@ -40,7 +40,7 @@ class SupernetConfig:
         high=1,
     )
     evaluations: int = option(
-        1000, "networks whose accuracy is computed with the shared weights", low=1
+        1000, "networks whose accuracy is computed with a supernet's shared weights", low=1
     )
     score_examples: int = option(
         2000, "validation examples that an accuracy is computed on, at most", low=1

@@ -19,6 +19,7 @@ from tfnas.nas.samplers.sampler import Sampler
 from tfnas.nas.search_callbacks import Phase
 from tfnas.nas.supernet.finalists import Finalist
 from tfnas.nas.supernet.member_costs import MemberCosts
+from tfnas.nas.supernet.member_draws import MemberDraws, load_of
 from tfnas.nas.supernet.member_scores import MemberScores
 from tfnas.nas.supernet.sandwich_data import SandwichData
 from tfnas.nas.supernet.shared_search import SharedSearch
@@ -42,6 +43,8 @@ class WeightSharing:
         sampler: Proposes the networks that are scored.
         costs: The costs of networks.
         reward: Returns the reward of an accuracy and a latency ratio.
+        target_ratio: The target latency of the reward, as a ratio to the reference model's; None:
+            no target.
         folder: Folder of the search.
         seed: Seed of the search.
     """
@@ -54,11 +57,13 @@ class WeightSharing:
         sampler: Sampler,
         costs: MemberCosts,
         reward: Reward,
+        target_ratio: float | None,
         folder: pathlib.Path,
         seed: int,
     ) -> None:
         self.space, self.objectives, self.config = space, objectives, config
         self.sampler, self.costs, self.reward = sampler, costs, reward
+        self.target_ratio = target_ratio
         self.folder, self.seed = folder / FOLDER, seed
         self.network = space.elastic_network(seed)
         self.scores: MemberScores | None = None
@@ -80,9 +85,9 @@ class WeightSharing:
         """
         data = SandwichData(args, kwargs)
         path = self.folder / SHARED_WEIGHTS
-        training = SharedTraining(
-            self.space, self.network, loss_model, self.config, self.seed, path
-        )
+        load = load_of(self.costs, self.objectives, self.target_ratio)
+        draws = MemberDraws(self.space, self.config.random_members, load)
+        training = SharedTraining(draws, self.network, loss_model, self.config, self.seed, path)
         if not training.restore():
             text = "training the shared weights"
             report(Phase(text, training.epoch, training.epochs))
