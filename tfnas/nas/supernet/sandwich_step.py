@@ -2,7 +2,8 @@
 
 Each step trains the largest network on the labels, then the smallest and some random ones on the
 labels and on the outputs of the largest. All their gradients are added up before the weights are
-changed. The graph of a member's gradients is traced once and called for each.
+changed. The graph of a member's gradients is traced once and called for each. Which networks these
+are is drawn elsewhere (:mod:`tfnas.nas.supernet.member_draws`): the first one is the teacher.
 
 References:
     Yu and Huang, "Universally Slimmable Networks", ICCV 2019 (sandwich rule, in-place
@@ -32,7 +33,7 @@ class SandwichStep:
         network: The shared weights.
         loss_model: A compiled model of the space, whose loss of targets and probabilities counts.
         optimizer: An optimizer that was not used.
-        label_weight: Weight of the labels in the loss of all but the largest network.
+        label_weight: Weight of the labels in the loss of all but the first network.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class SandwichStep:
 
         Args:
             batch: Images, targets and weights of the examples.
-            members: The vectors of the members, the largest first, (members, choices).
+            members: The vectors of the members, the teacher first, (members, choices).
             seed: Two whole numbers that dropout is drawn from.
         """
         tensors = [tf.convert_to_tensor(part) for part in batch]
@@ -95,8 +96,8 @@ class SandwichStep:
             classes = self.loss_model.output_shape[-1]
             nobody = tf.zeros([tf.shape(images)[0], classes])
             labels_alone, share = tf.constant(1.0), tf.constant(self.label_weight)
-            largest, found, teacher = gradients(*examples, members[0], seed, nobody, labels_alone)
-            losses = [largest]
+            first, found, teacher = gradients(*examples, members[0], seed, nobody, labels_alone)
+            losses = [first]
             for index in range(1, shape[0]):
                 loss, more, _ = gradients(*examples, members[index], seed, teacher, share)
                 losses.append(loss)

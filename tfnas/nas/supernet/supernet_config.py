@@ -27,15 +27,18 @@ class SupernetConfig:
         open="low",
     )
     random_members: int = option(
-        2, "random networks that each step trains beside the largest and the smallest one", low=0
+        2,
+        "random networks that each step trains beside the smallest one and the largest, or if that "
+        "breaks a limit or the target latency, one near these bounds",
+        low=0,
     )
     learning_rate: float = option(
         0.01, "initial learning rate of Adam, which decays along a cosine", low=0, open="low"
     )
     label_weight: float = option(
         0.5,
-        "weight of the labels in the loss of all networks but the largest; the rest is learned "
-        "from the outputs of the largest one",
+        "weight of the labels in the loss of all networks but the first of a step, the largest; "
+        "the rest is learned from its outputs",
         low=0,
         high=1,
     )

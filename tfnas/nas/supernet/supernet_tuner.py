@@ -30,8 +30,8 @@ from tfnas.nas.samplers.sampler import Sampler
 from tfnas.nas.supernet.finalists import FinalistSampler
 from tfnas.nas.supernet.member_costs import LATENCIES, MemberCosts
 from tfnas.nas.supernet.rank_correlation import RankCorrelation, kept_correlation, trained_alone
-from tfnas.nas.supernet.supernet_config import SupernetConfig
 from tfnas.nas.supernet.shared_training import read_header
+from tfnas.nas.supernet.supernet_config import SupernetConfig
 from tfnas.nas.supernet.supernet_files import ALONE, FOLDER, SHARED_WEIGHTS
 from tfnas.nas.supernet.weight_sharing import WeightSharing, summary_of
 from tfnas.nas.trial_runner import TrialTask
