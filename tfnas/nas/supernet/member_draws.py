@@ -45,24 +45,27 @@ class MemberDraws:
         """
         smallest = self.space.smallest(rng)
         if self.load is None:
-            drawn = [self.space.sample(rng) for _ in range(self.random_members)]
+            drawn = [self.random(rng) for _ in range(self.random_members)]
             return [self.space.largest(rng), smallest, *drawn]
-        drawn = [self._within(rng, self.load) for _ in range(self.random_members + 1)]
+        drawn = [self.random(rng) for _ in range(self.random_members + 1)]
         drawn.sort(key=self.load, reverse=True)
         return [drawn[0], smallest, *drawn[1:]]
 
-    def _within(self, rng: np.random.Generator, load: Load) -> Architecture:
-        """A random network within the bounds; if there is none, the nearest of those drawn."""
-        nearest, least = None, float("inf")
+    def random(self, rng: np.random.Generator) -> Architecture:
+        """Returns a random network within the bounds; if there is none, the nearest of those drawn.
+
+        Args:
+            rng: NumPy's random generator.
+        """
+        if self.load is None:
+            return self.space.sample(rng)
+        drawn = []
         for _ in range(_TRIES):
             arch = self.space.sample(rng)
-            taken = load(arch)
-            if taken <= 1:
+            drawn.append((self.load(arch), arch))
+            if drawn[-1][0] <= 1:
                 return arch
-            if nearest is None or taken < least:
-                nearest, least = arch, taken
-        assert nearest is not None
-        return nearest
+        return min(drawn, key=lambda each: each[0])[1]
 
 
 def load_of(

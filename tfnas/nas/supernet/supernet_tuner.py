@@ -196,6 +196,8 @@ class SupernetTuner(MeasuredTuner):
         """
         space, names = self.hypermodel.space, self.oracle.objectives.all_names
         predictor = self.latency_predictor if names & LATENCIES else None
+        if predictor is not None:
+            predictor.prepare(self.folder(), int(self.oracle.seed))
         sharing = WeightSharing(
             space,
             self.oracle.objectives,

@@ -63,9 +63,10 @@ class WeightSharing:
     ) -> None:
         self.space, self.objectives, self.config = space, objectives, config
         self.sampler, self.costs, self.reward = sampler, costs, reward
-        self.target_ratio = target_ratio
         self.folder, self.seed = folder / FOLDER, seed
         self.network = space.elastic_network(seed)
+        load = load_of(costs, objectives, target_ratio)
+        self.draws = MemberDraws(space, config.random_members, load)
         self.scores: MemberScores | None = None
 
     def train(
@@ -85,9 +86,9 @@ class WeightSharing:
         """
         data = SandwichData(args, kwargs)
         path = self.folder / SHARED_WEIGHTS
-        load = load_of(self.costs, self.objectives, self.target_ratio)
-        draws = MemberDraws(self.space, self.config.random_members, load)
-        training = SharedTraining(draws, self.network, loss_model, self.config, self.seed, path)
+        training = SharedTraining(
+            self.draws, self.network, loss_model, self.config, self.seed, path
+        )
         if not training.restore():
             text = "training the shared weights"
             report(Phase(text, training.epoch, training.epochs))
