@@ -1,9 +1,10 @@
 """A training step of shared weights: the sandwich rule with in-place distillation.
 
 Each step trains the largest network on the labels, then the smallest and some random ones on the
-labels and on the outputs of the largest. All their gradients are added up before the weights are
-changed. The graph of a member's gradients is traced once and called for each. Which networks these
-are is drawn elsewhere (:mod:`tfnas.nas.supernet.member_draws`): the first one is the teacher.
+labels and on the outputs of the largest. Each one's gradients change the weights at once, unlike in
+the papers, which add up those of a step: on small data the number of updates limits what is learned
+(decision 60). The graph of a member's gradients is traced once and called for each. Which networks
+these are is drawn elsewhere (:mod:`tfnas.nas.supernet.member_draws`): the first is the teacher.
 
 References:
     Yu and Huang, "Universally Slimmable Networks", ICCV 2019 (sandwich rule, in-place
@@ -24,7 +25,7 @@ from tfnas.search_space.elastic import ElasticNetwork, Statistics
 
 
 class SandwichStep:
-    """Changes shared weights by the gradients of several members.
+    """Changes shared weights by the gradients of several members, one after the other.
 
     The weights are one long vector for the optimizer: an update of each variable of its own would
     take longer to trace than the network.
@@ -94,16 +95,15 @@ class SandwichStep:
         def step(images: Any, targets: Any, weights: Any, members: Any, seed: Any) -> Any:
             examples = images, targets, weights
             classes = self.loss_model.output_shape[-1]
-            nobody = tf.zeros([tf.shape(images)[0], classes])
-            labels_alone, share = tf.constant(1.0), tf.constant(self.label_weight)
-            first, found, teacher = gradients(*examples, members[0], seed, nobody, labels_alone)
-            losses = [first]
-            for index in range(1, shape[0]):
-                loss, more, _ = gradients(*examples, members[index], seed, teacher, share)
+            teacher = tf.zeros([tf.shape(images)[0], classes])  # the first one has none
+            share, losses = tf.constant(1.0), []
+            for index in range(shape[0]):
+                loss, found, logits = gradients(*examples, members[index], seed, teacher, share)
                 losses.append(loss)
-                found += more
-            self.optimizer.apply([found / shape[0]], [self.weights])
-            self._spread()
+                self.optimizer.apply([found], [self.weights])
+                self._spread()
+                if index == 0:
+                    teacher, share = logits, tf.constant(self.label_weight)
             return tf.stack(losses)
 
         return tf.function(step, input_signature=specs, autograph=False)

@@ -21,7 +21,7 @@ from tfnas.runtime.array_files import read_arrays, write_arrays
 from tfnas.runtime.store import damage_named
 from tfnas.search_space.elastic import ElasticNetwork
 
-FORMAT = 1
+FORMAT = 2
 EpochEnded = Callable[[int, int, Mapping[str, float]], None]
 
 
