@@ -45,9 +45,9 @@ setup: $(READY)
 setup-dev: $(READY_DEV)
 
 demo: $(READY)
-	$(BIN)/tfnas search --dataset=digits --preset=microcontroller --max_trials=12 --epochs=4 \
-		--batch_size=32 --population_size=6 --final_epochs=20 --target_latency_ratio=0.03 \
-		--random_candidates=3 --seed=1 --directory=runs/demo --overwrite
+	$(BIN)/tfnas search --dataset=digits --preset=microcontroller --algorithm=supernet \
+		--supernet_epochs=8 --evaluations=200 --latency_seconds=5 --max_trials=2 --epochs=8 \
+		--batch_size=32 --target_latency_ratio=0.03 --seed=1 --directory=runs/demo --overwrite
 
 check: $(READY_DEV)
 	$(BIN)/ruff check .

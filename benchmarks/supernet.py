@@ -5,8 +5,8 @@
 Both search the same space for accuracy and latency. Every file is judged at the end: its accuracy
 on the test part, which no search saw, and its latency beside all other files of its seed. The
 hypervolume is that of accuracy and the logarithm of latency, against accuracy 0 and the slowest
-file. The seconds are those of the search alone, from its first line to the end of a trial; those of
-the processor tell what it costs where other jobs run beside. With
+file. The seconds are those of the search alone, from its first line to the end of a trial. Searches
+are compared by CPU seconds, which tell what they cost where other jobs run beside. With
 --tau=N, N random networks of the first seed are trained alone for --alone_epochs, and Kendall's
 tau of their accuracies with their scores is reported. The best file of shared weights (by
 accuracy) is compared, paired, with its network trained alone for all epochs that the shared
@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import math
 import pathlib
+import resource
 import statistics
 import time
 from collections.abc import Sequence
@@ -62,17 +63,23 @@ class Clock(TrialCallbacks):
         self.path = path
         lines = read_json_lines(path)
         self.begin = time.monotonic() - (lines[-1]["seconds"] if lines else 0.0)
-        self.begin_cpu = time.process_time() - (lines[-1]["cpu"] if lines else 0.0)
+        self.begin_cpu = spent() - (lines[-1]["cpu"] if lines else 0.0)
 
     def trial_ended(self, trial: Any) -> None:
         """Writes a line."""
-        seconds, cpu = time.monotonic() - self.begin, time.process_time() - self.begin_cpu
+        seconds, cpu = time.monotonic() - self.begin, spent() - self.begin_cpu
         line = {"trial": trial.trial_id, "seconds": seconds, "cpu": cpu}
         append_json_line(self.path, line)
 
     def times(self) -> dict[str, dict[str, float]]:
         """Returns the seconds of the wall-clock and of the processor by trial."""
         return {line["trial"]: line for line in read_json_lines(self.path)}
+
+
+def spent() -> float:
+    """CPU time of this process, and of what it had started and has ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 def optimizer(examples: int, epochs: int) -> keras.optimizers.Optimizer:
@@ -136,15 +143,14 @@ def judged(tuners: dict[str, Any], clocks: dict[str, Any], split: Any) -> dict[s
 
 
 def volumes(points: dict[str, list[Point]]) -> dict[str, list[tuple[float, float]]]:
-    """Returns (seconds, hypervolume) after each trial of each search."""
+    """Returns (CPU seconds, hypervolume) after each trial of each search."""
     slowest = max(math.log(p["latency"]) for row in points.values() for p in row)
     corner, directions = [0.0, slowest + 1e-9], ["max", "min"]
     found = {}
     for kind, row in points.items():
         rows = [[p["accuracy"], math.log(p["latency"])] for p in row]
         found[kind] = [
-            (p["seconds"], hypervolume(rows[: n + 1], corner, directions))
-            for n, p in enumerate(row)
+            (p["cpu"], hypervolume(rows[: n + 1], corner, directions)) for n, p in enumerate(row)
         ]
     return found
 
@@ -153,20 +159,20 @@ def row_of(
     seed: int, points: dict[str, list[Point]], found: dict[str, list[tuple[float, float]]]
 ) -> dict[str, Any]:
     """Returns a row of the table: when the evolution had what the shared weights found."""
-    cpu = {kind: round(row[-1]["cpu"]) for kind, row in points.items()}
+    clock = {kind: round(row[-1]["seconds"]) for kind, row in points.items()}
     seconds, volume = found["supernet"][-1]
     reached = [s for s, v in found["evolution"] if v >= volume]
     end, last = found["evolution"][-1]
     return {
         "seed": seed,
-        "supernet s": round(seconds),
-        "supernet CPU s": cpu["supernet"],
+        "supernet CPU s": round(seconds),
+        "supernet s": clock["supernet"],
         "supernet hypervolume": round(volume, 3),
-        "evolution s": round(end),
-        "evolution CPU s": cpu["evolution"],
+        "evolution CPU s": round(end),
+        "evolution s": clock["evolution"],
         "evolution hypervolume": round(last, 3),
-        "evolution had the supernet's after s": round(reached[0]) if reached else "never",
-        "hypervolume of evolution in the supernet's time": round(
+        "evolution had the supernet's after CPU s": round(reached[0]) if reached else "never",
+        "hypervolume of evolution in the supernet's CPU time": round(
             max((v for s, v in found["evolution"] if s <= seconds), default=0.0), 3
         ),
     }
@@ -207,7 +213,13 @@ def main(_: Sequence[str]) -> None:
     """Runs what is missing, prints and writes the tables."""
     split = tfnas.data.load(DATA.value).limited(IMAGES.value)
     tables: dict[str, list[dict[str, Any]]] = {"Hypervolume": [], "Paired differences": []}
-    curves, notes = {}, []
+    curves, notes = (
+        {},
+        [
+            f"{DATA.value}: {len(split.x_train):,} training, {len(split.x_val):,} validation and "
+            f"{len(split.x_test):,} test images, {SEEDS.value} seeds."
+        ],
+    )
     for seed in range(SEED.value, SEED.value + SEEDS.value):
         tuners, clocks = {}, {}
         for kind in ("supernet", "evolution"):
@@ -224,8 +236,8 @@ def main(_: Sequence[str]) -> None:
                 f"Seed {seed}: {ranks(split, seed, fit)}, trained alone for {ALONE.value} epochs."
             )
             print(notes[-1], flush=True)
-    times = [row["supernet s"] for row in tables["Hypervolume"]]
-    notes.append(f"Median time of a search by shared weights: {statistics.median(times):.0f} s.")
+    times = [row["supernet CPU s"] for row in tables["Hypervolume"]]
+    notes.append(f"A search by shared weights: {statistics.median(times):.0f} CPU s (median).")
     record.write("supernet", tables, seed=SEED.value, notes=notes, curves=curves)
 
 

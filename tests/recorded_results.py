@@ -264,10 +264,12 @@ def _search(folder, data, layer, words, teacher):
         ReportRow(label, trials[0].measurement, 0.8 - 0.1 * i, np.roll(right, i))
         for i, label in enumerate(("winner, int8", f"{layer}, int8"))
     ]
-    result = SearchResult(folder, trials[0], trials, trials[:2], files, files[1:], False)
+    result = SearchResult(
+        folder, trials[0], trials, trials[:2], files, files[1:], False, target_ratio=0.7
+    )
     compression = teacher and tfnas.CompressionSpace(distill=(True,))
     config = SearchConfig(layer, seed=4, teacher=teacher, compression=compression or None)
-    search_report.write(result, config, data, 0.7, words)
+    search_report.write(result, config, data, words)
 
 
 def _hypermodel(folder, data, layer, words):

@@ -102,6 +102,17 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def option_of(record: type, name: str) -> Any:
+    """Returns a field as it is described in another settings record: default, help and rule.
+
+    Args:
+        record: The class of the other settings.
+        name: Name of its field.
+    """
+    [field] = [each for each in dataclasses.fields(record) if each.name == name]
+    return dataclasses.field(default=field.default, metadata=field.metadata)
+
+
 def options_of(record: Any) -> dict[str, FieldOption]:
     """Returns the described fields of a settings record or of its class."""
     fields = dataclasses.fields(record)

@@ -758,11 +758,12 @@ def search_report(archs, parts):
     result = SearchResult(
         *(pathlib.Path("out"), tried[0], tried, tried[:2], rows, rows[1:], False),
         PredictionErrors(LatencyErrors(0.02, 0.07, 0.95, 0.98, 0.99, 40), None),
+        target_ratio=0.7,
     )
     texts = [str(result)]
     with tempfile.TemporaryDirectory() as folder:
         there = dataclasses.replace(result, directory=pathlib.Path(folder))
-        search_texts.write(there, SearchConfig("digits", seed=4), parts, 0.7)
+        search_texts.write(there, SearchConfig("digits", seed=4), parts)
         names = ("pareto.csv", "report.md", "results.json")
         texts += [(there.directory / name).read_text() for name in names]
     return texts

@@ -18,6 +18,7 @@ from tfnas.compression.progress import Progress
 from tfnas.graph.finite_loss import Diverged
 from tfnas.jobs import search_job as job_module
 from tfnas.nas import trial_runner
+from tfnas.nas.search_config import SearchConfig
 from tfnas.search_space import mobilenet_v2 as spaces
 
 SETTINGS = {
@@ -244,6 +245,35 @@ def test_report_holds_the_tables(finished):
         assert candidate.architecture.key in text
     assert "| max_trials" in text
     assert "tfnas, int8" in str(result)
+
+
+def test_a_missed_target_comes_first(finished):
+    result, met = finished[0], dataclasses.replace(finished[0], target_ratio=1e9)
+    missed = dataclasses.replace(result, target_ratio=1e-9)
+    assert str(met).startswith("The target latency is met: ")
+    assert str(missed).startswith("The target latency is missed: ")
+    assert "0 of 2 trials are as fast" in missed.target_verdict()
+    assert not missed.meets_target
+    text = (result.directory / "report.md").read_text()
+    first = text.split("\n\n")[1]
+    assert first.startswith(f"The target latency is {'met' if result.meets_target else 'missed'}:")
+    without = dataclasses.replace(result, target_ratio=None)
+    assert without.meets_target
+    assert str(without).startswith("Test part")
+
+
+@pytest.mark.parametrize(
+    ("settings", "objectives"),
+    [
+        ({}, ("file_accuracy", "latency_ratio")),
+        ({"target_latency_ratio": 0.1}, ("reward",)),
+        ({"target_latency_ms": 0.1}, ("reward",)),
+        ({"hypermodel": "m:build"}, ("val_loss",)),
+        ({"objectives": ("macs",)}, ("macs",)),
+    ],
+)
+def test_what_is_searched_for_by_default(settings, objectives):
+    assert SearchConfig("digits", **settings).objectives == objectives
 
 
 def test_the_result_fits_a_terminal_and_a_notebook(finished):

@@ -326,6 +326,12 @@ def test_our_own_metrics_know_their_direction(space, tmp_path, objective, direct
     assert tuner.oracle.objective.direction == direction
 
 
+def test_without_a_target_the_front_of_accuracy_and_latency_is_searched_for(space, tmp_path):
+    tuner = tfnas.RandomTuner(space, directory=tmp_path)
+    assert tuner.oracle.objectives.names == ("file_accuracy", "latency_ratio")
+    assert tuner.oracle.objectives.directions == ("max", "min")
+
+
 @pytest.fixture(scope="module")
 def two_objectives(space, images, tmp_path_factory):
     """Accuracy and size, with a limit on MACs, weights inherited."""

@@ -112,8 +112,6 @@ def _search_hypermodel(settings: dict[str, Any], values: flags.FlagValues) -> in
     from tfnas.jobs.hypermodel_search import search_hypermodel
     from tfnas.nas.search_config import SearchConfig
 
-    if not (values["objectives"].present or values["objective"].present):
-        settings["objectives"] = ("val_loss",)
     config = SearchConfig(values["dataset"].value, **settings)
     with progress_display() as progress:
         result = search_hypermodel(

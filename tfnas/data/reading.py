@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard
 
 import numpy as np
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import keras
 
     from tfnas.data.data_types import Arrays, ExampleData
+
+Batch: TypeAlias = tuple[Any, Any, Any]  # inputs, targets or None, weights or None
 
 
 def batches(data: ExampleData, what: str = "data") -> Iterator[tuple[Any, Any]]:
@@ -40,6 +42,16 @@ def batches(data: ExampleData, what: str = "data") -> Iterator[tuple[Any, Any]]:
     Raises:
         ValueError: The data is of none of these kinds, or the lengths of the arrays differ.
     """
+    yield from ((x, y) for x, y, _ in weighted_batches(data, what))
+
+
+def weighted_batches(data: ExampleData, what: str = "data") -> Iterator[Batch]:
+    """Yields batches as :func:`batches`, with the weights of the examples or None.
+
+    Args:
+        data: As for :func:`batches`, with the weights after the targets.
+        what: Name of the argument, for the error message.
+    """
     if is_py_dataset(data):
         count = data.num_batches
         indices = itertools.count() if count is None else range(count)
@@ -47,13 +59,14 @@ def batches(data: ExampleData, what: str = "data") -> Iterator[tuple[Any, Any]]:
     elif hasattr(data, "as_numpy_iterator"):
         yield from (_batch(item, what) for item in data)
     else:
-        x, y = _as_pair(_numpy(data), what)
+        x, *others = _parts(_numpy(data), what)
         count = length(x, what)
-        if y is not None and length(y, what) != count:
+        if any(other is not None and length(other, what) != count for other in others):
             raise ValueError(f"{what} must hold as many targets as inputs, got {count} inputs")
         for start in range(0, count, 256):
             part = slice(start, start + 256)
-            yield sliced(x, part), None if y is None else sliced(y, part)
+            y, weights = (None if other is None else sliced(other, part) for other in others)
+            yield sliced(x, part), y, weights
 
 
 def arrays(data: ExampleData, limit: int | None = None, what: str = "data") -> tuple[Any, Any]:
@@ -173,27 +186,28 @@ def is_endless(data: Any) -> bool:
     return hasattr(data, "cardinality") and int(data.cardinality()) == -1
 
 
-def _as_pair(item: Any, what: str) -> tuple[Any, Any]:
-    if isinstance(item, tuple):
-        if not 1 <= len(item) <= 3:
-            raise ValueError(f"{what} must be inputs or (inputs, targets), got {len(item)} parts")
-        return item[0], item[1] if len(item) > 1 else None
-    return item, None
+def _parts(item: Any, what: str) -> Batch:
+    parts = item if isinstance(item, tuple) else (item,)
+    if not 1 <= len(parts) <= 3:
+        raise ValueError(f"{what} must be inputs or (inputs, targets), got {len(parts)} parts")
+    x, y, weights = (*parts, None, None)[:3]
+    return x, y, weights
 
 
-def _batch(item: Any, what: str) -> tuple[Any, Any]:
-    """Returns inputs and targets of a batch, which have as many examples."""
-    x, y = _as_pair(_numpy(item), what)
+def _batch(item: Any, what: str) -> Batch:
+    """Returns inputs, targets and weights of a batch, which have as many examples."""
+    batch = x, y, weights = _parts(_numpy(item), what)
     if y is None:
-        return x, y
-    sizes = [len(leaf) if np.ndim(leaf) else None for leaf in (*leaves(x), *leaves(y))]
+        return batch
+    found = [leaf for part in (x, y, weights) if part is not None for leaf in leaves(part)]
+    sizes = [len(leaf) if np.ndim(leaf) else None for leaf in found]
     if None in sizes or len(set(sizes)) > 1:
         raise ValueError(
             f"{what} must give batches with as many targets as inputs, got arrays of the shapes "
-            f"{', '.join(str(np.shape(leaf)) for leaf in (*leaves(x), *leaves(y)))}: a data set of "
-            "single examples is put in batches by its batch(64)"
+            f"{', '.join(str(np.shape(leaf)) for leaf in found)}: a data set of single examples "
+            "is put in batches by its batch(64)"
         )
-    return x, y
+    return batch
 
 
 def _numpy(item: Any) -> Any:

@@ -225,8 +225,11 @@ class _Run:
         if not self.tuner.pareto_front():
             raise RuntimeError(self._none_within_limits())
         winner = self._winner(candidates)
-        # A winner of a lower rung is compared with models that were trained as long.
+        # A winner of a lower rung is compared with models that were trained as long; one that
+        # started from shared weights with models that had their epochs too.
         self.trial_epochs = int(winner.metrics.get("epochs", self.config.epochs))
+        if isinstance(self.tuner, SupernetTuner):
+            self.trial_epochs += self.tuner.shared_epochs
         rows, randoms, stopped = self._final_part(winner, interrupted)
         result = SearchResult(
             self.directory,
@@ -238,9 +241,10 @@ class _Run:
             interrupted=interrupted or stopped is not None,
             prediction=self.tuner.prediction_errors(),
             sharing=self._sharing(interrupted or stopped is not None),
+            target_ratio=self.tuner.target_ratio,
         )
         if self.writes:
-            search_report.write(result, self.config, self.split, self.tuner.target_ratio)
+            search_report.write(result, self.config, self.split)
         if isinstance(stopped, Diverged):
             raise Diverged(
                 f"{stopped}; the search is kept, and the best network so far is in "

@@ -44,8 +44,9 @@ class EvolutionTuner(MeasuredTuner):
             model-building function.
         objective: What is searched for. A metric of a trial ("reward", "file_accuracy",
             "latency_ratio", "size_bytes", "val_accuracy" and so on) or a `keras_tuner.Objective`;
-            of a list the Pareto front is searched for. The default of a search space is "reward":
-            accuracy x (latency / target)^exponent, measured on the file.
+            of a list the Pareto front is searched for. The default of a search space with a target
+            latency in `config` is "reward": accuracy x (latency / target)^exponent, measured on the
+            file; without a target it is ["file_accuracy", "latency_ratio"].
         max_trials: Number of trials.
         seed: Seed of proposals and trainings; None: a random one.
         sampler: The settings of the evolution, :class:`tfnas.EvolutionSampler`.
@@ -85,8 +86,8 @@ class ReinforceTuner(MeasuredTuner):
         ...     directory="runs",
         ...     project_name="rl",
         ... )
-        >>> tuner.oracle.objective.name, tuner.remaining_trials
-        ('reward', 24)
+        >>> tuner.oracle.objectives.names, tuner.remaining_trials
+        (('file_accuracy', 'latency_ratio'), 24)
 
     Args:
         hypermodel: As for :class:`tfnas.EvolutionTuner`.

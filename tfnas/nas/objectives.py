@@ -70,7 +70,7 @@ class ParetoObjective(MultiObjective):
         return logs[self.objectives[0].name]
 
 
-def objective_of(objective: ObjectiveLike, default: str | None = None) -> Any:
+def objective_of(objective: ObjectiveLike, default: ObjectiveLike = None) -> Any:
     """Returns an objective for keras_tuner, with the directions of tfnas' metrics.
 
     Example:
@@ -101,6 +101,23 @@ def objective_of(objective: ObjectiveLike, default: str | None = None) -> Any:
             f"objective must have the direction 'min' or 'max', got {objective.direction!r}"
         )
     return objective
+
+
+def default_objectives(target_ms: float | None, target_ratio: float | None) -> tuple[str, ...]:
+    """Returns what is searched for in a space where no objective is set.
+
+    Without a target the reward would be the accuracy, whatever a network costs.
+
+    Example:
+        >>> default_objectives(None, 0.2), default_objectives(None, None)
+        (('reward',), ('file_accuracy', 'latency_ratio'))
+
+    Args:
+        target_ms: The target latency in ms; None: there is none.
+        target_ratio: The target latency as a ratio to the reference model's; None: there is none.
+    """
+    has_target = target_ms is not None or target_ratio is not None
+    return (REWARD,) if has_target else ("file_accuracy", "latency_ratio")
 
 
 def _created(part: Any) -> kt.Objective:

@@ -6,14 +6,14 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from tfnas.nas.supernet.supernet_config import SupernetConfig
 from tfnas.search_space.compression_choices import CompressionSpace
-from tfnas.settings_fields import check_options, documented, option
+from tfnas.settings_fields import check_options, documented, option, option_of
 
 if TYPE_CHECKING:
     from tfnas.nas.samplers.sampler import Sampler
 
 ALGORITHMS = ("evolution", "reinforce", "random", "supernet")
-REWARD = "reward"
 _OF_NETWORKS = (
     *("preset", "final_epochs", "learning_rate", "baseline", "random_candidates"),
     *("compression", "teacher", "latency_seconds"),
@@ -45,7 +45,7 @@ class SearchConfig:
         None,
         "module:function in the current folder, which takes keras_tuner's hp and returns a "
         "compiled model, or module:Class of a keras_tuner.HyperModel: its hyperparameters are "
-        "searched instead of networks of the preset; the default objective is then val_loss",
+        "searched instead of networks of the preset",
     )
     preset: str = option(
         "mobile", "preset of the search space", choices=("microcontroller", "mobile", "full")
@@ -93,9 +93,10 @@ class SearchConfig:
     )
     algorithm: str = option("evolution", "search algorithm", choices=ALGORITHMS)
     objectives: tuple[str, ...] = option(
-        (REWARD,),
+        (),
         "objective: reward, or several metrics whose Pareto front is searched for "
-        f"({', '.join(METRICS)})",
+        f"({', '.join(METRICS)}); default: reward with a target latency, without one file_accuracy "
+        "and latency_ratio; of a hypermodel val_loss",
     )
     limits: Mapping[str, float] = option(
         help="metric -> bound that the winner and the Pareto front must keep",
@@ -115,16 +116,9 @@ class SearchConfig:
         "whether the policy of the reinforcement learning builds or modifies architectures",
         choices=("building", "modifying"),
     )
-    supernet_epochs: int = option(40, "epochs of a supernet's shared weights", low=1)
-    supernet_seconds: float | None = option(
-        None,
-        "time limit of the training of a supernet's shared weights in s, which lowers its epochs",
-        low=0,
-        open="low",
-    )
-    evaluations: int = option(
-        1000, "number of networks that are scored with a supernet's shared weights", low=1
-    )
+    supernet_epochs: int = option_of(SupernetConfig, "epochs")
+    supernet_seconds: float | None = option_of(SupernetConfig, "seconds")
+    evaluations: int = option_of(SupernetConfig, "evaluations")
     rank_networks: int = option(
         0,
         "number of random networks that are trained alone, to measure how well a supernet's "
@@ -175,6 +169,8 @@ class SearchConfig:
         from tfnas.targets.device import Device
 
         check_options(self)
+        if not self.objectives:
+            object.__setattr__(self, "objectives", self._default_objectives())
         self._check_hypermodel()
         self._check_supernet()
         Halving(self.halving, self.min_epochs).set_epochs(self.epochs, self.max_trials)
@@ -191,6 +187,14 @@ class SearchConfig:
                 "teacher must be given if and only if a choice of compression distills, "
                 f"got {self.teacher!r}"
             )
+
+    def _default_objectives(self) -> tuple[str, ...]:
+        """What is searched for where nothing was set."""
+        from tfnas.nas.objectives import default_objectives
+
+        if self.hypermodel is not None:
+            return ("val_loss",)
+        return default_objectives(self.target_latency_ms, self.target_latency_ratio)
 
     def _check_supernet(self) -> None:
         """Checks that no setting is of a supernet without one, or of other algorithms with one."""

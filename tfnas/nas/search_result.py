@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tfnas.measure.accuracy import paired_difference
-from tfnas.measure.measurement import Measurement
+from tfnas.measure.measurement import Latency, Measurement
 from tfnas.nas.latency_prediction import PredictionErrors
 from tfnas.nas.measured_trial import MeasuredTrial
 from tfnas.table import html_table, table
@@ -58,6 +58,7 @@ class SearchResult:
         interrupted: Whether the user interrupted the search.
         prediction: Errors of the predicted latencies; None: no latencies were predicted.
         sharing: A paragraph on shared weights; "": networks shared none.
+        target_ratio: The target latency as a ratio to the reference model's; None: no target.
     """
 
     directory: pathlib.Path
@@ -69,6 +70,33 @@ class SearchResult:
     interrupted: bool
     prediction: PredictionErrors | None = None
     sharing: str = ""
+    target_ratio: float | None = None
+
+    @property
+    def meets_target(self) -> bool:
+        """Whether the winner's file is as fast as the target; True if there is none."""
+        return self.target_ratio is None or self._latency.ratio <= self.target_ratio
+
+    @property
+    def _latency(self) -> Latency:
+        """The winner's latency, by the last measurement."""
+        last = self.rows[0].measurement if self.rows else self.winner.measurement
+        assert last.latency is not None
+        return last.latency
+
+    def target_verdict(self) -> str:
+        """Returns a sentence on whether the target latency is met; "" if there is none."""
+        target, found = self.target_ratio, self._latency
+        if target is None:
+            return ""
+        ratios = [c.measurement.latency.ratio for c in self.candidates if c.measurement.latency]
+        kept = sum(ratio <= target for ratio in ratios)
+        return (
+            f"The target latency is {'met' if self.meets_target else 'missed'}: "
+            f"{found.ratio:.4f} [{found.ratio_low:.4f}, {found.ratio_high:.4f}] of the reference "
+            f"model's, {found.ratio / target:.2f} times the target of {target:.4f}; {kept} of "
+            f"{len(ratios)} trials are as fast."
+        )
 
     def comparison(self) -> Table:
         """Returns headers and rows of the comparison on the test part."""
@@ -124,7 +152,7 @@ class SearchResult:
 
     def _paragraphs(self, show: Callable[[list[str], list[list[str]]], str]) -> list[str]:
         """The result with each table as `show` renders it."""
-        parts = []
+        parts = [self.target_verdict()] if self.target_ratio is not None else []
         if self.rows:
             headers, rows = self.comparison()
             short = [[row[i] for i in _SHORT] for row in (headers, *rows)]

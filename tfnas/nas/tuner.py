@@ -31,7 +31,7 @@ from tfnas.nas.fit_results import check_results
 from tfnas.nas.keras_tuner_private import has_chief_oracle
 from tfnas.nas.latency_prediction import LatencyPredictor
 from tfnas.nas.metric_names import check_objective_names
-from tfnas.nas.objectives import REWARD, ObjectiveLike, objective_of
+from tfnas.nas.objectives import ObjectiveLike, objective_of
 from tfnas.nas.oracle import SpaceOracle
 from tfnas.nas.samplers.random_search import RandomSampler
 from tfnas.nas.samplers.sampler import Sampler
@@ -115,7 +115,7 @@ class MeasuredTuner(TunerState):
         oracle = SpaceOracle(
             sampler,
             model.space if is_space else None,
-            objective_of(objective, default=REWARD if is_space else None),
+            objective_of(objective, default=config.default_objectives if is_space else None),
             max_trials,
             seed,
             limits,

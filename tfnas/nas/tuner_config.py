@@ -13,6 +13,7 @@ import keras
 
 from tfnas.measure.latency import DEFAULT_ROUNDS, check_rounds
 from tfnas.measure.latency_model.latency_model import LatencyModel
+from tfnas.nas.objectives import default_objectives
 from tfnas.nas.reward import mnasnet_reward
 from tfnas.nas.successive_halving import Halving
 from tfnas.quantization.spec import QuantSpec
@@ -136,6 +137,11 @@ class TunerConfig:
         real = isinstance(seconds, numbers.Real) and not isinstance(seconds, bool)
         if not real or not 0 < seconds < math.inf:
             raise ValueError(f"latency_seconds must be a finite number above 0, got {seconds!r}")
+
+    @property
+    def default_objectives(self) -> tuple[str, ...]:
+        """What is searched for in a space where no objective is set."""
+        return default_objectives(self.target_latency_ms, self.target_latency_ratio)
 
     @property
     def spec(self) -> QuantSpec:

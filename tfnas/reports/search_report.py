@@ -18,6 +18,7 @@ from tfnas.reports.content import (
     Report,
     Section,
     Table,
+    Verdict,
     Words,
     capitalized,
     environment,
@@ -36,7 +37,6 @@ def write(
     result: SearchResult,
     config: SearchConfig,
     split: DataSplit,
-    target_ratio: float | None,
     words: Words | None = None,
 ) -> None:
     """Writes pareto.csv, pareto.png, results.json, report.md and report.html into the folder.
@@ -45,25 +45,19 @@ def write(
         result: The result of the search.
         config: Its settings.
         split: Its data.
-        target_ratio: The target latency as a ratio to the reference model's; None: no target.
         words: How the report calls examples and their metric; None: images and accuracy.
     """
     front = _front(result)
     write_atomically(result.directory / "pareto.csv", csv_table(front.headers, front.rows))
-    write_atomically(result.directory / "results.json", _json(result, target_ratio))
-    report = content(result, config, split, target_ratio, words or Words())
+    write_atomically(result.directory / "results.json", _json(result))
+    report = content(result, config, split, words or Words())
     write_report(result.directory, report)
 
 
-def content(
-    result: SearchResult,
-    config: SearchConfig,
-    split: DataSplit,
-    target_ratio: float | None,
-    words: Words,
-) -> Report:
+def content(result: SearchResult, config: SearchConfig, split: DataSplit, words: Words) -> Report:
     """Returns what the report says; see :func:`write` for the arguments."""
-    target = "none" if target_ratio is None else f"{target_ratio:.4f} of the reference model's"
+    verdict = result.target_verdict()
+    first: list[Block] = [Verdict(verdict, result.meets_target)] if verdict else []
     settings = {name: _setting(value) for name, value in dataclasses.asdict(config).items()}
     front = _front(result)
     titles = _titles(front.headers, words)
@@ -72,7 +66,7 @@ def content(
     return Report(
         f"Search on {split.name}",
         [
-            Section("", paragraphs(f"{split}. Target latency: {target}.")),
+            Section("", [*first, *paragraphs(f"{split}.")]),
             _best(result, words),
             Section(
                 "Pareto front, on the validation part",
@@ -138,14 +132,14 @@ def _setting(value: object) -> object:
     return " ".join(parts)
 
 
-def _json(result: SearchResult, target_ratio: float | None) -> str:
+def _json(result: SearchResult) -> str:
     record = {
         "winner": {
             "trial": result.winner.trial_id,
             "architecture": result.winner.architecture.to_dict(),
             "validation": result.winner.measurement.to_dict(),
         },
-        "target_ratio": target_ratio,
+        "target_ratio": result.target_ratio,
         "interrupted": result.interrupted,
         "test": [
             {"label": row.label, "reward": row.reward, **row.measurement.to_dict()}

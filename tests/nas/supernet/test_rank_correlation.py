@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import tfnas
+from tfnas.nas.supernet.member_draws import MemberDraws
 from tfnas.nas.supernet.rank_correlation import RankCorrelation, kept_correlation, trained_alone
 
 
@@ -16,7 +17,8 @@ def sharing(tmp_path):
     """Shared weights whose scores are known."""
     space = tfnas.MobileNetV2Space((2, 2, 1), 2, "microcontroller")
     scores = types.SimpleNamespace(accuracy=lambda arch: len(str(arch)) / 200)
-    return types.SimpleNamespace(space=space, scores=scores, seed=0, folder=tmp_path)
+    draws = MemberDraws(space, 2)
+    return types.SimpleNamespace(draws=draws, scores=scores, seed=0, folder=tmp_path)
 
 
 VALIDATION = np.arange(24.0).reshape(6, 2, 2, 1), np.array([0, 1, 0, 1, 1, 1])
@@ -54,6 +56,14 @@ def test_an_interrupted_measurement_goes_on(sharing):
     again = Trainings()
     assert trained_alone(sharing, 6, again, VALIDATION) == found == kept_correlation(path)
     assert again.archs == []
+
+
+def test_as_many_networks_are_trained_as_the_bounds_leave(sharing):
+    archs = [sharing.draws.random(np.random.default_rng(n)) for n in range(3)]
+    sharing.draws = types.SimpleNamespace(random=lambda rng: archs[rng.integers(3)])
+    trainings = Trainings()
+    assert trained_alone(sharing, 6, trainings, VALIDATION).networks == 3
+    assert {arch.network for arch in trainings.archs} == {arch.network for arch in archs}
 
 
 def test_accuracies_are_those_of_both(sharing):

@@ -7,24 +7,11 @@ import tensorflow as tf
 
 import tfnas
 from tfnas.graph.finite_loss import Diverged
+from tfnas.nas.supernet.member_draws import MemberDraws
 from tfnas.nas.supernet.member_scores import MemberScores
 from tfnas.nas.supernet.sandwich_data import SandwichData
 from tfnas.nas.supernet.shared_training import SharedTraining
 from tfnas.search_space.hypermodel import compile_for_search
-
-
-@pytest.fixture(scope="module")
-def space():
-    stage = tfnas.StageChoices((8,), (1, 2), 2, ("inverted_residual",), (3, 5), (2,))
-    fixed = tfnas.FixedLayers(stem_filters=8, head_filters=16)
-    return tfnas.MobileNetV2Space(
-        (8, 8, 1), 10, stages=[stage], width_multipliers=(1.0,), fixed=fixed
-    )
-
-
-@pytest.fixture(scope="module")
-def split():
-    return tfnas.data.load("digits").limited(200)
 
 
 def training(space, path, network=None, **settings):
@@ -32,7 +19,8 @@ def training(space, path, network=None, **settings):
     model = compile_for_search(space.build(space.smallest(np.random.default_rng(0))))
     config = tfnas.SupernetConfig(**settings)
     network = network or space.elastic_network(0)
-    return SharedTraining(space, network, model, config, 0, path)
+    draws = MemberDraws(space, config.random_members)
+    return SharedTraining(draws, network, model, config, 0, path)
 
 
 def data(split, **more):
@@ -58,7 +46,7 @@ def test_a_step_is_traced_once(trained):
 
 def test_all_members_learn(trained):
     first, last = trained.logs[0][2], trained.logs[-1][2]
-    assert set(last) == {"loss", "largest", "smallest"}
+    assert set(last) == {"loss", "teacher", "smallest"}
     assert all(last[name] < first[name] for name in last)
 
 
@@ -126,6 +114,8 @@ def test_data_sets_and_weights_of_examples(space, split):
     assert x.shape == (50, 8, 8, 1)
     assert (y == split.y_train[:50]).all()
     assert (ones == 1).all()
+    triples = tf.data.Dataset.from_tensor_slices(([[1.0]], [2], [0.5])).batch(1)
+    assert [w.tolist() for *_, w in SandwichData((triples,), {}).epoch(rng)] == [[0.5]]
     weighted = data(split, sample_weight=np.arange(len(split.x_train)))
     batches = list(weighted.epoch(rng))
     assert len(batches) == weighted.steps
@@ -152,7 +142,8 @@ def test_the_loss_is_that_of_the_compiled_model(space, split, tmp_path):
     model = space.build(space.smallest(np.random.default_rng(0)))
     compile_for_search(model, loss=keras.losses.CategoricalCrossentropy(label_smoothing=0.1))
     config = tfnas.SupernetConfig(epochs=1, random_members=0)
-    shared = SharedTraining(space, space.elastic_network(0), model, config, 0, tmp_path / "w.npz")
+    draws = MemberDraws(space, 0)
+    shared = SharedTraining(draws, space.elastic_network(0), model, config, 0, tmp_path / "w.npz")
     targets = keras.utils.to_categorical(split.y_train[:64], 10)
     shared.run(SandwichData((split.x_train[:64], targets), {}))
     with pytest.raises(ValueError, match="shape"):

@@ -11,20 +11,6 @@ from tfnas.nas.search_callbacks import TrialCallbacks
 from tfnas.nas.supernet.rank_correlation import RankCorrelation
 
 
-@pytest.fixture(scope="module")
-def space():
-    stage = tfnas.StageChoices((8, 16), (1, 2), 2, ("inverted_residual",), (3, 5), (2,))
-    fixed = tfnas.FixedLayers(stem_filters=8, head_filters=16)
-    return tfnas.MobileNetV2Space(
-        (8, 8, 1), 10, stages=[stage], width_multipliers=(1.0,), fixed=fixed
-    )
-
-
-@pytest.fixture(scope="module")
-def split():
-    return tfnas.data.load("digits").limited(200)
-
-
 class Phases(TrialCallbacks):
     def __init__(self):
         self.phases = []

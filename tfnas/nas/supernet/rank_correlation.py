@@ -19,7 +19,7 @@ from tfnas.runtime.store import damage_named
 if TYPE_CHECKING:
     from tfnas.nas.supernet.weight_sharing import WeightSharing
 
-_RESAMPLES, _BATCH = 500, 256
+_RESAMPLES, _BATCH, _DRAWS = 500, 256, 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,11 +80,12 @@ def trained_alone(
 ) -> RankCorrelation:
     """Trains random networks alone, and returns the correlation with their scores.
 
+    They are within the bounds that the shared weights were trained within.
     The accuracies are kept in a file, a line for each network; those in it are not trained again.
 
     Args:
         sharing: The trained shared weights.
-        networks: Number of networks.
+        networks: Number of networks, at most.
         train: Trains an architecture alone, and returns its model.
         validation_data: Images and targets of the accuracies.
         report: Called with the number of networks so far, and in all.
@@ -92,9 +93,10 @@ def trained_alone(
     path = sharing.folder / ALONE
     rng = np.random.default_rng([sharing.seed, 3])
     archs: dict[Any, Any] = {}
-    while len(archs) < min(networks, sharing.space.size):
-        arch = sharing.space.sample(rng)
-        archs[arch.network] = arch
+    for _ in range(_DRAWS * networks):  # there may be fewer networks
+        if len(archs) < networks:
+            arch = sharing.draws.random(rng)
+            archs[arch.network] = arch
     kept = _read(path)
     for number, arch in enumerate(archs.values()):
         report(number, len(archs))

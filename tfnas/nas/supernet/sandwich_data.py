@@ -9,10 +9,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfnas.data.reading import is_dataset, is_endless, is_py_dataset
+from tfnas.data.reading import Batch, is_dataset, is_endless, is_py_dataset, weighted_batches
 
 _REFUSED = ("class_weight", "steps_per_epoch", "initial_epoch", "validation_split")
-Batch = tuple[np.ndarray, np.ndarray, np.ndarray]  # images, targets, weights of the examples
 
 
 class SandwichData:
@@ -72,12 +71,7 @@ class SandwichData:
             rng: Draws the order of arrays; a data set has its own.
         """
         if self.is_stream:
-            source = (
-                (self.x[i] for i in range(self.x.num_batches))
-                if is_py_dataset(self.x)
-                else self.x.as_numpy_iterator()
-            )
-            yield from map(_stream_batch, source)
+            yield from map(_with_weights, weighted_batches(self.x, "x"))
             return
         order = rng.permutation(len(self.x))
         for start in range(0, len(order), self.batch_size):
@@ -85,10 +79,9 @@ class SandwichData:
             yield self.x[part], self.y[part], self.weights[part].astype(np.float32)
 
 
-def _stream_batch(item: Any) -> Batch:
-    x, y, weights = keras.utils.unpack_x_y_sample_weight(item)
+def _with_weights(batch: Batch) -> Batch:
+    x, y, weights = batch
     if y is None:
         raise ValueError("x must give batches of images and targets, got images alone")
-    x, y = np.asarray(x), np.asarray(y)
     ones = np.ones(len(x), np.float32)
     return x, y, ones if weights is None else np.asarray(weights, np.float32)

@@ -1,8 +1,10 @@
 """A training step of shared weights: the sandwich rule with in-place distillation.
 
 Each step trains the largest network on the labels, then the smallest and some random ones on the
-labels and on the outputs of the largest. All their gradients are added up before the weights are
-changed. The graph of a member's gradients is traced once and called for each.
+labels and on the outputs of the largest. Each one's gradients change the weights at once, unlike in
+the papers, which add up those of a step: on small data the number of updates limits what is learned
+(decision 60). The graph of a member's gradients is traced once and called for each. Which networks
+these are is drawn elsewhere (:mod:`tfnas.nas.supernet.member_draws`): the first is the teacher.
 
 References:
     Yu and Huang, "Universally Slimmable Networks", ICCV 2019 (sandwich rule, in-place
@@ -17,13 +19,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfnas.data.reading import Batch
 from tfnas.distillation.losses import kl_divergence, weighted_mean
-from tfnas.nas.supernet.sandwich_data import Batch
 from tfnas.search_space.elastic import ElasticNetwork, Statistics
 
 
 class SandwichStep:
-    """Changes shared weights by the gradients of several members.
+    """Changes shared weights by the gradients of several members, one after the other.
 
     The weights are one long vector for the optimizer: an update of each variable of its own would
     take longer to trace than the network.
@@ -32,7 +34,7 @@ class SandwichStep:
         network: The shared weights.
         loss_model: A compiled model of the space, whose loss of targets and probabilities counts.
         optimizer: An optimizer that was not used.
-        label_weight: Weight of the labels in the loss of all but the largest network.
+        label_weight: Weight of the labels in the loss of all but the first network.
     """
 
     def __init__(
@@ -72,7 +74,7 @@ class SandwichStep:
 
         Args:
             batch: Images, targets and weights of the examples.
-            members: The vectors of the members, the largest first, (members, choices).
+            members: The vectors of the members, the teacher first, (members, choices).
             seed: Two whole numbers that dropout is drawn from.
         """
         tensors = [tf.convert_to_tensor(part) for part in batch]
@@ -93,16 +95,15 @@ class SandwichStep:
         def step(images: Any, targets: Any, weights: Any, members: Any, seed: Any) -> Any:
             examples = images, targets, weights
             classes = self.loss_model.output_shape[-1]
-            nobody = tf.zeros([tf.shape(images)[0], classes])
-            labels_alone, share = tf.constant(1.0), tf.constant(self.label_weight)
-            largest, found, teacher = gradients(*examples, members[0], seed, nobody, labels_alone)
-            losses = [largest]
-            for index in range(1, shape[0]):
-                loss, more, _ = gradients(*examples, members[index], seed, teacher, share)
+            teacher = tf.zeros([tf.shape(images)[0], classes])  # the first one has none
+            share, losses = tf.constant(1.0), []
+            for index in range(shape[0]):
+                loss, found, logits = gradients(*examples, members[index], seed, teacher, share)
                 losses.append(loss)
-                found += more
-            self.optimizer.apply([found / shape[0]], [self.weights])
-            self._spread()
+                self.optimizer.apply([found], [self.weights])
+                self._spread()
+                if index == 0:
+                    teacher, share = logits, tf.constant(self.label_weight)
             return tf.stack(losses)
 
         return tf.function(step, input_signature=specs, autograph=False)

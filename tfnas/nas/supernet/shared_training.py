@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from tfnas.graph.finite_loss import Diverged
+from tfnas.nas.supernet.member_draws import MemberDraws
 from tfnas.nas.supernet.sandwich_data import SandwichData
 from tfnas.nas.supernet.sandwich_step import SandwichStep
 from tfnas.nas.supernet.supernet_config import SupernetConfig
@@ -20,7 +21,7 @@ from tfnas.runtime.array_files import read_arrays, write_arrays
 from tfnas.runtime.store import damage_named
 from tfnas.search_space.elastic import ElasticNetwork
 
-FORMAT = 1
+FORMAT = 2
 EpochEnded = Callable[[int, int, Mapping[str, float]], None]
 
 
@@ -28,8 +29,8 @@ class SharedTraining:
     """Trains shared weights epoch by epoch.
 
     Args:
-        space: A space with :meth:`elastic_network`.
-        network: Its shared weights, untrained.
+        draws: Draws the networks of a step.
+        network: The shared weights, untrained.
         loss_model: A compiled model of the space.
         config: The settings.
         seed: Seed of the order of examples, the members and dropout.
@@ -38,14 +39,14 @@ class SharedTraining:
 
     def __init__(
         self,
-        space: Any,
+        draws: MemberDraws,
         network: ElasticNetwork,
         loss_model: keras.Model,
         config: SupernetConfig,
         seed: int,
         path: pathlib.Path,
     ) -> None:
-        self.space, self.network, self.config, self.seed = space, network, config, seed
+        self.draws, self.network, self.config, self.seed = draws, network, config, seed
         self.path = path
         optimizer = keras.optimizers.Adam(config.learning_rate)
         self.step = SandwichStep(network, loss_model, optimizer, config.label_weight)
@@ -106,14 +107,11 @@ class SharedTraining:
             self.epoch += 1
             self._write()
             means = np.mean(losses, axis=0)
-            logs = {"loss": float(means.mean()), "largest": float(means[0])}
+            logs = {"loss": float(means.mean()), "teacher": float(means[0])}
             epoch_ended(self.epoch, self.epochs, {**logs, "smallest": float(means[1])})
 
     def _members(self, rng: np.random.Generator) -> np.ndarray:
-        space = self.space
-        drawn = [space.sample(rng) for _ in range(self.config.random_members)]
-        archs = [space.largest(rng), space.smallest(rng), *drawn]
-        return np.stack([self.network.member(arch) for arch in archs])
+        return np.stack([self.network.member(arch) for arch in self.draws(rng)])
 
     def _set_rate(self, progress: float) -> None:
         """The learning rate, which falls to 0 along half a cosine."""

@@ -18,29 +18,32 @@ class SupernetConfig:
         2
     """
 
-    epochs: int = option(40, "epochs that the shared weights are trained for", low=1)
+    epochs: int = option(40, "epochs that a supernet's shared weights are trained for", low=1)
     seconds: float | None = option(
         None,
-        "time limit of their training in s: after the first epoch the number of epochs is lowered "
-        "to what the time allows, once; None: no limit",
+        "time limit of the training of a supernet's shared weights in s: after the first epoch "
+        "their number is lowered to what the time allows, once; None: no limit",
         low=0,
         open="low",
     )
     random_members: int = option(
-        2, "random networks that each step trains beside the largest and the smallest one", low=0
+        2,
+        "random networks that each step trains beside the smallest one and the largest, or if that "
+        "breaks a limit or the target latency, one near these bounds",
+        low=0,
     )
     learning_rate: float = option(
         0.01, "initial learning rate of Adam, which decays along a cosine", low=0, open="low"
     )
     label_weight: float = option(
         0.5,
-        "weight of the labels in the loss of all networks but the largest; the rest is learned "
-        "from the outputs of the largest one",
+        "weight of the labels in the loss of all networks but the first of a step, the largest; "
+        "the rest is learned from its outputs",
         low=0,
         high=1,
     )
     evaluations: int = option(
-        1000, "networks whose accuracy is computed with the shared weights", low=1
+        1000, "networks whose accuracy is computed with a supernet's shared weights", low=1
     )
     score_examples: int = option(
         2000, "validation examples that an accuracy is computed on, at most", low=1

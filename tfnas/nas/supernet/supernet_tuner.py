@@ -20,7 +20,6 @@ from tfnas.nas.keras_tuner_private import has_chief_oracle
 from tfnas.nas.latency_prediction import LatencyPredictor
 from tfnas.nas.objectives import (
     KNOWN_DIRECTIONS,
-    REWARD,
     ObjectiveLike,
     Objectives,
     objective_of,
@@ -31,8 +30,9 @@ from tfnas.nas.samplers.sampler import Sampler
 from tfnas.nas.supernet.finalists import FinalistSampler
 from tfnas.nas.supernet.member_costs import LATENCIES, MemberCosts
 from tfnas.nas.supernet.rank_correlation import RankCorrelation, kept_correlation, trained_alone
+from tfnas.nas.supernet.shared_training import read_header
 from tfnas.nas.supernet.supernet_config import SupernetConfig
-from tfnas.nas.supernet.supernet_files import ALONE, FOLDER
+from tfnas.nas.supernet.supernet_files import ALONE, FOLDER, SHARED_WEIGHTS
 from tfnas.nas.supernet.weight_sharing import WeightSharing, summary_of
 from tfnas.nas.trial_runner import TrialTask
 from tfnas.nas.tuner import MeasuredTuner
@@ -196,6 +196,8 @@ class SupernetTuner(MeasuredTuner):
         """
         space, names = self.hypermodel.space, self.oracle.objectives.all_names
         predictor = self.latency_predictor if names & LATENCIES else None
+        if predictor is not None:
+            predictor.prepare(self.folder(), int(self.oracle.seed))
         sharing = WeightSharing(
             space,
             self.oracle.objectives,
@@ -203,12 +205,18 @@ class SupernetTuner(MeasuredTuner):
             self.member_sampler,
             MemberCosts(space, self.config, self.device, names, predictor),
             self.runner.reward,
+            self.target_ratio,
             self.folder(),
             int(self.oracle.seed),
         )
         loss_model = self._compiled(space.smallest(np.random.default_rng(0)))
         sharing.train(loss_model, args, kwargs, self.trial_callbacks.phase_progressed)
         return sharing
+
+    @property
+    def shared_epochs(self) -> int:
+        """Number of epochs of the shared weights, once they are trained."""
+        return int(read_header(self.folder() / FOLDER / SHARED_WEIGHTS)["epochs"])
 
     def _compiled(self, arch: Any) -> keras.Model:
         """A compiled model of an architecture."""
@@ -336,7 +344,8 @@ def _with_latency_model(
     if config is not None and not isinstance(config, TunerConfig):
         return config  # refused by the base class
     config = config or TunerConfig()
-    names = Objectives.of(objective_of(objective, default=REWARD), limits).all_names
+    default = config.default_objectives
+    names = Objectives.of(objective_of(objective, default), limits).all_names
     known = config.latency_model is not None or config.latency_seconds is not None
     if known or not names & LATENCIES:
         return config

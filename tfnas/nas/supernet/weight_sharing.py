@@ -19,6 +19,7 @@ from tfnas.nas.samplers.sampler import Sampler
 from tfnas.nas.search_callbacks import Phase
 from tfnas.nas.supernet.finalists import Finalist
 from tfnas.nas.supernet.member_costs import MemberCosts
+from tfnas.nas.supernet.member_draws import MemberDraws, load_of
 from tfnas.nas.supernet.member_scores import MemberScores
 from tfnas.nas.supernet.sandwich_data import SandwichData
 from tfnas.nas.supernet.shared_search import SharedSearch
@@ -42,6 +43,8 @@ class WeightSharing:
         sampler: Proposes the networks that are scored.
         costs: The costs of networks.
         reward: Returns the reward of an accuracy and a latency ratio.
+        target_ratio: The target latency of the reward, as a ratio to the reference model's; None:
+            no target.
         folder: Folder of the search.
         seed: Seed of the search.
     """
@@ -54,6 +57,7 @@ class WeightSharing:
         sampler: Sampler,
         costs: MemberCosts,
         reward: Reward,
+        target_ratio: float | None,
         folder: pathlib.Path,
         seed: int,
     ) -> None:
@@ -61,6 +65,8 @@ class WeightSharing:
         self.sampler, self.costs, self.reward = sampler, costs, reward
         self.folder, self.seed = folder / FOLDER, seed
         self.network = space.elastic_network(seed)
+        load = load_of(costs, objectives, target_ratio)
+        self.draws = MemberDraws(space, config.random_members, load)
         self.scores: MemberScores | None = None
 
     def train(
@@ -81,7 +87,7 @@ class WeightSharing:
         data = SandwichData(args, kwargs)
         path = self.folder / SHARED_WEIGHTS
         training = SharedTraining(
-            self.space, self.network, loss_model, self.config, self.seed, path
+            self.draws, self.network, loss_model, self.config, self.seed, path
         )
         if not training.restore():
             text = "training the shared weights"
