@@ -83,6 +83,7 @@ from tfnas.tasks.evaluation import evaluate as evaluate
 from tfnas.tasks.judged_parts import Evaluation as Evaluation
 from tfnas.tasks.task import Task as Task
 from tfnas.tflite.artifact import Artifact as Artifact
+from tfnas.tflite.file_stream import FileStream as FileStream
 from tfnas.tflite.conversion_error import ConversionError as ConversionError
 from tfnas.tflite.convert import to_tflite as to_tflite
 from tfnas.tflite.file_sparsity import file_sparsity as file_sparsity

@@ -50,6 +50,16 @@ def step_layers(model: Any) -> list[QuantizedRecurrent]:
     return layers_of(model, QuantizedRecurrent) if isinstance(model, keras.Model) else []
 
 
+def has_placeholders(model: Any) -> bool:
+    """Returns whether some layer of a model is a placeholder while it is traced for conversion."""
+    kinds = (QuantizedRecurrent, Placeholder)
+    return isinstance(model, keras.Model) and bool(layers_of(model, kinds))
+
+
+class Placeholder:
+    """Marks a class of layers that always leave a :func:`placeholder`."""
+
+
 def placeholder(name: str, x: tf.Tensor, shape: list[Any]) -> tf.Tensor:
     """Returns an output that the converter writes as a custom operator.
 

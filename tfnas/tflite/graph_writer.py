@@ -80,6 +80,18 @@ class NumberFormat:
             return self
         return NumberFormat("int16", self.scale / 128.0)
 
+    def set(self, tensor: Any) -> None:
+        """Gives a tensor of the schema this format.
+
+        Args:
+            tensor: The tensor; changed in place.
+        """
+        tensor.type = getattr(_TYPE, self.dtype.upper())
+        if self.scale is not None:
+            tensor.quantization = schema.QuantizationParametersT()
+            tensor.quantization.scale = np.array([self.scale], np.float32)
+            tensor.quantization.zeroPoint = np.array([self.zero], np.int64)
+
     def integers(self, values: np.ndarray) -> np.ndarray:
         """Returns the integers that are nearest to numbers, which are in the range.
 
@@ -128,12 +140,8 @@ class GraphWriter:
         tensor.shape = [1 if size is None else size for size in shape]
         if None in shape:
             tensor.shapeSignature = [-1 if size is None else size for size in shape]
-        tensor.type = getattr(_TYPE, form.dtype.upper())
         tensor.name = f"{self.scope}{name}".encode()
-        if form.scale is not None:
-            tensor.quantization = schema.QuantizationParametersT()
-            tensor.quantization.scale = np.array([form.scale], np.float32)
-            tensor.quantization.zeroPoint = np.array([form.zero], np.int64)
+        form.set(tensor)
         self.graph.tensors.append(tensor)
         return len(self.graph.tensors) - 1
 

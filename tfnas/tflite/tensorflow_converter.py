@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tfnas.legacy.rebuild import is_tf_keras
-from tfnas.quantization.recurrent_forms import step_layers
+from tfnas.quantization.recurrent_forms import has_placeholders
 from tfnas.quantization.spec import QuantSpec
 from tfnas.runtime.helper_process import HelperDied, call, is_isolated
 from tfnas.tflite.conversion_error import ConversionError, conversion_message, death_message
@@ -70,7 +70,7 @@ def run_converter(
         ConversionError: TensorFlow can't convert the model; whatever it raises becomes this.
     """
     names = tuple(tensor.name for tensor in model.inputs)
-    placeholders = bool(step_layers(model))
+    placeholders = has_placeholders(model)
     options = ConverterOptions(spec, names, sparse, aware, placeholders)
     try:
         with quiet_converter(), traced_for_conversion(), tempfile.TemporaryDirectory() as folder:
@@ -116,7 +116,7 @@ def written_for_converter(
 def _write_frozen(model: keras.Model, directory: str) -> bool:
     if is_tf_keras(model) or not can_be_frozen(model):
         return False
-    if may_be_fused(model) or step_layers(model):
+    if may_be_fused(model) or has_placeholders(model):
         return False  # freezing inlines the functions that the converter replaces by an operator
     return write_frozen_saved_model(model, directory)
 

@@ -18,6 +18,10 @@ from tfnas.tflite.flatbuffer import integers, pack, unpack
 from tfnas.tflite.graph_writer import GraphWriter, NumberFormat
 from tfnas.tflite.loop_writer import LoopWriter
 from tfnas.tflite.passes.conversion_state import Conversion
+from tfnas.tflite.recurrent_layers import form_in_file
+
+
+_MOVES = ("EXPAND_DIMS", "RESHAPE", "REVERSE_V2", "SQUEEZE", "STRIDED_SLICE", "TRANSPOSE")
 
 
 def write_integer_loops(conversion: Conversion) -> Conversion:
@@ -33,7 +37,7 @@ def write_integer_loops(conversion: Conversion) -> Conversion:
         ConversionError: A layer's output has no integer format in the file.
     """
     layers = {layer.name: layer for layer in step_layers(conversion.model)}
-    if not layers:
+    if not layers or conversion.streaming:
         return conversion
     model = unpack(conversion.content)
     for place in placeholders(model):
@@ -42,7 +46,9 @@ def write_integer_loops(conversion: Conversion) -> Conversion:
         LoopWriter(writer, layer, place.x, place.output).write()
         place.replace(writer.operators)
     remove_unused(model)
-    return dataclasses.replace(conversion, content=pack(model))
+    content = pack(model)
+    origin = {**conversion.origin, "recurrent_layers": form_in_file(content)}
+    return dataclasses.replace(conversion, content=content, origin=origin)
 
 
 @dataclasses.dataclass
@@ -54,7 +60,7 @@ class Placeholder:
         name: Name of the layer.
         operator: The operator.
         x: Index of its input, before a DEQUANTIZE.
-        output: Index of its output, after a QUANTIZE.
+        output: Index of its output, which has the format of the QUANTIZE that was behind it.
     """
 
     graph: Any
@@ -64,7 +70,7 @@ class Placeholder:
     output: int
 
     def replace(self, operators: list[Any]) -> None:
-        """Puts operators in the place of this one and of the QUANTIZE behind it.
+        """Puts operators in the place of this one.
 
         Args:
             operators: The new operators.
@@ -72,27 +78,21 @@ class Placeholder:
         graph = self.graph
         place = next(i for i, op in enumerate(graph.operators) if op is self.operator)
         graph.operators[place : place + 1] = operators
-        written = self.operator.outputs[0]
-        graph.operators = [
-            op
-            for op in graph.operators
-            if not (written in integers(op.inputs) and self.output in integers(op.outputs))
-        ]
 
 
 def placeholders(model: Any) -> list[Placeholder]:
-    """Returns the operators of a file that stand for layers, in order.
+    """Returns the operators of a file that stand for layers, in order, with integers around them.
 
     Args:
-        model: The file, see :func:`tfnas.tflite.flatbuffer.unpack`.
+        model: The file, see :func:`tfnas.tflite.flatbuffer.unpack`; changed in place.
 
     Raises:
-        ConversionError: There is no format for a layer's output, or there are several.
+        ConversionError: There are several formats for a layer's output.
     """
     found = []
-    for graph in model.subgraphs:
+    for number, graph in enumerate(model.subgraphs):
         producers = {index: op for op in graph.operators for index in integers(op.outputs)}
-        for operator in graph.operators:
+        for operator in list(graph.operators):
             name = _placeholder_name(model, operator)
             if name is None:
                 continue
@@ -100,26 +100,62 @@ def placeholders(model: Any) -> list[Placeholder]:
             before = producers.get(x)
             if before is not None and _is(model, before, "DEQUANTIZE"):
                 x = int(before.inputs[0])
-            output = _integer_output(model, graph, operator, name)
+            output = int(operator.outputs[0])
+            _make_integer(model, number, output, name)
             found.append(Placeholder(graph, name, operator, x, output))
     return found
 
 
-def _integer_output(model: Any, graph: Any, operator: Any, name: str) -> int:
-    """Where the output of a placeholder is quantized: one tensor, or several of one format."""
-    written = int(operator.outputs[0])
-    users = [op for op in graph.operators if written in integers(op.inputs)]
-    outputs = [int(op.outputs[0]) for op in users if _is(model, op, "QUANTIZE")]
-    formats = {NumberFormat.of_tensor(graph.tensors[index]) for index in outputs}
-    if len(outputs) != len(users) or len(formats) != 1 or written in integers(graph.outputs):
+def _make_integer(model: Any, number: int, output: int, name: str) -> None:
+    """Gives the output of a placeholder the format that it is quantized to.
+
+    The converter may put operators that move numbers before the QUANTIZE: they move integers then.
+    """
+    graph = model.subgraphs[number]
+    moved, quantized, others = _users(model, graph, output)
+    formats = {NumberFormat.of_tensor(graph.tensors[new]) for _, new in quantized}
+    if not formats:
+        return  # the layer stays float
+    if others or len(formats) > 1:
+        found = ", ".join([*others, *map(str, formats)])
         raise ConversionError(
-            f"layer {name!r} must have one number format for its output in the file, got "
-            f"{', '.join(sorted(map(str, formats))) or 'none'} for {len(users)} operators"
+            f"layer {name!r} must have one number format for its output in the file, got {found}"
         )
-    for op in graph.operators:  # of several equal ones the first is kept
-        op.inputs = [outputs[0] if i in outputs[1:] else i for i in integers(op.inputs)]
-    graph.outputs = [outputs[0] if i in outputs[1:] else i for i in integers(graph.outputs)]
-    return outputs[0]
+    (form,) = formats
+    for index in moved:
+        form.set(graph.tensors[index])
+    same = {new: old for old, new in quantized}
+    graph.operators = [op for op in graph.operators if not same.keys() & set(integers(op.outputs))]
+    for op in graph.operators:
+        op.inputs = [same.get(i, i) for i in integers(op.inputs)]
+    graph.outputs = [same.get(i, i) for i in integers(graph.outputs)]
+    for signature in model.signatureDefs or ():
+        for end in signature.outputs if signature.subgraphIndex == number else ():
+            end.tensorIndex = same.get(end.tensorIndex, end.tensorIndex)
+
+
+def _users(
+    model: Any, graph: Any, tensor: int
+) -> tuple[list[int], list[tuple[int, int]], list[str]]:
+    """What becomes of a tensor.
+
+    Returns:
+        The tensor, and those to which it is moved; pairs of one of them and of what it is
+        quantized to; names of other operators that read one of them.
+    """
+    moved, quantized, others = [tensor], [], []
+    for index in moved:
+        for op in graph.operators:
+            if index not in integers(op.inputs):
+                continue
+            if _is(model, op, "QUANTIZE"):
+                quantized.append((index, int(op.outputs[0])))
+            elif any(_is(model, op, name) for name in _MOVES):
+                moved += [i for i in integers(op.outputs) if i not in moved]
+            else:
+                others.append(f"operator {op.opcodeIndex}")
+    others += ["an output of the file" for index in moved if index in integers(graph.outputs)]
+    return moved, quantized, others
 
 
 def _is(model: Any, operator: Any, name: str) -> bool:
