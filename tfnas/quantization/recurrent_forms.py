@@ -52,32 +52,33 @@ def step_layers(model: Any) -> list[QuantizedRecurrent]:
 
 def has_placeholders(model: Any) -> bool:
     """Returns whether some layer of a model is a placeholder while it is traced for conversion."""
-    kinds = (QuantizedRecurrent, Placeholder)
+    kinds = (QuantizedRecurrent, LeavesPlaceholder)
     return isinstance(model, keras.Model) and bool(layers_of(model, kinds))
 
 
-class Placeholder:
+class LeavesPlaceholder:
     """Marks a class of layers that always leave a :func:`placeholder`."""
 
 
-def placeholder(name: str, x: tf.Tensor, shape: list[Any]) -> tf.Tensor:
+def placeholder(name: str, x: tf.Tensor, units: int, steps: int | bool) -> tf.Tensor:
     """Returns an output that the converter writes as a custom operator.
 
     Args:
         name: Name of the operator, after `PLACEHOLDER`.
-        x: Its input, (batch, ...).
-        shape: Shape of the output without the batch.
+        x: Its input, (batch, steps, features).
+        units: Last size of the output.
+        steps: Steps of the output; True: those of the input; False: it has no axis of steps.
     """
-    implements = (
-        f'name: "{PLACEHOLDER}{name}" attr {{ key: "tfl_fusable_op" value {{ b: true }} }}'
-    )
+    implements = f'name: "{PLACEHOLDER}{name}" attr {{ key: "tfl_fusable_op" value {{ b: true }} }}'
 
     def body(x: tf.Tensor) -> tf.Tensor:
         # What it computes is never run; it depends on the input, and has the shape.
-        return tf.zeros([tf.shape(x)[0], *shape]) + tf.reduce_sum(x)
+        sizes = [tf.shape(x)[1] if steps is True else steps] if steps else []
+        return tf.zeros([tf.shape(x)[0], *sizes, units]) + tf.reduce_sum(x)
 
     found = tf.function(body, autograph=False, experimental_implements=implements)(x)
-    return tf.ensure_shape(found, [x.shape[0], *shape])
+    middle = [x.shape[1] if steps is True else steps] if steps else []
+    return tf.ensure_shape(found, [x.shape[0], *middle, units])
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -143,13 +144,7 @@ class QuantizedRecurrent(QuantizedKernel):
         """
         layer = self.layer
         if getattr(_TRACED, "placeholders", False):
-            if x.shape[1] is None:
-                raise ValueError(
-                    f"input of {layer.name!r} must have a known number of steps in an integer "
-                    f"file, got {x.shape}: keras.Input(shape=(steps, features))"
-                )
-            steps = [x.shape[1]] if layer.return_sequences else []
-            return placeholder(self.name, x, [*steps, layer.units])
+            return placeholder(self.name, x, layer.units, layer.return_sequences)
         if not self.active:
             return layer(x, training=training)
         math = _RoundedMath(self, training)
@@ -221,9 +216,7 @@ class _RoundedMath:
         bias = layer.cell.bias
         self.bias = None if bias is None else tf.reshape(bias.value, [-1, bias.shape[-1]])
 
-    def product(
-        self, x: Any, kernel: str, bias: int | None, name: str, columns: Any = None
-    ) -> Any:
+    def product(self, x: Any, kernel: str, bias: int | None, name: str, columns: Any = None) -> Any:
         weights = self.weights[kernel]
         if columns is not None:
             weights = weights[:, columns[0] : columns[1]]

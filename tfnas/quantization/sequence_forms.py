@@ -59,9 +59,7 @@ def _both_directions(call: Call, x: Any, copies: LayerCopies) -> list[Any] | Non
     return [join(name=copies.unique(wrapper.name))(outputs)]
 
 
-def _all_steps(
-    call: Call, x: Any, copies: LayerCopies, parts_of: Parts
-) -> list[Any] | None:
+def _all_steps(call: Call, x: Any, copies: LayerCopies, parts_of: Parts) -> list[Any] | None:
     inner = call.operation.layer
     if isinstance(inner, keras.Model) or None in x.shape[1:]:
         return None

@@ -20,7 +20,7 @@ from tfnas.quantization.fake_quant import FakeQuant
 from tfnas.quantization.integer_layers import ChannelAffine
 from tfnas.quantization.quantized_kernel import PACKAGE, QuantizedKernel
 from tfnas.quantization.recurrent_cells import KINDS, reason_for_float_loop
-from tfnas.quantization.recurrent_forms import Placeholder, QuantizedRecurrent, placeholder
+from tfnas.quantization.recurrent_forms import LeavesPlaceholder, QuantizedRecurrent, placeholder
 
 _FRAME_BY_FRAME = {
     *IDLE,
@@ -56,7 +56,7 @@ _OVER_LAST_AXIS = ("BatchNormalization", "Concatenate", "LayerNormalization", "S
 
 @register_layer(macs=0, integer_form="compute")
 @keras.saving.register_keras_serializable(PACKAGE)
-class FrameStep(Placeholder, keras.layers.Wrapper):
+class FrameStep(LeavesPlaceholder, keras.layers.Wrapper):
     """One step of a recurrent layer, as a placeholder.
 
     Args:
@@ -76,8 +76,7 @@ class FrameStep(Placeholder, keras.layers.Wrapper):
             x: A frame, (1, 1, features).
         """
         layer = getattr(self.layer, "layer", self.layer)
-        frames = [1] if layer.return_sequences else []
-        return placeholder(self.name, x, [*frames, layer.units])
+        return placeholder(self.name, x, layer.units, layer.return_sequences)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Returns the layer's output shape."""
@@ -86,7 +85,7 @@ class FrameStep(Placeholder, keras.layers.Wrapper):
 
 @register_layer(macs=0, integer_form="compute")
 @keras.saving.register_keras_serializable(PACKAGE)
-class FrameWindow(Placeholder, keras.layers.Layer):
+class FrameWindow(LeavesPlaceholder, keras.layers.Layer):
     """The last frames, the newest at the end, as a placeholder.
 
     Args:
@@ -103,7 +102,7 @@ class FrameWindow(Placeholder, keras.layers.Layer):
         Args:
             x: A frame, (1, 1, channels).
         """
-        return placeholder(self.name, x, [self.size, int(x.shape[-1])])
+        return placeholder(self.name, x, int(x.shape[-1]), self.size)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Returns the shape of a window."""
@@ -220,8 +219,12 @@ class _Frames:
             name = self.copies.unique(f"frame_{layer.name}")
             x = FrameWindow(frames, name=name)(x)
             rounds = self._rounding_before(call)
-            if rounds is not None:
-                x = self.copies.of(rounds)(x, training=False)
+            if rounds is not None:  # the frames before are on the same grid
+                name = self.copies.unique(f"{name}_range")
+                again = {**rounds.get_config(), "relu": None, "after_float": False, "name": name}
+                rounded = FakeQuant.from_config(again)
+                self.copies.set_later(rounded, rounds.get_weights())
+                x = rounded(x)
         wrapper, config = call.operation, layer.get_config()
         config["padding"] = "valid"
         if wrapper is layer:

@@ -1,6 +1,6 @@
 """Loops over time steps in a `.tflite` file: a WHILE whose body holds the operators of one step.
 
-    counter, inputs, (all outputs,) states -> the same after one step, while counter < steps
+    counter, inputs, (steps,) (all outputs,) states -> the same after one step, while counter < steps
 
 The inputs pass through unchanged. The outputs are written one step at a time by
 DYNAMIC_UPDATE_SLICE; where only the last one is needed, it is the state after the loop.
@@ -11,11 +11,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from ai_edge_litert import schema_py_generated as schema
 
 from tfnas.tflite.graph_writer import GraphWriter, NumberFormat
 from tfnas.tflite.step_operators import StepWriter
 
-_INDEX = NumberFormat("int32")
+_INDEX, _INT32 = NumberFormat("int32"), schema.TensorType.INT32
 
 
 class LoopWriter:
@@ -40,101 +41,122 @@ class LoopWriter:
         self.states = self.outer.state_formats()
         self.units: int = self.outer.layer.units
         self.collects: bool = self.outer.layer.return_sequences
+        self._sizes: dict[int, int] = {}
 
     def write(self) -> None:
         """Adds the loop, and the two graphs of its condition and its body."""
         main = self.main
-        start = main.numbers(0, "start")
-        given = [start, self.x]
+        given = [main.numbers(0, "start"), self.x]
+        ends = [main.tensor((), _INDEX, "end"), self._like_input(main)]
+        if self.steps is None:  # an open number of steps is handed on too
+            given.append(self._scalar(self._size(1)))
+            ends.append(main.tensor((), _INDEX, "steps_again"))
         if self.collects:
             given.append(self._filled((self.steps, self.units), self.output_form, "no_outputs"))
-        given += [self._filled((self.units,), form, "first_state") for form in self.states]
-        ends = [main.tensor((), _INDEX, "end"), self._like_input(main)]
-        if self.collects:
             ends.append(self.output)
-        ends += [main.tensor((self.batch, self.units), f, "last_state") for f in self.states]
+        given += [self._filled((self.units,), form, "first_state") for form in self.states]
+        last = [main.tensor((self.batch, self.units), f, "last_state") for f in self.states]
         condition, body = self._condition(), self._body()
-        main.operator("WHILE", given, ends, condSubgraphIndex=condition, bodySubgraphIndex=body)
-        if not self.collects:
-            hidden = ends[2]
-            same = self.states[0] == self.output_form
-            operator = "RESHAPE" if same else "QUANTIZE"
-            inputs = [hidden]
-            if same:
-                inputs.append(main.numbers([-1, self.units], "shape"))
-            main.operator(operator, inputs, [self.output])
+        main.operator(
+            "WHILE",
+            given,
+            [*ends, *last],
+            condSubgraphIndex=condition,
+            bodySubgraphIndex=body,
+        )
+        if self.collects:
+            return
+        if self.states[0] == self.output_form:
+            main.operator(
+                "RESHAPE", [last[0], main.numbers([-1, self.units], "shape")], [self.output]
+            )
+        else:
+            main.operator("QUANTIZE", [last[0]], [self.output])
 
     def _filled(self, sizes: tuple[Any, ...], form: NumberFormat, name: str) -> int:
-        """A tensor of zeros."""
+        """A tensor of zeros, for all examples."""
         main, shape = self.main, (self.batch, *sizes)
         filler = main.constant(form.integers(np.zeros(())), form, f"{name}/zero")
-        if self.batch is not None:
+        if None not in shape:
             dimensions = main.numbers(shape, f"{name}/shape")
         else:
             dimensions = main.tensor((len(shape),), _INDEX, f"{name}/shape")
-            rest = main.numbers(sizes, f"{name}/sizes")
-            main.operator("CONCATENATION", [self._batch_size(), rest], [dimensions], axis=0)
+            parts = [
+                self._size(axis) if size is None else main.numbers([size], f"{name}/size_{axis}")
+                for axis, size in enumerate(shape)
+            ]
+            main.operator("CONCATENATION", parts, [dimensions], axis=0)
         output = main.tensor(shape, form, name)
         main.operator("FILL", [dimensions, filler], [output])
         return output
 
-    def _batch_size(self) -> int:
-        """The size of the batch, a tensor of one number."""
+    def _size(self, axis: int) -> int:
+        """An open size of the input, a tensor of one number."""
         main = self.main
-        shape = main.tensor((3,), _INDEX, "input_shape")
-        main.operator("SHAPE", [self.x], [shape], outType=2)
-        output = main.tensor((1,), _INDEX, "batch")
-        places = [main.numbers([place], f"place_{place}") for place in (0, 1, 1)]
-        main.operator("STRIDED_SLICE", [shape, *places], [output])
+        if axis not in self._sizes:
+            shape = main.tensor((3,), _INDEX, "input_shape")
+            main.operator("SHAPE", [self.x], [shape], outType=_INT32)
+            self._sizes[axis] = main.tensor((1,), _INDEX, f"size_{axis}")
+            ends = [main.numbers([place], f"place_{place}") for place in (axis, axis + 1, 1)]
+            main.operator("STRIDED_SLICE", [shape, *ends], [self._sizes[axis]])
+        return self._sizes[axis]
+
+    def _scalar(self, size: int) -> int:
+        main = self.main
+        output = main.tensor((), _INDEX, "steps")
+        main.operator("RESHAPE", [size, main.numbers(np.zeros((0,)), "no_axes")], [output])
         return output
 
     def _like_input(self, writer: GraphWriter) -> int:
         return writer.tensor((self.batch, self.steps, self.features), self.form, "inputs")
 
-    def _carried(self, writer: GraphWriter) -> list[int]:
-        """The inputs of the condition and of the body."""
+    def _carried(self, writer: GraphWriter) -> tuple[list[int], int]:
+        """The inputs of the condition and of the body, and the number of steps."""
         found = [writer.tensor((), _INDEX, "counter"), self._like_input(writer)]
+        if self.steps is None:
+            steps = writer.tensor((), _INDEX, "steps")
+            found.append(steps)
+        else:
+            steps = writer.numbers(self.steps, "steps")
         if self.collects:
             shape = self.batch, self.steps, self.units
             found.append(writer.tensor(shape, self.output_form, "outputs"))
-        return found + [writer.tensor((self.batch, self.units), f, "state") for f in self.states]
+        found += [writer.tensor((self.batch, self.units), f, "state") for f in self.states]
+        return found, steps
 
     def _condition(self) -> int:
         writer = GraphWriter(self.main.model, scope=f"{self.main.scope}condition/")
-        carried = self._carried(writer)
+        carried, steps = self._carried(writer)
         goes_on = writer.tensor((), NumberFormat("bool"), "goes_on")
-        writer.operator("LESS", [carried[0], writer.numbers(self.steps, "steps")], [goes_on])
+        writer.operator("LESS", [carried[0], steps], [goes_on])
         return writer.finish(carried, [goes_on])
 
     def _body(self) -> int:
         writer = GraphWriter(self.main.model, scope=f"{self.main.scope}body/")
-        carried = self._carried(writer)
+        carried, steps = self._carried(writer)
         counter, x = carried[:2]
-        place = counter
-        if self.outer.layer.go_backwards:
-            last = writer.numbers(self.steps - 1, "last")
-            place = self._binary(writer, "SUB", last, counter, "at")
+        after = self._binary(writer, "ADD", counter, writer.numbers(1, "one"), "next")
+        backwards = self.outer.layer.go_backwards
+        place = self._binary(writer, "SUB", steps, after, "place") if backwards else counter
         one = writer.tensor((self.batch, self.features), self.form, "input_of_step")
         writer.operator("GATHER", [x, place], [one], axis=1)
-        inside = StepWriter(writer, self.layer, self.batch)
-        new = inside.write(one, carried[-len(self.states) :])
-        done = []
+        inside, count = StepWriter(writer, self.layer, self.batch), len(self.states)
+        new = inside.write(one, carried[-count:])
+        kept = carried[2:3] if self.steps is None else []
         if self.collects:
             shown = inside.converted(new[0], self.output_form, "output_of_step")
-            done = [self._with_output(writer, carried[2], shown, counter)]
-        after = self._binary(writer, "ADD", counter, writer.numbers(1, "one"), "next")
-        return writer.finish(carried, [after, x, *done, *new])
+            kept.append(self._with_output(writer, carried[-count - 1], shown, counter))
+        return writer.finish(carried, [after, x, *kept, *new])
 
     def _with_output(self, writer: GraphWriter, done: int, one: int, counter: int) -> int:
         """All outputs so far, with that of a step at its place."""
         row = writer.tensor((self.batch, 1, self.units), self.output_form, "row")
         sizes = [-1 if self.batch is None else self.batch, 1, self.units]
         writer.operator("RESHAPE", [one, writer.numbers(sizes, "row_shape")], [row])
-        zero, place = writer.numbers(0, "zero"), writer.tensor((3,), _INDEX, "place")
+        zero, place = writer.numbers(0, "zero"), writer.tensor((3,), _INDEX, "output_place")
         writer.operator("PACK", [zero, counter, zero], [place], valuesCount=3, axis=0)
-        output = writer.tensor(
-            (self.batch, self.steps, self.units), self.output_form, "outputs_so_far"
-        )
+        shape = self.batch, self.steps, self.units
+        output = writer.tensor(shape, self.output_form, "outputs_so_far")
         writer.operator("DYNAMIC_UPDATE_SLICE", [done, row, place], [output])
         return output
 

@@ -63,9 +63,7 @@ class StepWriter:
             return tensor
         return self._written("QUANTIZE", [tensor], self._width(tensor), form, name)
 
-    def product(
-        self, x: int, kernel: str, bias: int | None, name: str, columns: Any = None
-    ) -> int:
+    def product(self, x: int, kernel: str, bias: int | None, name: str, columns: Any = None) -> int:
         weights = np.asarray(getattr(self.layer.cell, kernel))
         form = self._kernel_format(weights)
         if columns is not None:

@@ -20,7 +20,6 @@ from tfnas.tflite.loop_writer import LoopWriter
 from tfnas.tflite.passes.conversion_state import Conversion
 from tfnas.tflite.recurrent_layers import form_in_file
 
-
 _MOVES = ("EXPAND_DIMS", "RESHAPE", "REVERSE_V2", "SQUEEZE", "STRIDED_SLICE", "TRANSPOSE")
 
 

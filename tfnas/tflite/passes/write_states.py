@@ -15,14 +15,13 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tfnas.graph.batchnorm import layers_of
-from tfnas.tflite.flatbuffer import integers, pack, unpack
 from tfnas.tflite.file_stream import STATE
+from tfnas.tflite.flatbuffer import integers, pack, unpack
 from tfnas.tflite.frame_model import FrameStep, FrameWindow, frame_model
 from tfnas.tflite.graph_writer import GraphWriter, NumberFormat
 from tfnas.tflite.passes.conversion_state import Conversion
 from tfnas.tflite.passes.integer_loops import Placeholder, placeholders, remove_unused
 from tfnas.tflite.step_operators import StepWriter
-
 
 
 def keep_one_frame(conversion: Conversion) -> Conversion:
@@ -127,7 +126,7 @@ class _States:
         places = [writer.numbers(place, "place") for place in ((0, 1, 0), shape)]
         writer.operator("SLICE", [output, *places], [after])
         self.place.replace(writer.operators)
-        self._add_state("window", before, after)
+        self._add_state("before", before, after)
 
     def _reshaped(self, x: int, shape: tuple[int, ...], form: NumberFormat, name: str) -> int:
         output = self.writer.tensor(shape, form, name)
