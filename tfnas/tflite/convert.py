@@ -133,8 +133,9 @@ def to_tflite(
         The artifact.
 
     Raises:
-        ValueError: The mode is unknown, the model is not built, a layer can't be streamed, `calibration` is missing, has a
-            wrong shape or contains NaN, or the mode has no sparse files.
+        ValueError: The mode is unknown, the model is not built, a layer can't be streamed,
+            `calibration` is missing, has a wrong shape or contains NaN, or the mode has no sparse
+            files.
         ConversionError: A weight is NaN or infinite, or an operation has no TFLite kernel (the
             message names the layer); TensorFlow can't export the model; inside of
             :func:`tfnas.isolated`, the converter ended its process; or the file does not have the

@@ -216,7 +216,7 @@ class _Frames:
             )
         frames = (size - 1) * dilation + 1
         if frames > 1:
-            name = self.copies.unique(f"frame_{layer.name}")
+            name = self.copies.unique(f"{layer.name}_frames")
             x = FrameWindow(frames, name=name)(x)
             rounds = self._rounding_before(call)
             if rounds is not None:  # the frames before are on the same grid

@@ -1,6 +1,6 @@
 """Loops over time steps in a `.tflite` file: a WHILE whose body holds the operators of one step.
 
-    counter, inputs, (steps,) (all outputs,) states -> the same after one step, while counter < steps
+    counter, inputs, (steps,) (outputs,) states -> the same after a step, while counter < steps
 
 The inputs pass through unchanged. The outputs are written one step at a time by
 DYNAMIC_UPDATE_SLICE; where only the last one is needed, it is the state after the loop.

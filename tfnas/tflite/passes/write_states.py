@@ -15,6 +15,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tfnas.graph.batchnorm import layers_of
+from tfnas.quantization.recurrent_forms import QuantizedRecurrent
 from tfnas.tflite.file_stream import STATE
 from tfnas.tflite.flatbuffer import integers, pack, unpack
 from tfnas.tflite.frame_model import FrameStep, FrameWindow, frame_model
@@ -65,12 +66,13 @@ def write_states(conversion: Conversion) -> Conversion:
     model = unpack(conversion.content)
     names: list[str] = []
     for place in placeholders(model):
-        states = _States(model, place, conversion.model.name, names)
         layer = layers[place.name]
         if isinstance(layer, FrameWindow):
-            states.write_window(layer)
-        else:
-            states.write_step(layer.layer)
+            _States(model, place, layer, conversion.model.name, names).write_window(layer)
+            continue
+        step = layer.layer
+        own = step.layer if isinstance(step, QuantizedRecurrent) else step
+        _States(model, place, own, conversion.model.name, names).write_step(step)
     remove_unused(model)
     origin = {**conversion.origin, "states": names}
     if "recurrent_layers" in origin:
@@ -84,13 +86,16 @@ class _States:
     Args:
         model: The file.
         place: The placeholder.
+        layer: The layer whose name the states have.
         scope: Name of the model.
         names: The names of the states so far; new ones are added.
     """
 
-    def __init__(self, model: Any, place: Placeholder, scope: str, names: list[str]) -> None:
+    def __init__(
+        self, model: Any, place: Placeholder, layer: Any, scope: str, names: list[str]
+    ) -> None:
         self.model, self.place, self.names = model, place, names
-        self.layer = place.name.removeprefix("frame_")
+        self.layer = layer.name
         self.writer = GraphWriter(model, place.graph, f"{scope}/{self.layer}_1/")
 
     def write_step(self, layer: Any) -> None:
