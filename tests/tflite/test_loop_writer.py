@@ -124,14 +124,14 @@ def test_a_file_of_open_steps_takes_any_number_of_them(kind):
     assert apart.max() <= 1.001
 
 
-@pytest.mark.parametrize("kind", ["lstm sequences", "gru"])
-def test_tflite_micro_runs_the_loop_as_the_reference_kernels_do(kind):
+@pytest.mark.parametrize(("kind", "bits"), [("lstm sequences", 8), ("gru backwards", 16)])
+def test_tflite_micro_runs_the_loop_as_the_reference_kernels_do(kind, bits):
     pytest.importorskip("tflite_micro")
     from tfnas.targets.tflite_micro.interpreter import run_micro
 
-    file, x, _, form, _ = case(kind, 8, 16, batch=1)
-    found = run_micro(file, x)
-    assert steps_apart(found, file.predict(x, reference=True), form).max() <= 1.001
+    file, x, _, form, _ = case(kind, bits, 16, batch=1)
+    apart = steps_apart(run_micro(file, x), file.predict(x, reference=True), form)
+    assert apart.max() <= (1.001 if bits == 8 else 32.001)
 
 
 def test_a_loop_holds_its_operators_once_and_no_floats():

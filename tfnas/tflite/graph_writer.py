@@ -16,8 +16,8 @@ _CODE, _TYPE, _OPTIONS = schema.BuiltinOperator, schema.TensorType, schema.Built
 # Operator -> its version with inputs of int8, and of int16, as TFLite's own table has them.
 _VERSIONS = {
     "ADD": (2, 3),
+    "BROADCAST_TO": (2, 3),
     "CONCATENATION": (2, 3),
-    "FILL": (3, 3),
     "FULLY_CONNECTED": (4, 7),
     "GATHER": (2, 4),
     "LOGISTIC": (2, 3),

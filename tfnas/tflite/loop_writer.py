@@ -76,7 +76,7 @@ class LoopWriter:
     def _filled(self, sizes: tuple[Any, ...], form: NumberFormat, name: str) -> int:
         """A tensor of zeros, for all examples."""
         main, shape = self.main, (self.batch, *sizes)
-        filler = main.constant(form.integers(np.zeros(())), form, f"{name}/zero")
+        filler = main.constant(form.integers(np.zeros((1,))), form, f"{name}/zero")
         if None not in shape:
             dimensions = main.numbers(shape, f"{name}/shape")
         else:
@@ -87,7 +87,8 @@ class LoopWriter:
             ]
             main.operator("CONCATENATION", parts, [dimensions], axis=0)
         output = main.tensor(shape, form, name)
-        main.operator("FILL", [dimensions, filler], [output])
+        # TFLite Micro has no FILL of integers.
+        main.operator("BROADCAST_TO", [filler, dimensions], [output])
         return output
 
     def _size(self, axis: int) -> int:
@@ -125,21 +126,20 @@ class LoopWriter:
         return found, steps
 
     def _condition(self) -> int:
-        writer = GraphWriter(self.main.model, scope=f"{self.main.scope}condition/")
+        writer = GraphWriter(self.main.model, scope=f"{self.main.scope}condition_")
         carried, steps = self._carried(writer)
         goes_on = writer.tensor((), NumberFormat("bool"), "goes_on")
         writer.operator("LESS", [carried[0], steps], [goes_on])
         return writer.finish(carried, [goes_on])
 
     def _body(self) -> int:
-        writer = GraphWriter(self.main.model, scope=f"{self.main.scope}body/")
+        writer = GraphWriter(self.main.model, scope=f"{self.main.scope}body_")
         carried, steps = self._carried(writer)
         counter, x = carried[:2]
         after = self._binary(writer, "ADD", counter, writer.numbers(1, "one"), "next")
         backwards = self.outer.layer.go_backwards
         place = self._binary(writer, "SUB", steps, after, "place") if backwards else counter
-        one = writer.tensor((self.batch, self.features), self.form, "input_of_step")
-        writer.operator("GATHER", [x, place], [one], axis=1)
+        one = self._input_of_step(writer, x, place)
         inside, count = StepWriter(writer, self.layer, self.batch), len(self.states)
         new = inside.write(one, carried[-count:])
         kept = carried[2:3] if self.steps is None else []
@@ -148,13 +148,37 @@ class LoopWriter:
             kept.append(self._with_output(writer, carried[-count - 1], shown, counter))
         return writer.finish(carried, [after, x, *kept, *new])
 
+    def _input_of_step(self, writer: GraphWriter, x: int, place: int) -> int:
+        one = writer.tensor((self.batch, self.features), self.form, "input_of_step")
+        if self.form.dtype != "int16":
+            writer.operator("GATHER", [x, place], [one], axis=1)
+            return one
+        # TFLite Micro has no GATHER of 16 bits.
+        row = writer.tensor((self.batch, 1, self.features), self.form, "input_row")
+        start = self._start(writer, place, "input_place")
+        sizes = writer.numbers([self._open_batch, 1, self.features], "input_sizes")
+        writer.operator("SLICE", [x, start, sizes], [row])
+        shape = writer.numbers([self._open_batch, self.features], "input_shape")
+        writer.operator("RESHAPE", [row, shape], [one])
+        return one
+
+    @property
+    def _open_batch(self) -> int:
+        return -1 if self.batch is None else self.batch
+
+    @staticmethod
+    def _start(writer: GraphWriter, step: int, name: str) -> int:
+        """Where a step begins: (0, step, 0)."""
+        zero, start = writer.numbers(0, "zero"), writer.tensor((3,), _INDEX, name)
+        writer.operator("PACK", [zero, step, zero], [start], valuesCount=3, axis=0)
+        return start
+
     def _with_output(self, writer: GraphWriter, done: int, one: int, counter: int) -> int:
         """All outputs so far, with that of a step at its place."""
         row = writer.tensor((self.batch, 1, self.units), self.output_form, "row")
-        sizes = [-1 if self.batch is None else self.batch, 1, self.units]
+        sizes = [self._open_batch, 1, self.units]
         writer.operator("RESHAPE", [one, writer.numbers(sizes, "row_shape")], [row])
-        zero, place = writer.numbers(0, "zero"), writer.tensor((3,), _INDEX, "output_place")
-        writer.operator("PACK", [zero, counter, zero], [place], valuesCount=3, axis=0)
+        place = self._start(writer, counter, "output_place")
         shape = self.batch, self.steps, self.units
         output = writer.tensor(shape, self.output_form, "outputs_so_far")
         writer.operator("DYNAMIC_UPDATE_SLICE", [done, row, place], [output])
