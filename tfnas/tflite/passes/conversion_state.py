@@ -86,7 +86,7 @@ class Conversion:
 
     @property
     def has_recurrent_layers(self) -> bool:
-        """Whether a Keras 3 model loops over time steps; such layers stay float."""
+        """Whether a Keras 3 model loops over time steps."""
         return not is_tf_keras(self.model) and bool(recurrent_layers(self.model))
 
     @property
