@@ -145,8 +145,6 @@ class QuantizedRecurrent(QuantizedKernel):
         layer = self.layer
         if getattr(_TRACED, "placeholders", False):
             return placeholder(self.name, x, layer.units, layer.return_sequences)
-        if not self.active:
-            return layer(x, training=training)
         math = _RoundedMath(self, training)
         masks = self._dropped(x, training)
         states = [tf.zeros([tf.shape(x)[0], layer.units], x.dtype)] * len(self.step.states)
@@ -209,10 +207,9 @@ class _RoundedMath:
         # (lowest, highest) of each example, by the name of the range.
         self.extremes: dict[str, tuple[Any, Any]] = {}
         layer = owner.layer
-        self.weights = {
-            name: owner.rounded(getattr(layer.cell, name).value)
-            for name in ("kernel", "recurrent_kernel")
-        }
+        kernels = {name: getattr(layer.cell, name).value for name in ("kernel", "recurrent_kernel")}
+        rounds = owner.rounded if owner.active else tf.convert_to_tensor
+        self.weights = {name: rounds(kernel) for name, kernel in kernels.items()}
         bias = layer.cell.bias
         self.bias = None if bias is None else tf.reshape(bias.value, [-1, bias.shape[-1]])
 
@@ -247,7 +244,7 @@ class _RoundedMath:
         single = tf.cast(value, tf.float32)
         held = tf.stop_gradient(single)
         self.extremes[name] = tf.reduce_min(held, axis=-1), tf.reduce_max(held, axis=-1)
-        if not layer.active or self.calibrates:
+        if not layer.active or not self.owner.active or self.calibrates:
             return value
         # The first batch sets the range: until its end there is none to round to.
         known = layer.high.value > layer.low.value
