@@ -675,6 +675,7 @@ def loop_over_steps(
     x: Any,
     states: list[Any],
     *,
+    mask: Any = None,
     go_backwards: bool = False,
     return_all_outputs: bool = True,
 ) -> tuple[Any, Any, list[Any]]:
@@ -686,6 +687,7 @@ def loop_over_steps(
         step: Function of (the input at a step, states), returning (output, new states).
         x: The inputs, (batch, steps, ...).
         states: The states before the first step, each (batch, ...).
+        mask: Where an example's step counts, (batch, steps); elsewhere output and states stay.
         go_backwards: Whether the last step comes first.
         return_all_outputs: Whether the outputs of all steps are returned, or the last alone.
 
@@ -695,7 +697,12 @@ def loop_over_steps(
     from keras.src import backend
 
     found: tuple[Any, Any, list[Any]] = backend.rnn(
-        step, x, states, go_backwards=go_backwards, return_all_outputs=return_all_outputs
+        step,
+        x,
+        states,
+        mask=mask,
+        go_backwards=go_backwards,
+        return_all_outputs=return_all_outputs,
     )
     return found
 

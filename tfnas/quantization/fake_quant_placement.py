@@ -39,7 +39,7 @@ from tfnas.quantization.layer_roles import (
 )
 from tfnas.quantization.normal_form import Origins
 from tfnas.quantization.quantized_kernel import QuantizedKernel, QuantizedWeights
-from tfnas.quantization.recurrent_cells import output_range
+from tfnas.quantization.recurrent_cells import has_mask, output_range
 from tfnas.quantization.recurrent_forms import STATE_BITS, QuantizedRecurrent
 from tfnas.quantization.spec import QuantSpec
 
@@ -173,7 +173,8 @@ class FakeQuantBuilder:
             "momentum": self.spec.momentum,
             "least": self.least,
         }
-        return [self._wrapped(call, QuantizedRecurrent, **settings)(tensors[0])]
+        mask = {"mask": tensors[-1]} if has_mask(call) else {}
+        return [self._wrapped(call, QuantizedRecurrent, **settings)(tensors[0], **mask)]
 
     def _registered(self, call: Call, tensors: list[Any]) -> list[Any]:
         """A registered layer, whose kernels have 8 bits: those that any operator takes."""

@@ -15,7 +15,6 @@ from typing import Any, Generic, Protocol, TypeVar
 import keras
 
 from tfnas.graph.functional import Call
-from tfnas.keras_private import mask_of
 
 T = TypeVar("T")
 KINDS = ("LSTM", "GRU", "SimpleRNN")
@@ -191,6 +190,15 @@ def output_range(layer: keras.layers.Layer, bits: int) -> tuple[float, float] | 
     return step.ranges(bits)["hidden"]
 
 
+def has_mask(call: Call) -> bool:
+    """Returns whether a recurrent layer gets a mask, as its last input.
+
+    Args:
+        call: A call of a layer of one of the `KINDS`.
+    """
+    return call.node.arguments.kwargs.get("mask") is not None
+
+
 def reason_for_float_loop(call: Call) -> str | None:
     """Returns why a recurrent layer stays float; None: it has an integer form.
 
@@ -198,10 +206,10 @@ def reason_for_float_loop(call: Call) -> str | None:
         call: A call of a layer of one of the `KINDS`.
     """
     layer = call.operation
-    if len(call.inputs) > 1:
-        return f"no integer form of {call.kind} with an initial state or a mask"
-    if mask_of(call.node.input_tensors[0]) is not None:
-        return f"no integer form of {call.kind} with a mask"
+    if len(call.inputs) != 1 + has_mask(call):
+        return f"no integer form of {call.kind} with an initial state"
+    if layer.zero_output_for_mask:
+        return f"no integer form of {call.kind} with zero_output_for_mask=True"
     step: Step[Any] = Step(layer)
     functions = [step.activation] + ([step.gate] if step.kind != "SimpleRNN" else [])
     other = [name for name in functions if name not in ACTIVATIONS]

@@ -60,7 +60,9 @@ class LeavesPlaceholder:
     """Marks a class of layers that always leave a :func:`placeholder`."""
 
 
-def placeholder(name: str, x: tf.Tensor, units: int, steps: int | bool) -> tf.Tensor:
+def placeholder(
+    name: str, x: tf.Tensor, units: int, steps: int | bool, mask: tf.Tensor | None = None
+) -> tf.Tensor:
     """Returns an output that the converter writes as a custom operator.
 
     Args:
@@ -68,15 +70,18 @@ def placeholder(name: str, x: tf.Tensor, units: int, steps: int | bool) -> tf.Te
         x: Its input, (batch, steps, features).
         units: Last size of the output.
         steps: Steps of the output; True: those of the input; False: it has no axis of steps.
+        mask: Which steps count, (batch, steps): the second input.
     """
     implements = f'name: "{PLACEHOLDER}{name}" attr {{ key: "tfl_fusable_op" value {{ b: true }} }}'
 
-    def body(x: tf.Tensor) -> tf.Tensor:
-        # What it computes is never run; it depends on the input, and has the shape.
+    def body(x: tf.Tensor, *mask: tf.Tensor) -> tf.Tensor:
+        # What it computes is never run; it depends on the inputs, and has the shape.
         sizes = [tf.shape(x)[1] if steps is True else steps] if steps else []
-        return tf.zeros([tf.shape(x)[0], *sizes, units]) + tf.reduce_sum(x)
+        total = tf.add_n([tf.reduce_sum(tf.cast(each, tf.float32)) for each in (x, *mask)])
+        return tf.zeros([tf.shape(x)[0], *sizes, units]) + total
 
-    found = tf.function(body, autograph=False, experimental_implements=implements)(x)
+    inputs = [x] if mask is None else [x, mask]
+    found = tf.function(body, autograph=False, experimental_implements=implements)(*inputs)
     middle = [x.shape[1] if steps is True else steps] if steps else []
     return tf.ensure_shape(found, [x.shape[0], *middle, units])
 
@@ -133,7 +138,7 @@ class QuantizedRecurrent(QuantizedKernel):
         """
         return self.fake_quants[self.range_names.index(name)]
 
-    def call(self, x: Any, training: bool | None = None, use: int = 0) -> Any:
+    def call(self, x: Any, training: bool | None = None, use: int = 0, mask: Any = None) -> Any:
         """Computes all steps.
 
         Args:
@@ -141,10 +146,11 @@ class QuantizedRecurrent(QuantizedKernel):
             training: Whether ranges are observed, and inputs dropped.
             use: Index of the call, where a model calls the layer several times; a loop has kernels
                 of its own in the file.
+            mask: Where an example's step counts, (batch, steps).
         """
         layer = self.layer
         if getattr(_TRACED, "placeholders", False):
-            return placeholder(self.name, x, layer.units, layer.return_sequences)
+            return placeholder(self.name, x, layer.units, layer.return_sequences, mask)
         math = _RoundedMath(self, training)
         masks = self._dropped(x, training)
         states = [tf.zeros([tf.shape(x)[0], layer.units], x.dtype)] * len(self.step.states)
@@ -162,6 +168,7 @@ class QuantizedRecurrent(QuantizedKernel):
             one_step,
             x,
             [*states, none, none],
+            mask=mask,
             go_backwards=layer.go_backwards,
             return_all_outputs=layer.return_sequences,
         )

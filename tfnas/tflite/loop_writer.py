@@ -1,6 +1,6 @@
 """Loops over time steps in a `.tflite` file: a WHILE whose body holds the operators of one step.
 
-    counter, inputs, (steps,) (outputs,) states -> the same after a step, while counter < steps
+    counter, inputs, (steps,) (mask,) (outputs,) states -> the same, while counter < steps
 
 The inputs pass through unchanged. The outputs are written one step at a time by
 DYNAMIC_UPDATE_SLICE; where only the last one is needed, it is the state after the loop.
@@ -17,6 +17,7 @@ from tfnas.tflite.graph_writer import GraphWriter, NumberFormat
 from tfnas.tflite.step_operators import StepWriter
 
 _INDEX, _INT32 = NumberFormat("int32"), schema.TensorType.INT32
+_BOOL = NumberFormat("bool")
 
 
 class LoopWriter:
@@ -27,10 +28,13 @@ class LoopWriter:
         layer: The layer, see :class:`StepWriter`.
         x: Index of its input in that graph, (batch, steps, features).
         output: Index of its output there.
+        mask: Index of the mask there, (batch, steps); None: all steps count.
     """
 
-    def __init__(self, main: GraphWriter, layer: Any, x: int, output: int) -> None:
-        self.main, self.layer, self.x, self.output = main, layer, x, output
+    def __init__(
+        self, main: GraphWriter, layer: Any, x: int, output: int, mask: int | None = None
+    ) -> None:
+        self.main, self.layer, self.x, self.output, self.mask = main, layer, x, output, mask
         tensor = main.graph.tensors[x]
         signature = tensor.shape if tensor.shapeSignature is None else tensor.shapeSignature
         self.batch, self.steps, self.features = (
@@ -51,6 +55,9 @@ class LoopWriter:
         if self.steps is None:  # an open number of steps is handed on too
             given.append(self._scalar(self._size(1)))
             ends.append(main.tensor((), _INDEX, "steps_again"))
+        if self.mask is not None:
+            given.append(self.mask)
+            ends.append(main.tensor((self.batch, self.steps), _BOOL, "mask_again"))
         if self.collects:
             given.append(self._filled((self.steps, self.units), self.output_form, "no_outputs"))
             ends.append(self.output)
@@ -119,6 +126,8 @@ class LoopWriter:
             found.append(steps)
         else:
             steps = writer.numbers(self.steps, "steps")
+        if self.mask is not None:
+            found.append(writer.tensor((self.batch, self.steps), _BOOL, "mask"))
         if self.collects:
             shape = self.batch, self.steps, self.units
             found.append(writer.tensor(shape, self.output_form, "outputs"))
@@ -128,7 +137,7 @@ class LoopWriter:
     def _condition(self) -> int:
         writer = GraphWriter(self.main.model, scope=f"{self.main.scope}condition_")
         carried, steps = self._carried(writer)
-        goes_on = writer.tensor((), NumberFormat("bool"), "goes_on")
+        goes_on = writer.tensor((), _BOOL, "goes_on")
         writer.operator("LESS", [carried[0], steps], [goes_on])
         return writer.finish(carried, [goes_on])
 
@@ -142,7 +151,11 @@ class LoopWriter:
         one = self._input_of_step(writer, x, place)
         inside, count = StepWriter(writer, self.layer, self.batch), len(self.states)
         new = inside.write(one, carried[-count:])
-        kept = carried[2:3] if self.steps is None else []
+        kept = carried[2 : len(carried) - count - self.collects]
+        if self.mask is not None:
+            counts = self._step_counts(writer, kept[-1], place)
+            pairs = zip(new, carried[-count:], self.states, strict=True)
+            new = [self._chosen(writer, counts, *pair) for pair in pairs]
         if self.collects:
             shown = inside.converted(new[0], self.output_form, "output_of_step")
             kept.append(self._with_output(writer, carried[-count - 1], shown, counter))
@@ -161,6 +174,23 @@ class LoopWriter:
         shape = writer.numbers([self._open_batch, self.features], "input_shape")
         writer.operator("RESHAPE", [row, shape], [one])
         return one
+
+    def _step_counts(self, writer: GraphWriter, mask: int, place: int) -> int:
+        """Whether a step counts, (batch, 1)."""
+        one = writer.tensor((self.batch,), _BOOL, "mask_of_step")
+        writer.operator("GATHER", [mask, place], [one], axis=1)
+        counts = writer.tensor((self.batch, 1), _BOOL, "counts")
+        shape = writer.numbers([self._open_batch, 1], "counts_shape")
+        writer.operator("RESHAPE", [one, shape], [counts])
+        return counts
+
+    def _chosen(
+        self, writer: GraphWriter, counts: int, new: int, old: int, form: NumberFormat
+    ) -> int:
+        """A new state where a step counts, else the old one."""
+        found = writer.tensor((self.batch, self.units), form, "kept_state")
+        writer.operator("SELECT_V2", [counts, new, old], [found])
+        return found
 
     @property
     def _open_batch(self) -> int:

@@ -42,7 +42,7 @@ def write_integer_loops(conversion: Conversion) -> Conversion:
     for place in placeholders(model):
         layer = layers[place.name]
         writer = GraphWriter(model, place.graph, f"{conversion.model.name}/{layer.layer.name}_1/")
-        LoopWriter(writer, layer, place.x, place.output).write()
+        LoopWriter(writer, layer, place.x, place.output, place.mask).write()
         place.replace(writer.operators)
     remove_unused(model)
     content = pack(model)
@@ -60,6 +60,7 @@ class Placeholder:
         operator: The operator.
         x: Index of its input, before a DEQUANTIZE.
         output: Index of its output, which has the format of the QUANTIZE that was behind it.
+        mask: Index of its second input; None: it has one alone.
     """
 
     graph: Any
@@ -67,6 +68,7 @@ class Placeholder:
     operator: Any
     x: int
     output: int
+    mask: int | None = None
 
     def replace(self, operators: list[Any]) -> None:
         """Puts operators in the place of this one.
@@ -101,7 +103,8 @@ def placeholders(model: Any) -> list[Placeholder]:
                 x = int(before.inputs[0])
             output = int(operator.outputs[0])
             _make_integer(model, number, output, name)
-            found.append(Placeholder(graph, name, operator, x, output))
+            mask = int(operator.inputs[1]) if len(operator.inputs) > 1 else None
+            found.append(Placeholder(graph, name, operator, x, output, mask))
     return found
 
 
