@@ -85,7 +85,7 @@ def test_training_moves_weights_and_ranges_and_is_saved(tmp_path):
 
 def test_the_way_back_and_zeros():
     model = network(layers.GRU(6, name="memory"))
-    pruned = tfnas.prune(model, 0.5)
+    pruned = tfnas.prune(model, 0.5)[0]
     trainable = tfnas.quantize_aware(pruned, data=X)
     trainable.compile("adam", "mse")
     trainable.fit(X, X[:, -1, :2], epochs=1, verbose=0)
