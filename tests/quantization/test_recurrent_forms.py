@@ -7,7 +7,7 @@ from keras import layers
 
 import tfnas
 from tfnas.quantization.quantize_aware import fake_quants
-from tfnas.quantization.recurrent_cells import Step
+from tfnas.quantization.recurrent_cells import RecurrentStep
 from tfnas.quantization.recurrent_forms import step_layers
 
 STEPS, FEATURES = 5, 3
@@ -61,7 +61,7 @@ def test_a_step_is_that_of_keras(kind):
     layer.build((None, STEPS, FEATURES))
     rng = np.random.default_rng(5)
     layer.set_weights([rng.normal(size=w.shape) for w in layer.get_weights()])
-    step, math = Step(layer), FloatMath(layer.cell)
+    step, math = RecurrentStep(layer), FloatMath(layer.cell)
     states = [rng.normal(size=(6, 4)).astype("float32") for _ in step.states]
     _, expected = layer.cell(X[:6, 0], states)
     for found, one in zip(step(math, X[:6, 0], states), expected, strict=True):
@@ -97,9 +97,9 @@ def test_the_way_back_and_zeros():
 
 def test_ranges_that_functions_prescribe_need_no_data():
     layer = layers.LSTM(4)
-    known = {name for name, fixed in Step(layer).ranges(16).items() if fixed is not None}
+    known = {name for name, fixed in RecurrentStep(layer).ranges(16).items() if fixed is not None}
     assert known == {"keep", "new", "enter", "shown", "show", "hidden"}
-    relu = Step(layers.LSTM(4, activation="relu")).ranges(8)
+    relu = RecurrentStep(layers.LSTM(4, activation="relu")).ranges(8)
     assert relu["hidden"] is None
     assert relu["keep"] == (0.0, 255 / 256)
 

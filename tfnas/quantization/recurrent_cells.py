@@ -58,7 +58,7 @@ class StepMath(Protocol[T]):
         """Applies an activation of `ACTIVATIONS`; a linear one rounds nothing."""
 
 
-class Step(Generic[T]):
+class RecurrentStep(Generic[T]):
     """The step of one layer.
 
     Args:
@@ -186,7 +186,7 @@ def output_range(layer: keras.layers.Layer, bits: int) -> tuple[float, float] | 
         layer: A layer of one of the `KINDS`.
         bits: Of the outputs, 8 or 16.
     """
-    step: Step[Any] = Step(layer)
+    step: RecurrentStep[Any] = RecurrentStep(layer)
     return step.ranges(bits)["hidden"]
 
 
@@ -208,9 +208,9 @@ def reason_for_float_loop(call: Call) -> str | None:
     layer = call.operation
     if len(call.inputs) != 1 + has_mask(call):
         return f"no integer form of {call.kind} with an initial state"
-    if layer.zero_output_for_mask:
+    if has_mask(call) and layer.zero_output_for_mask:
         return f"no integer form of {call.kind} with zero_output_for_mask=True"
-    step: Step[Any] = Step(layer)
+    step: RecurrentStep[Any] = RecurrentStep(layer)
     functions = [step.activation] + ([step.gate] if step.kind != "SimpleRNN" else [])
     other = [name for name in functions if name not in ACTIVATIONS]
     if other:

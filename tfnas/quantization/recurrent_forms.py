@@ -26,7 +26,7 @@ from tfnas.graph.registered_layers import register_layer
 from tfnas.keras_private import loop_over_steps
 from tfnas.quantization.fake_quant import FakeQuant
 from tfnas.quantization.quantized_kernel import PACKAGE, QuantizedKernel
-from tfnas.quantization.recurrent_cells import Step
+from tfnas.quantization.recurrent_cells import RecurrentStep
 
 # Bits inside of a step where activations have 8; docs/decisions/0064 has the measurement.
 STATE_BITS = 16
@@ -109,7 +109,7 @@ class QuantizedRecurrent(QuantizedKernel):
     ) -> None:
         super().__init__(layer, **options)
         self.state_bits, self.ranges, self.momentum = state_bits, ranges, momentum
-        self.step: Step[Any] = Step(layer)
+        self.step: RecurrentStep[Any] = RecurrentStep(layer)
         found = self.step.ranges(state_bits).items()
         kept = "moving_average" if ranges == "percentile" else ranges
         self.fake_quants = [
@@ -134,7 +134,7 @@ class QuantizedRecurrent(QuantizedKernel):
         """Returns the layer that rounds to a range of the step.
 
         Args:
-            name: A name of :meth:`Step.ranges`.
+            name: A name of :meth:`RecurrentStep.ranges`.
         """
         return self.fake_quants[self.range_names.index(name)]
 

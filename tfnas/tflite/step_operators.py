@@ -1,6 +1,6 @@
 """The step of a recurrent layer as operators of a file.
 
-:class:`StepWriter` computes :class:`tfnas.quantization.recurrent_cells.Step` by writing operators:
+:class:`StepWriter` computes :class:`tfnas.quantization.recurrent_cells.RecurrentStep` by writing operators:
 in floats, or in the formats of a :class:`~tfnas.quantization.recurrent_forms.QuantizedRecurrent`.
 With 16-bit numbers FULLY_CONNECTED takes 8-bit kernels and 64-bit biases.
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tfnas.quantization.recurrent_cells import Step
+from tfnas.quantization.recurrent_cells import RecurrentStep
 from tfnas.quantization.recurrent_forms import QuantizedRecurrent
 from tfnas.tflite.graph_writer import GraphWriter, NumberFormat
 
@@ -32,7 +32,7 @@ class StepWriter:
         self.writer, self.batch = writer, batch
         self.rounds = layer if isinstance(layer, QuantizedRecurrent) else None
         self.layer = layer if self.rounds is None else self.rounds.layer
-        self.step: Step[int] = Step(self.layer)
+        self.step: RecurrentStep[int] = RecurrentStep(self.layer)
 
     def write(self, x: int, states: list[int]) -> list[int]:
         """Writes one step.
