@@ -1,7 +1,8 @@
 """The step of a recurrent layer as operators of a file.
 
-:class:`StepWriter` computes :class:`tfnas.quantization.recurrent_cells.RecurrentStep` by writing operators:
-in floats, or in the formats of a :class:`~tfnas.quantization.recurrent_forms.QuantizedRecurrent`.
+:class:`StepWriter` computes a :class:`~tfnas.quantization.recurrent_cells.RecurrentStep` by writing
+operators: in floats, or in the formats of a
+:class:`~tfnas.quantization.recurrent_forms.QuantizedRecurrent`.
 With 16-bit numbers FULLY_CONNECTED takes 8-bit kernels and 64-bit biases.
 """
 
