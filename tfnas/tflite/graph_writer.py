@@ -13,7 +13,8 @@ from tfnas.quantization.arithmetic import nudge
 from tfnas.quantization.fake_quant import FakeQuant
 
 _CODE, _TYPE, _OPTIONS = schema.BuiltinOperator, schema.TensorType, schema.BuiltinOptions
-# Operator -> its version with inputs of int8, and of int16, as TFLite's own table has them.
+# Operator -> its version with inputs of int8, and of int16, as TFLite's own table has them; others
+# have version 1, but for BROADCAST_TO, which begins with 2.
 _VERSIONS = {
     "ADD": (2, 3),
     "BROADCAST_TO": (2, 3),
@@ -178,8 +179,12 @@ class GraphWriter:
         """
         operator = schema.OperatorT()
         kinds = [self.graph.tensors[i].type for i in inputs if i >= 0]
-        width = 1 + (_TYPE.INT16 in kinds) if {_TYPE.INT16, _TYPE.INT8} & set(kinds) else 0
-        version = 1 if not width else _VERSIONS.get(name, (1, 1))[width - 1]
+        first, second = _VERSIONS.get(name, (1, 1))
+        version = 2 if name == "BROADCAST_TO" else 1
+        if _TYPE.INT16 in kinds:
+            version = second
+        elif _TYPE.INT8 in kinds:
+            version = first
         operator.opcodeIndex = self._code(name, version)
         operator.inputs, operator.outputs = list(inputs), list(outputs)
         if name not in _WITHOUT_OPTIONS:
