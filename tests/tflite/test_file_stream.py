@@ -118,6 +118,20 @@ def test_what_needs_other_frames_is_refused_by_name(part, message):
         frame_model(model_of(part))
 
 
+@pytest.mark.slow
+def test_a_recurrent_layer_that_stays_float_has_a_float_step():
+    model = model_of(layers.GRU(4, return_sequences=True, name="own"), layers.LSTM(3, name="lstm"))
+    spec = tfnas.QuantSpec(layers={"own": "float32"})
+    trainable = quantize_aware(model, spec, X)
+    frames = tfnas.to_tflite(trainable, spec, streaming=True)
+    states = {t.name: t.dtype for t in frames.inputs if t.name.startswith("state_")}
+    assert states["state_own_hidden"] == "float32"
+    expected = trainable.predict(X, verbose=0)
+    found = streamed(frames, X)[:, -1]
+    scale = next(t.scale for t in frames.outputs if t.name == "output_0")
+    assert np.abs(found - expected).max() <= 1.001 * scale
+
+
 def test_arguments_are_checked_before_the_conversion():
     with pytest.raises(ValueError, match="mode must be one of float32, int8, int16x8 for stream"):
         tfnas.to_tflite(spotter(), "dynamic", streaming=True)

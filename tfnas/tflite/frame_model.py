@@ -19,7 +19,7 @@ from tfnas.keras_private import functional_inside
 from tfnas.quantization.fake_quant import FakeQuant
 from tfnas.quantization.integer_layers import ChannelAffine
 from tfnas.quantization.quantized_kernel import PACKAGE, QuantizedKernel
-from tfnas.quantization.recurrent_cells import KINDS, reason_for_float_loop
+from tfnas.quantization.recurrent_cells import KINDS, has_mask, reason_for_float_loop
 from tfnas.quantization.recurrent_forms import LeavesPlaceholder, QuantizedRecurrent, placeholder
 
 _FRAME_BY_FRAME = {
@@ -194,9 +194,10 @@ class _Frames:
         return call.operation.layer if isinstance(call.operation, wrappers) else call.operation
 
     def _check_step(self, call: Call, layer: Any) -> None:
-        reason = None
-        if not isinstance(call.operation, QuantizedRecurrent):
-            reason = reason_for_float_loop(call)
+        rounded = isinstance(call.operation, QuantizedRecurrent)
+        reason = None if rounded else reason_for_float_loop(call)
+        if has_mask(call):
+            reason = "it gets a mask"
         if layer.go_backwards:
             reason = "it starts at the last frame"
         if reason is not None:

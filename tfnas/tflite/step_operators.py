@@ -14,6 +14,7 @@ import numpy as np
 
 from tfnas.quantization.recurrent_cells import RecurrentStep
 from tfnas.quantization.recurrent_forms import QuantizedRecurrent
+from tfnas.tflite.conversion_error import ConversionError
 from tfnas.tflite.graph_writer import GraphWriter, NumberFormat
 
 _FUNCTIONS = {"sigmoid": "LOGISTIC", "tanh": "TANH", "relu": "RELU"}
@@ -44,8 +45,16 @@ class StepWriter:
 
         Returns:
             The new states.
+
+        Raises:
+            ConversionError: The layer has fake quantization, and its input is no integer.
         """
         form = self.form_of(x)
+        if self.rounds is not None and form.scale is None:
+            raise ConversionError(
+                f"layer {self.layer.name!r} must have integers around it in the file, got an "
+                f"input of {form.dtype}"
+            )
         if self.rounds is not None and self.rounds.state_bits > 8 and form.dtype == "int8":
             x = self.converted(x, form.finer, "input")
         return self.step(self, x, states)

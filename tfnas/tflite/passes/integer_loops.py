@@ -8,6 +8,7 @@ The converter writes DEQUANTIZE, a custom operator and QUANTIZE for a
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Container
 from typing import Any
 
 from ai_edge_litert import schema_py_generated as schema
@@ -81,11 +82,12 @@ class Placeholder:
         graph.operators[place : place + 1] = operators
 
 
-def placeholders(model: Any) -> list[Placeholder]:
+def placeholders(model: Any, floats: Container[str] = ()) -> list[Placeholder]:
     """Returns the operators of a file that stand for layers, in order, with integers around them.
 
     Args:
         model: The file, see :func:`tfnas.tflite.flatbuffer.unpack`; changed in place.
+        floats: Names of the layers that stay float; what is around them is left as it is.
 
     Raises:
         ConversionError: There are several formats for a layer's output.
@@ -97,19 +99,18 @@ def placeholders(model: Any) -> list[Placeholder]:
             name = _placeholder_name(model, operator)
             if name is None:
                 continue
-            x = int(operator.inputs[0])
+            x, output = int(operator.inputs[0]), int(operator.outputs[0])
             before = producers.get(x)
-            if before is not None and _is(model, before, "DEQUANTIZE"):
+            integer = name not in floats and _make_integer(model, number, output, name)
+            if integer and before is not None and _is(model, before, "DEQUANTIZE"):
                 x = int(before.inputs[0])
-            output = int(operator.outputs[0])
-            _make_integer(model, number, output, name)
             mask = int(operator.inputs[1]) if len(operator.inputs) > 1 else None
             found.append(Placeholder(graph, name, operator, x, output, mask))
     return found
 
 
-def _make_integer(model: Any, number: int, output: int, name: str) -> None:
-    """Gives the output of a placeholder the format that it is quantized to.
+def _make_integer(model: Any, number: int, output: int, name: str) -> bool:
+    """Gives the output of a placeholder the format that it is quantized to, where it is.
 
     The converter may put operators that move numbers before the QUANTIZE: they move integers then.
     """
@@ -117,7 +118,7 @@ def _make_integer(model: Any, number: int, output: int, name: str) -> None:
     moved, quantized, others = _users(model, graph, output)
     formats = {NumberFormat.of_tensor(graph.tensors[new]) for _, new in quantized}
     if not formats:
-        return  # the layer stays float
+        return False
     if others or len(formats) > 1:
         found = ", ".join([*others, *map(str, formats)])
         raise ConversionError(
@@ -134,6 +135,7 @@ def _make_integer(model: Any, number: int, output: int, name: str) -> None:
     for signature in model.signatureDefs or ():
         for end in signature.outputs if signature.subgraphIndex == number else ():
             end.tensorIndex = same.get(end.tensorIndex, end.tensorIndex)
+    return True
 
 
 def _users(

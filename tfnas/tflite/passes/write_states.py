@@ -65,7 +65,9 @@ def write_states(conversion: Conversion) -> Conversion:
         )
     model = unpack(conversion.content)
     names: list[str] = []
-    for place in placeholders(model):
+    steps = {name: layer for name, layer in layers.items() if isinstance(layer, FrameStep)}
+    floats = [n for n, step in steps.items() if not isinstance(step.layer, QuantizedRecurrent)]
+    for place in placeholders(model, floats):
         layer = layers[place.name]
         if isinstance(layer, FrameWindow):
             _States(model, place, layer, conversion.model.name, names).write_window(layer)
