@@ -115,6 +115,19 @@ def test_learned_ranges_learn():
     assert [float(each.high) for each in inside] != before
 
 
+def test_steps_have_16_bits_unless_8_are_asked_for():
+    model = network(layers.GRU(4))
+    bits = {
+        spec.mode: step_layers(tfnas.quantize_aware(model, spec))[0].state_bits
+        for spec in (tfnas.QuantSpec(), tfnas.QuantSpec("int8", "int16", state_bits=8))
+    }
+    assert bits == {"int8": 16, "int16x8": 16}
+    fast = tfnas.quantize_aware(model, tfnas.QuantSpec(state_bits=8))
+    assert step_layers(fast)[0].state_bits == 8
+    with pytest.raises(ValueError, match="state_bits must be 8 or 16, got 12"):
+        tfnas.QuantSpec(state_bits=12)
+
+
 def test_a_layer_may_stay_float():
     spec = tfnas.QuantSpec(layers={"memory": "float32"})
     (skipped,) = tfnas.unquantized_layers(

@@ -40,7 +40,7 @@ from tfnas.quantization.layer_roles import (
 from tfnas.quantization.normal_form import Origins
 from tfnas.quantization.quantized_kernel import QuantizedKernel, QuantizedWeights
 from tfnas.quantization.recurrent_cells import has_mask, output_range
-from tfnas.quantization.recurrent_forms import STATE_BITS, QuantizedRecurrent
+from tfnas.quantization.recurrent_forms import QuantizedRecurrent
 from tfnas.quantization.spec import QuantSpec
 
 _MOVES = (Role.SAME,)
@@ -168,7 +168,7 @@ class FakeQuantBuilder:
     def _recurrent(self, call: Call, tensors: list[Any]) -> list[Any]:
         """A recurrent layer, whose kernels have 8 bits and one scale each."""
         settings = {
-            "state_bits": max(STATE_BITS, self.spec.activation_bits),
+            "state_bits": max(self.spec.state_bits, self.spec.activation_bits),
             "ranges": self.spec.ranges,
             "momentum": self.spec.momentum,
             "least": self.least,

@@ -84,9 +84,9 @@ class RecurrentStep(Generic[T]):
             x: The inputs of one step, (batch, inputs).
             states: The states before, each (batch, units).
         """
-        return {"LSTM": self._lstm, "GRU": self._gru, "SimpleRNN": self._simple}[self.kind](
-            math, x, *states
-        )
+        if self.kind == "LSTM":
+            return self._lstm(math, x, *states)
+        return (self._gru if self.kind == "GRU" else self._simple)(math, x, *states)
 
     def ranges(self, bits: int) -> dict[str, tuple[float, float] | None]:
         """Returns the names of the ranges, with those that need no data; None for the others.
@@ -94,8 +94,8 @@ class RecurrentStep(Generic[T]):
         Args:
             bits: Of the numbers, 8 or 16.
         """
-        names = _Names()
-        self(names, None, [None] * len(self.states))
+        names, step = _Names(), RecurrentStep[None](self.layer)
+        step(names, None, [None] * len(self.states))
         # A new state between an old one and an output of tanh stays below 1, as does a product.
         if self.kind != "SimpleRNN" and (self.activation, self.gate) == ("tanh", "sigmoid"):
             names.functions["hidden"] = "tanh"

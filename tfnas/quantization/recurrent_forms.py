@@ -28,8 +28,6 @@ from tfnas.quantization.fake_quant import FakeQuant
 from tfnas.quantization.quantized_kernel import PACKAGE, QuantizedKernel
 from tfnas.quantization.recurrent_cells import RecurrentStep
 
-# Bits inside of a step where activations have 8; docs/decisions/0064 has the measurement.
-STATE_BITS = 16
 PLACEHOLDER = "tfnas_loop/"
 _TRACED = threading.local()
 
@@ -102,7 +100,7 @@ class QuantizedRecurrent(QuantizedKernel):
     def __init__(
         self,
         layer: Any,
-        state_bits: int = STATE_BITS,
+        state_bits: int = 16,
         ranges: str = "moving_average",
         momentum: float = 0.99,
         **options: Any,

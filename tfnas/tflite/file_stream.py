@@ -107,9 +107,6 @@ class FileStream:
             interpreter.set_tensor(tensor.index, self._state[name])
         interpreter.invoke()
         self._state = {n: interpreter.get_tensor(t.index) for n, t in self._after.items()}
-        values = [t.dequantize(interpreter.get_tensor(t.index)) for t in self._outputs]
+        outputs = [t.dequantize(interpreter.get_tensor(t.index))[0] for t in self._outputs]
         # A sequence has one frame, which is not told apart from the output of a last step.
-        return [
-            value[0, 0] if len(t.shape) > 2 and t.shape[1] == 1 else value[0]
-            for value, t in zip(values, self._outputs, strict=True)
-        ]
+        return [one[0] if one.ndim > 1 and len(one) == 1 else one for one in outputs]
