@@ -136,14 +136,14 @@ class QuantizedRecurrent(QuantizedKernel):
         """
         return self.fake_quants[self.range_names.index(name)]
 
-    def call(self, x: Any, training: bool | None = None, use: int = 0, mask: Any = None) -> Any:
+    def call(self, x: Any, use: int = 0, training: bool | None = None, mask: Any = None) -> Any:
         """Computes all steps.
 
         Args:
             x: The inputs, (batch, steps, features).
-            training: Whether ranges are observed, and inputs dropped.
             use: Index of the call, where a model calls the layer several times; a loop has kernels
                 of its own in the file.
+            training: Whether ranges are observed, and inputs dropped.
             mask: Where an example's step counts, (batch, steps).
         """
         layer = self.layer
@@ -216,7 +216,7 @@ class _RoundedMath:
         rounds = owner.rounded if owner.active else tf.convert_to_tensor
         self.weights = {name: rounds(kernel) for name, kernel in kernels.items()}
         bias = layer.cell.bias
-        self.bias = None if bias is None else tf.reshape(bias.value, [-1, bias.shape[-1]])
+        self.bias: Any = None if bias is None else tf.reshape(bias.value, [-1, bias.shape[-1]])
 
     def product(self, x: Any, kernel: str, bias: int | None, name: str, columns: Any = None) -> Any:
         weights = self.weights[kernel]

@@ -75,7 +75,7 @@ class FrameStep(LeavesPlaceholder, keras.layers.Wrapper):
         Args:
             x: A frame, (1, 1, features).
         """
-        layer = getattr(self.layer, "layer", self.layer)
+        layer: Any = getattr(self.layer, "layer", self.layer)
         return placeholder(self.name, x, layer.units, layer.return_sequences)
 
     def compute_output_shape(self, input_shape: Any) -> Any:

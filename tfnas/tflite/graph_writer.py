@@ -55,11 +55,11 @@ class NumberFormat:
         Args:
             layer: The fake quantization.
         """
-        low, high = (np.float32(end) for end in layer.grid_range())
-        scale, low, _ = nudge(low, high, layer.bits, narrow=layer.symmetric)
+        low, high = (float(end) for end in layer.grid_range())
+        step, lowest, _ = nudge(low, high, layer.bits, narrow=layer.symmetric)
         if layer.symmetric:
-            return cls("int16", float(scale))
-        return cls("int8", float(scale), -128 - round(float(low) / float(scale)))
+            return cls("int16", float(step))
+        return cls("int8", float(step), -128 - round(float(lowest) / float(step)))
 
     @classmethod
     def of_tensor(cls, tensor: Any) -> NumberFormat:
