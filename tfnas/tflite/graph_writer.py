@@ -30,6 +30,7 @@ _VERSIONS = {
     "SUB": (2, 5),
     "TANH": (2, 3),
 }
+_TITLES = {"SVDF": "SVDF", "UNIDIRECTIONAL_SEQUENCE_LSTM": "UnidirectionalSequenceLSTM"}
 _WITHOUT_OPTIONS = {"LOGISTIC", "TANH", "RELU"}
 Shape = Sequence[int | None]
 
@@ -188,7 +189,8 @@ class GraphWriter:
         operator.opcodeIndex = self._code(name, version)
         operator.inputs, operator.outputs = list(inputs), list(outputs)
         if name not in _WITHOUT_OPTIONS:
-            title = "".join(part.capitalize() for part in name.split("_")) + "Options"
+            title = "".join(part.capitalize() for part in name.split("_"))
+            title = f"{_TITLES.get(name, title)}Options"
             operator.builtinOptionsType = getattr(_OPTIONS, title)
             operator.builtinOptions = getattr(schema, f"{title}T")()
             for key, value in options.items():
