@@ -88,6 +88,15 @@ def test_the_example_of_the_page_on_four_bits_runs(capsys):
     assert names["layer"]["name"] in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_the_example_of_the_page_on_streams_runs():
+    text = (ROOT / "docs" / "streaming.md").read_text(encoding="utf-8")
+    [code] = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    names = {"__name__": "streaming"}
+    exec(compile(code, "streaming.md", "exec"), names)
+    assert names["outputs"].shape == (20, 2)
+
+
 def test_the_code_of_any_task_runs(tmp_path, monkeypatch):
     text = (ROOT / "docs" / "any_task.md").read_text(encoding="utf-8")
     whole, own_training = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)

@@ -568,6 +568,27 @@ def test_recurrent_functions_are_replaced_in_this_thread_while_open():
     assert {"go_backwards", "mask", "return_all_outputs", "zero_output_for_mask"} <= set(found[0])
 
 
+def test_a_loop_over_steps_returns_outputs_and_states():
+    x = np.arange(12, dtype="float32").reshape(2, 3, 2)
+    mask = np.array([[True, True, False], [True, True, True]])
+
+    def step(given, states):
+        return states[0] + given, [states[0] + given]
+
+    last, outputs, states = keras_private.loop_over_steps(
+        step, tf.constant(x), [tf.zeros((2, 2))], mask=tf.constant(mask)
+    )
+    sums = np.cumsum(x, axis=1)
+    sums[0, 2] = sums[0, 1]
+    np.testing.assert_array_equal(outputs, sums)
+    np.testing.assert_array_equal(last, sums[:, -1])
+    np.testing.assert_array_equal(states[0], sums[:, -1])
+    back = keras_private.loop_over_steps(
+        step, tf.constant(x), [tf.zeros((2, 2))], go_backwards=True, return_all_outputs=False
+    )
+    np.testing.assert_array_equal(back[0], x.sum(axis=1))
+
+
 @pytest.mark.parametrize("name", ["lstm", "gru", "bidirectional_lstm", "bidirectional_gru"])
 def test_keras_takes_its_loop_where_a_replacement_raises(name):
     def refuse(*_, **__):

@@ -93,6 +93,7 @@ from tfnas.tflite.artifact import Artifact as Artifact
 from tfnas.tflite.conversion_error import ConversionError as ConversionError
 from tfnas.tflite.convert import to_tflite as to_tflite
 from tfnas.tflite.file_sparsity import file_sparsity as file_sparsity
+from tfnas.tflite.file_stream import FileStream as FileStream
 from tfnas.tflite.mixed_precision import mixed_precision as mixed_precision
 from tfnas.tflite.operator_rules.tflite_micro import check_micro as check_micro
 from tfnas.tflite.operator_rules.tflite_micro import micro_operators as micro_operators

@@ -715,6 +715,43 @@ def outer_layer_calls(
 _REPLACED = threading.local()
 
 
+def loop_over_steps(
+    step: Callable[[Any, Any], tuple[Any, list[Any]]],
+    x: Any,
+    states: list[Any],
+    *,
+    mask: Any = None,
+    go_backwards: bool = False,
+    return_all_outputs: bool = True,
+) -> tuple[Any, Any, list[Any]]:
+    """Iterates over the time steps of a tensor, as recurrent layers do.
+
+    Calls `keras.src.backend.rnn` (Keras 3.12.0, 3.15.1).
+
+    Args:
+        step: Function of (the input at a step, states), returning (output, new states).
+        x: The inputs, (batch, steps, ...).
+        states: The states before the first step, each (batch, ...).
+        mask: Where an example's step counts, (batch, steps); elsewhere output and states stay.
+        go_backwards: Whether the last step comes first.
+        return_all_outputs: Whether the outputs of all steps are returned, or the last alone.
+
+    Returns:
+        The last output, all outputs in the order of computation, and the last states.
+    """
+    from keras.src import backend
+
+    found: tuple[Any, Any, list[Any]] = backend.rnn(
+        step,
+        x,
+        states,
+        mask=mask,
+        go_backwards=go_backwards,
+        return_all_outputs=return_all_outputs,
+    )
+    return found
+
+
 @contextlib.contextmanager
 def backend_functions_replaced(functions: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
     """Lets layers and operations call other functions than Keras' own, in this thread, while open.

@@ -81,3 +81,17 @@ def test_rounding_by_data(tfnas_command, tmp_path, model, npz):
     graph = tfnas.Artifact.load(target).graphs[0]
     bits = [op.inputs[1].dtype for op in graph.operators if "CONV" in op.name]
     assert bits == ["int8", "int4"]
+
+
+def test_a_stream(tfnas_command, tmp_path):
+    layers = keras.layers
+    source, target = tmp_path / "net.keras", tmp_path / "frames.tflite"
+    keras.Sequential([keras.Input((5, 3)), layers.SimpleRNN(4, name="memory")]).save(source)
+    flags = ("--streaming", f"--output={target}")
+    code, _, err = tfnas_command("export", source, *flags, "--recipe=weights8")
+    assert code == 1
+    assert "streaming excludes recipe, mode 'mixed' and errors, got 'weights8'" in err
+    code, out, err = tfnas_command("export", source, *flags)
+    assert (code, err) == (0, "")
+    assert "input state_memory_hidden: float32 [1, 4]" in out
+    assert tfnas.FileStream(target)([[0.0, 1.0, 2.0]]).shape == (1, 4)

@@ -64,6 +64,11 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
     flags.DEFINE_float("budget_seconds", None, text, **common)
     text = "store pruned kernels without their zeros if the mode supports it"
     flags.DEFINE_bool("sparse", False, text, **common)
+    text = (
+        "write a file that takes one frame and the state after those before, and returns both, of "
+        "a model of recurrent layers or causal convolutions"
+    )
+    flags.DEFINE_bool("streaming", False, text, **common)
     text = "minify: remove redundant data from the file, which computes the same numbers"
     flags.DEFINE_bool("slim", False, text, **common)
     text = "print and plot the quantization error of each layer"
@@ -111,7 +116,7 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
         print(report)
     if values["errors"].value:
         _write_errors(model, artifact, typical, path)
-    if split is not None:
+    if split is not None and not values["streaming"].value:  # labels are those of sequences
         _print_accuracy(model, artifact, split)
     return 0
 
@@ -138,6 +143,10 @@ def _check(values: flags.FlagValues) -> None:
         raise ValueError(f"recipe excludes mode, layers and sparse, got {recipe!r} and {mode!r}")
     if mode == MIXED and (values["layers"].value or values["sparse"].value):
         raise ValueError("mode 'mixed' excludes layers and sparse, which it chooses itself")
+    if values["streaming"].value and (recipe or mode == MIXED or values["errors"].value):
+        raise ValueError(
+            f"streaming excludes recipe, mode 'mixed' and errors, got {recipe or mode!r}"
+        )
     if values["errors"].value and mode == "float32" and not (recipe or values["layers"].value):
         raise ValueError("errors needs a mode that quantizes, got 'float32'")
     if values["errors"].value:
@@ -165,7 +174,7 @@ def _convert(model: Any, inputs: Any, values: flags.FlagValues) -> tuple[Artifac
         return apply_recipe(to_tflite(model), values["recipe"].value, inputs), None
     names = "correct", "rounding", "eight_bit_share"
     options = {name: values[name].value for name in names}
-    more = {name: values[name].value for name in ("sparse", "budget_seconds")}
+    more = {name: values[name].value for name in ("sparse", "budget_seconds", "streaming")}
     spec = dataclasses.replace(QuantSpec.of(mode), layers=layers, **options)
     try:
         with _progress_printed():

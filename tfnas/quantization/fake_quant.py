@@ -108,13 +108,16 @@ class FakeQuant(keras.layers.Layer):
         if self.after_float and not training:
             detour = tf.float64 if self.symmetric else tf.float16
             value = tf.cast(tf.cast(value, detour), tf.float32)
+        return tf.cast(self.rounded(value, training), x.dtype)
+
+    def rounded(self, value: Any, training: bool | None = None) -> Any:
+        """Returns float32 numbers rounded to the range as it is, which is not observed."""
         if training and self.ranges == "learned" and self.fixed is None and not self.frozen:
-            return tf.cast(self._round_learned(value), x.dtype)
+            return self._round_learned(value)
         low, high = self.grid_range()
-        rounded = tf.quantization.fake_quant_with_min_max_vars(
+        return tf.quantization.fake_quant_with_min_max_vars(
             value, low, high, num_bits=self.bits, narrow_range=self.symmetric
         )
-        return tf.cast(rounded, x.dtype)
 
     @property
     def symmetric(self) -> bool:
@@ -149,10 +152,18 @@ class FakeQuant(keras.layers.Layer):
         return self.fixed is not None or high > low
 
     def _observe(self, x: Any) -> None:
-        value = tf.stop_gradient(tf.cast(x, tf.float32))
+        low, high = self._batch_range(tf.stop_gradient(tf.cast(x, tf.float32)))
+        self.take_range(low, high)
+
+    def take_range(self, low: Any, high: Any) -> None:
+        """Moves the range towards that of a batch; in calibration it takes in both.
+
+        Args:
+            low: The lowest number, at most 0.
+            high: The highest number, above `low`.
+        """
         first = tf.equal(self.low.value, self.high.value)
         momentum = tf.where(first, 0.0, 1.0 if self.ranges == "learned" else self.momentum)
-        low, high = self._batch_range(value)
         if self.observing:  # calibration: the range of all examples, no moving average
             momentum = tf.zeros_like(momentum)
             low = tf.minimum(low, self.low.value)

@@ -39,6 +39,8 @@ from tfnas.quantization.layer_roles import (
 )
 from tfnas.quantization.normal_form import Origins
 from tfnas.quantization.quantized_kernel import QuantizedKernel, QuantizedWeights
+from tfnas.quantization.recurrent_cells import has_mask, output_range
+from tfnas.quantization.recurrent_forms import QuantizedRecurrent
 from tfnas.quantization.spec import QuantSpec
 
 _MOVES = (Role.SAME,)
@@ -107,9 +109,8 @@ class FakeQuantBuilder:
             ]
         if same := self._range_of_all(call, tensors):
             return [self._rounded_as(same, tensor) for tensor in outputs]
-        bits = self.spec.activation_bits
         settings = {
-            "fixed": fixed_range(call, bits) if call_role is Role.FIXED else None,
+            "fixed": self._fixed_range(call, call_role),
             "after_float": self._stays_float(call),
         }
         return [
@@ -142,6 +143,8 @@ class FakeQuantBuilder:
             return [self._wrapped(call, QuantizedKernel, **settings)(tensors[0], **self._use(call))]
         if call_role is Role.WEIGHTS and bits is not None:
             return self._registered(call, tensors)
+        if call_role is Role.LOOP and bits is not None:
+            return self._recurrent(call, tensors)
         standalone = call_role is Role.NORM and not self._folds(call) and is_channel_norm(call)
         if call_role is Role.AFFINE or standalone:
             options = {k: v for k, v in call.arguments(tensors)[1].items() if k == "training"}
@@ -155,6 +158,23 @@ class FakeQuantBuilder:
             layer = keras.layers.Concatenate(axis=call.operation.axis, name=call.operation.name)
             return [FloatConcatenate(layer, name=name)(tensors)]
         return self.copies.call(call, tensors)
+
+    def _fixed_range(self, call: Call, call_role: Role) -> tuple[float, float] | None:
+        """The range of an output that needs no data; None for others."""
+        if call_role is Role.LOOP and not self._stays_float(call):
+            return output_range(call.operation, self.spec.activation_bits)
+        return fixed_range(call, self.spec.activation_bits) if call_role is Role.FIXED else None
+
+    def _recurrent(self, call: Call, tensors: list[Any]) -> list[Any]:
+        """A recurrent layer, whose kernels have 8 bits and one scale each."""
+        settings = {
+            "state_bits": max(self.spec.state_bits, self.spec.activation_bits),
+            "ranges": self.spec.ranges,
+            "momentum": self.spec.momentum,
+            "least": self.least,
+        }
+        mask = {"mask": tensors[-1]} if has_mask(call) else {}
+        return [self._wrapped(call, QuantizedRecurrent, **settings)(tensors[0], **mask)]
 
     def _registered(self, call: Call, tensors: list[Any]) -> list[Any]:
         """A registered layer, whose kernels have 8 bits: those that any operator takes."""

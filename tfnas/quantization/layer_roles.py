@@ -4,6 +4,8 @@
 |---------|----------------------------------------------------------------------------|
 | KERNEL  | has a kernel, which is quantized as its output is                          |
 | WEIGHTS | a registered layer with weights: they are quantized as its output is       |
+| LOOP    | a recurrent layer: each step computes in integers, and its output is       |
+|         | quantized                                                                  |
 | NORM    | BatchNormalization: folded into the kernel before it, else like AFFINE     |
 | AFFINE  | a factor and an offset for each channel: Rescaling, Normalization          |
 | RELU    | clipping, which is part of the quantization of the output before it        |
@@ -27,6 +29,7 @@ from tfnas.graph.idle_layers import IDLE
 from tfnas.graph.registered_layers import is_of_keras
 from tfnas.keras_private import mask_of
 from tfnas.quantization.layer_registry import Role, registered_role
+from tfnas.quantization.recurrent_cells import KINDS, reason_for_float_loop
 
 KERNEL_LAYERS = (
     "Dense",
@@ -45,6 +48,7 @@ _EIGHT_BITS_16 = ("Conv2DTranspose", "DepthwiseConv1D", "DepthwiseConv2D")
 _SAME = {
     *IDLE,
     "Flatten",
+    "Flip",
     "Reshape",
     "Permute",
     "Squeeze",
@@ -105,6 +109,8 @@ def role(call: Call) -> Role:
         return registered
     if kind in KERNEL_LAYERS:
         return Role.KERNEL
+    if kind in KINDS:
+        return Role.LOOP if reason_for_float_loop(call) is None else Role.FLOAT
     if kind == "BatchNormalization":
         return Role.NORM
     if kind in ("Rescaling", "Normalization"):
@@ -177,6 +183,8 @@ def reason_for_float(call: Call) -> str:
     """Why a call stays float."""
     if registered_role(call.operation) is Role.FLOAT:
         return f"{call.kind} is registered as float"
+    if call.kind in KINDS:
+        return reason_for_float_loop(call) or ""
     if averages_by_mask(call):
         return f"no integer form of {call.kind} with a mask"
     name = activation_name(call)

@@ -3,7 +3,8 @@
 Nested models and layers registered as "open" are unfolded; a layer's `activation` becomes a layer
 of its own; a separable convolution becomes a depthwise and a pointwise one, as in the file; a sum,
 difference, product or quotient of a tensor and a number becomes a Rescaling; a stack becomes a
-concatenation, since both have one scale in the file; a one-hot CategoryEncoding compares integers;
+concatenation, since both have one scale in the file; Bidirectional and TimeDistributed become the
+layers inside of them; a one-hot CategoryEncoding compares integers;
 an average over whole images becomes a global one, whose output has a range of its own: TFLite's
 pooling rounds means to the steps of its inputs, though means are far smaller. Function and weights
 stay the same.
@@ -25,6 +26,7 @@ from tfnas.quantization.integer_layers import (
     hard_silu,
 )
 from tfnas.quantization.layer_roles import KERNEL_LAYERS, activation_name, activation_of
+from tfnas.quantization.sequence_forms import opened_wrapper
 
 _SPLIT = (*KERNEL_LAYERS, "SeparableConv1D", "SeparableConv2D")
 Origins = dict[int, tuple[str, str]]
@@ -46,6 +48,12 @@ def normal_form(model: keras.Model, bits: int = 8) -> tuple[keras.Model, Origins
     split: dict[int, list[Any]] = {}
     origins: Origins = {}
 
+    def parts_of(layer: Any, call: Call) -> list[Any]:
+        if id(layer) not in split:
+            split[id(layer)] = _split_layer(layer, copies)
+            origins.update({id(part): (call.name, call.kind) for part in split[id(layer)]})
+        return split[id(layer)]
+
     def apply(call: Call, tensors: list[Any]) -> list[Any]:
         layer = call.operation
         merged = _merge_pairwise(call, tensors, copies, bits)
@@ -64,13 +72,13 @@ def normal_form(model: keras.Model, bits: int = 8) -> tuple[keras.Model, Origins
             return [hard_silu(tensors[0], copies.unique)]
         if finds_categories(call):
             return [_one_hot(call, tensors, copies)]
+        opened = opened_wrapper(call, tensors, copies, lambda inner: parts_of(inner, call))
+        if opened is not None:
+            return opened
         if call.kind not in _SPLIT:
             return copies.call(call, tensors)
-        if id(layer) not in split:
-            split[id(layer)] = _split_layer(layer, copies)
-            origins.update({id(part): (call.name, call.kind) for part in split[id(layer)]})
         (tensor,) = tensors
-        for part in split[id(layer)]:
+        for part in parts_of(layer, call):
             is_hard_silu = bits > 8 and activation_of(part) in HARD_SILU
             tensor = hard_silu(tensor, copies.unique) if is_hard_silu else part(tensor)
         return [tensor]

@@ -41,6 +41,7 @@ from tfnas.quantization.layer_registry import WITH_WEIGHTS
 from tfnas.quantization.layer_roles import Role, is_channel_norm, reason_for_float, role
 from tfnas.quantization.normal_form import normal_form
 from tfnas.quantization.quantized_kernel import QuantizedKernel
+from tfnas.quantization.recurrent_forms import QuantizedRecurrent
 from tfnas.quantization.spec import QuantSpec
 
 if TYPE_CHECKING:
@@ -212,6 +213,9 @@ def strip_quantization(model: keras.Model) -> keras.Model:
             limit = None if layer.relu == float("inf") else layer.relu
             return [keras.layers.ReLU(limit, name=f"{layer.name}_relu")(tensors[0])]
         if isinstance(layer, _WRAPPERS):
+            if isinstance(layer, QuantizedRecurrent):
+                _, kwargs = call.arguments(tensors)
+                return [copies.of(layer.layer)(tensors[0], mask=kwargs.get("mask"))]
             return [copies.of(layer.layer)(tensors if len(tensors) > 1 else tensors[0])]
         return copies.call(call, tensors)
 

@@ -22,6 +22,7 @@ from tfnas.tflite.passes.conversion_state import Conversion
 from tfnas.tflite.passes.convert_model import convert
 from tfnas.tflite.passes.correct_batchnorm import correct
 from tfnas.tflite.passes.encode_sparsely import encode_sparsely
+from tfnas.tflite.passes.integer_loops import write_integer_loops
 from tfnas.tflite.passes.keep_preprocessing_out import keep_preprocessing_out
 from tfnas.tflite.passes.place_fake_quantization import place_fake_quantization
 from tfnas.tflite.passes.prepare_model import prepare
@@ -29,6 +30,7 @@ from tfnas.tflite.passes.quantize_weights import quantize_weights
 from tfnas.tflite.passes.read_calibration import read_calibration
 from tfnas.tflite.passes.repair_file import repair_file
 from tfnas.tflite.passes.validate_file import validate
+from tfnas.tflite.passes.write_states import keep_one_frame, write_states
 
 if TYPE_CHECKING:
     import keras
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from tfnas.data.data_types import CalibrationData
     from tfnas.graph.functional_form import InputShape
 
+STREAM_MODES = ("float32", "int8", "int16x8")
 SPARSE_MODES = ("float32", "float16", "int8")
 PASSES: tuple[Callable[[Conversion], Conversion], ...] = (
     keep_preprocessing_out,
@@ -45,7 +48,10 @@ PASSES: tuple[Callable[[Conversion], Conversion], ...] = (
     place_fake_quantization,
     correct,
     check_fake_quantization,
+    keep_one_frame,
     convert,
+    write_integer_loops,
+    write_states,
     repair_file,
     validate,
     quantize_weights,
@@ -62,6 +68,7 @@ def to_tflite(
     rounding: str | None = None,
     budget_seconds: float | None = None,
     input_shape: InputShape | None = None,
+    streaming: bool = False,
 ) -> Artifact:
     """Converts a Keras model to a `.tflite` file and checks the file.
 
@@ -116,13 +123,19 @@ def to_tflite(
         input_shape: Shape of the input without the batch, for a model that leaves it open: a
             Sequential model without `keras.Input`, a series of any length. For several inputs a
             list of shapes, or a dictionary by input name.
+        streaming: Whether the file takes one frame of a sequence and the state after the frames
+            before, and returns the output for it and the new state, in the modes "float32",
+            "int8" and "int16x8". It computes what the file of the whole sequence computes.
+            The model has recurrent layers or causal convolutions, and layers that take each frame
+            by itself. :class:`tfnas.FileStream` runs it.
 
     Returns:
         The artifact.
 
     Raises:
-        ValueError: The mode is unknown, the model is not built, `calibration` is missing, has a
-            wrong shape or contains NaN, or the mode has no sparse files.
+        ValueError: The mode is unknown, the model is not built, a layer can't be streamed,
+            `calibration` is missing, has a wrong shape or contains NaN, or the mode has no sparse
+            files.
         ConversionError: A weight is NaN or infinite, or an operation has no TFLite kernel (the
             message names the layer); TensorFlow can't export the model; inside of
             :func:`tfnas.isolated`, the converter ended its process; or the file does not have the
@@ -141,9 +154,11 @@ def to_tflite(
     if sparse:
         _check_sparse(spec)
     _check_model(model)
+    if streaming:
+        _check_streaming(model, spec, sparse)
     if not is_tf_keras(model):
         model = opaque_form(model, calibration, input_shape)
-    conversion = Conversion(model, spec, calibration, sparse, budget_seconds)
+    conversion = Conversion(model, spec, calibration, sparse, budget_seconds, streaming)
     for run in PASSES:
         conversion = run(conversion)
     return conversion.file
@@ -175,6 +190,18 @@ def _check_sparse(spec: QuantSpec) -> None:
             "sparse must be False for an integer file with corrected biases or with ranges other "
             f"than {QuantSpec().ranges!r}, got True with correct={spec.correct} and "
             f"ranges={spec.ranges!r}"
+        )
+
+
+def _check_streaming(model: Any, spec: QuantSpec, sparse: bool) -> None:
+    if is_tf_keras(model):
+        raise ValueError(
+            f"model must be a Keras 3 model for streaming, got the tf_keras model {model.name!r}"
+        )
+    if spec.mode not in STREAM_MODES or sparse:
+        raise ValueError(
+            f"mode must be one of {', '.join(STREAM_MODES)} for streaming, and sparse False, got "
+            f"{spec.mode!r} and sparse={sparse}"
         )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tfnas.keras_private import backend_functions_replaced
+from tfnas.quantization.recurrent_forms import placeholders_for_steps
 from tfnas.tflite.recurrent_layers import functions_for_conversion
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 @contextlib.contextmanager
 def traced_for_conversion() -> Iterator[None]:
     """Traces operations of this thread in the forms of this module while it is open."""
-    with backend_functions_replaced({**functions_for_conversion(), "numpy.roll": roll}):
+    functions = {**functions_for_conversion(), "numpy.roll": roll}
+    with backend_functions_replaced(functions), placeholders_for_steps():
         yield
 
 

@@ -37,12 +37,14 @@ class ConverterOptions:
         inputs: Names of the model's inputs, in their order.
         sparse: Whether kernels are stored in TFLite's sparse encoding.
         aware: Whether the model is quantization-aware: its ranges are in the graph.
+        placeholders: Whether a pass writes operators in the place of custom ones.
     """
 
     spec: QuantSpec
     inputs: tuple[str, ...]
     sparse: bool = False
     aware: bool = False
+    placeholders: bool = False
 
 
 def convert_stored(
@@ -144,6 +146,7 @@ def _set_formats(
     spec = options.spec
     if spec.mode != "float32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.allow_custom_ops = options.placeholders
     if options.sparse:
         sparsity = tf.lite.Optimize.EXPERIMENTAL_SPARSITY
         converter.optimizations = [*converter.optimizations, sparsity]

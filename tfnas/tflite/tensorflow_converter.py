@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tfnas.legacy.rebuild import is_tf_keras
+from tfnas.quantization.recurrent_forms import has_placeholders
 from tfnas.quantization.spec import QuantSpec
 from tfnas.runtime.helper_process import HelperDied, call, is_isolated
 from tfnas.tflite.conversion_error import ConversionError, conversion_message, death_message
@@ -68,7 +69,9 @@ def run_converter(
     Raises:
         ConversionError: TensorFlow can't convert the model; whatever it raises becomes this.
     """
-    options = ConverterOptions(spec, tuple(tensor.name for tensor in model.inputs), sparse, aware)
+    names = tuple(tensor.name for tensor in model.inputs)
+    placeholders = has_placeholders(model)
+    options = ConverterOptions(spec, names, sparse, aware, placeholders)
     try:
         with quiet_converter(), traced_for_conversion(), tempfile.TemporaryDirectory() as folder:
             written = written_for_converter(model, folder)
@@ -111,7 +114,9 @@ def written_for_converter(
 
 
 def _write_frozen(model: keras.Model, directory: str) -> bool:
-    if is_tf_keras(model) or not can_be_frozen(model) or may_be_fused(model):
+    if is_tf_keras(model) or not can_be_frozen(model):
+        return False
+    if may_be_fused(model) or has_placeholders(model):
         return False  # freezing inlines the functions that the converter replaces by an operator
     return write_frozen_saved_model(model, directory)
 

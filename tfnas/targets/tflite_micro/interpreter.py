@@ -268,6 +268,13 @@ def _scratch_sizes(op: OperatorInfo) -> list[int]:
         return [_elements(tensor) for tensor in op.inputs if tensor.dtype == "int4"]
     if op.name == "TRANSPOSE_CONV" and integers:  # sums of 32 or 64 bits
         return [_elements(op.outputs[0]) * (4 if op.outputs[0].dtype == "int8" else 8)]
+    if op.name == "UNIDIRECTIONAL_SEQUENCE_LSTM":  # a buffer for each gate, of the cell's type
+        cell = [tensor for tensor in op.inputs if tensor.variable][-1]
+        return [_bytes(cell)] * 4
+    if op.name == "SVDF":  # products with each filter, and with integers sums of each unit
+        filters, batch = op.inputs[1].shape[0], op.inputs[0].shape[0]
+        sums = [4 * _elements(op.outputs[0])] if integers else []
+        return [4 * batch * filters, *sums]
     if op.name in _REDUCING and len(op.inputs) > 1 and op.outputs:
         dimensions, axes = len(op.inputs[0].shape), _elements(op.inputs[1])
         sums = _elements(op.outputs[0]) if integers and op.name in _SUMMING else 0

@@ -86,7 +86,7 @@ _UNSUPPORTED_INPUTS = {
     **dict.fromkeys(("REDUCE_MAX", "REDUCE_MIN", "RESIZE_BILINEAR"), ("int16",)),
     "MIRROR_PAD": ("int16",),
     **dict.fromkeys(("SPACE_TO_BATCH_ND", "BATCH_TO_SPACE_ND"), ("int16",)),
-    "SQUARED_DIFFERENCE": ("int16",),
+    **dict.fromkeys(("GATHER", "SQUARED_DIFFERENCE"), ("int16",)),
 }
 TAKES_INT4 = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 # Operator -> indices of inputs that hold a shape or an axis, and so must be constants.
@@ -248,7 +248,7 @@ def micro_faults(op: OperatorInfo) -> Iterator[str]:
 
 def _least_inputs(name: str) -> int:
     """The number of inputs that the rules below look at."""
-    looked_at = (*_PRODUCTS.get(name, ()), *((1,) if name == "GATHER" else ()))
+    looked_at = (*_PRODUCTS.get(name, ()), *((1,) if name in ("FILL", "GATHER") else ()))
     first = (0,) if name in ("DEQUANTIZE", "RELU6", *_UNSUPPORTED_INPUTS) else ()
     return 1 + max((*looked_at, *first), default=-1)
 
@@ -269,6 +269,8 @@ def _kernel_faults(op: OperatorInfo) -> Iterator[str]:
     if op.name == "SELECT_V2":
         others = [t.dtype for t in op.inputs[1:] if t.dtype not in ("float32", *_INTEGERS)]
         yield from (f"{op.name}: {dtype} numbers" for dtype in others[:1])
+    if op.name == "FILL" and op.inputs[1].dtype in _INTEGERS:
+        yield f"{op.name}: {op.inputs[1].dtype} numbers"
     if op.name == "GATHER" and op.inputs[1].dtype == "int64":
         yield f"{op.name}: places as int64 numbers"
     if op.name == "FULLY_CONNECTED" and int4 and len(op.inputs[0].shape) > 2:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tfnas.quantization.float32_model import other_precision_layers
 from tfnas.quantization.quantize_aware import fake_quants, has_4_bit_kernel
+from tfnas.quantization.recurrent_forms import step_layers
 from tfnas.tflite.passes.conversion_state import Conversion
 
 
@@ -35,7 +36,10 @@ def check_fake_quantization(conversion: Conversion) -> Conversion:
 def _check(conversion: Conversion) -> None:
     model, spec = conversion.model, conversion.spec
     layers = fake_quants(model)
-    wrong = next((layer for layer in layers if layer.bits != spec.activation_bits), None)
+    # A recurrent step counts in bits of its own.
+    inside = {id(range_) for layer in step_layers(model) for range_ in layer.fake_quants}
+    between = (layer for layer in layers if id(layer) not in inside)
+    wrong = next((layer for layer in between if layer.bits != spec.activation_bits), None)
     if wrong is not None:
         raise ValueError(
             f"mode must have activations of {wrong.bits} bits as model {model.name!r} was trained "

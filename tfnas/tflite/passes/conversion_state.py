@@ -32,6 +32,7 @@ class Conversion:
         spec: The requested formats.
         calibration: Typical inputs, as for :func:`tfnas.to_tflite`.
         sparse: Whether the file is written in TFLite's sparse encoding.
+        streaming: Whether the file takes one frame, and its state.
         budget_seconds: Time for fitting the rounding of weights; None: no limit.
         aware: Whether the model holds the ranges of its activations: it is quantization-aware.
         columns: The calibration data: for each input, in the order of `model.inputs`, an array
@@ -49,6 +50,7 @@ class Conversion:
     calibration: CalibrationData | None = None
     sparse: bool = False
     budget_seconds: float | None = None
+    streaming: bool = False
     aware: bool = False
     columns: tuple[np.ndarray, ...] = ()
     float_model: keras.Model | None = None
@@ -72,7 +74,8 @@ class Conversion:
         custom = bool(spec.layers) or spec.weights == "int4" or spec.correct or spec.rounds
         custom = custom or spec.ranges != QuantSpec().ranges
         # The converter's calibrator ends the process on the loops of recurrent layers.
-        custom = custom or self.has_recurrent_layers
+        # There is no state to calibrate a file of one frame with.
+        custom = custom or self.has_recurrent_layers or self.streaming
         return not self.aware and spec.needs_calibration and custom
 
     @property
@@ -83,7 +86,7 @@ class Conversion:
 
     @property
     def has_recurrent_layers(self) -> bool:
-        """Whether a Keras 3 model loops over time steps; such layers stay float."""
+        """Whether a Keras 3 model loops over time steps."""
         return not is_tf_keras(self.model) and bool(recurrent_layers(self.model))
 
     @property

@@ -123,7 +123,10 @@ def _check_ends(artifact: Artifact, spec: QuantSpec) -> None:
     read |= {tensor.index for tensor in graph.outputs}
     # The converter has no range for an input that nothing reads: it stays float.
     inputs = [tensor for tensor in graph.inputs if tensor.index in read]
-    ends = {"inputs": inputs, "outputs": graph.outputs}
+    states = artifact.origin.get("states", ())  # with formats of their own
+    inputs = [tensor for tensor in inputs if tensor.name not in states]
+    outputs = [tensor for tensor in graph.outputs if tensor.name.removeprefix("new_") not in states]
+    ends = {"inputs": inputs, "outputs": outputs}
     for what, tensors in ends.items():
         for tensor in tensors:
             quantized = tensor.dtype in ("int8", "int16", "float32")

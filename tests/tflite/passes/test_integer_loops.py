@@ -1,0 +1,99 @@
+"""Recurrent layers in integer files, from the converter's placeholder to the file's answers."""
+
+import functools
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import tfnas
+from tfnas.tflite.flatbuffer import read_graphs
+
+STEPS, FEATURES = 6, 3
+X = np.random.default_rng(0).normal(size=(24, STEPS, FEATURES)).astype("float32")
+
+
+def network():
+    """Both directions, a stack, shared steps, and a state that is used twice."""
+    keras.utils.set_random_seed(4)
+    inputs = keras.Input((STEPS, FEATURES), name="given")
+    x = layers.Bidirectional(layers.LSTM(5, return_sequences=True), name="both")(inputs)
+    x = layers.TimeDistributed(layers.Dense(6, activation="relu"), name="each")(x)
+    x = layers.GRU(7, return_sequences=True, name="gru")(x)
+    last = layers.SimpleRNN(5, go_backwards=True, name="simple")(x)
+    return keras.Model(inputs, [layers.Dense(4, name="end")(last), layers.Dense(3)(x)], name="net")
+
+
+@functools.cache
+def case(mode):
+    model = network()
+    trainable = tfnas.quantize_aware(model, mode, X)
+    return model, trainable, tfnas.to_tflite(trainable, mode)
+
+
+def steps_apart(trainable, file):
+    pairs = zip(file.predict(X, reference=True), trainable.predict(X, verbose=0), strict=True)
+    return [
+        np.abs(found - expected) / output.scale
+        for (found, expected), output in zip(pairs, file.outputs, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("mode", "median"), [("int8", 0.0), pytest.param("int16x8", 8.0, marks=pytest.mark.slow)]
+)
+def test_the_file_is_the_trained_model(mode, median):
+    _, trainable, file = case(mode)
+    assert tfnas.unquantized_layers(trainable) == []
+    for apart in steps_apart(trainable, file):
+        assert np.median(apart) <= median + 0.001
+    floats = {
+        op.name
+        for graph in read_graphs(file.content)
+        for op in graph.operators
+        for tensor in (*op.inputs, *op.outputs)
+        if tensor.dtype == "float32"
+    }
+    assert floats == set()
+
+
+def test_there_is_one_loop_for_each_layer_and_direction():
+    file = case("int8")[2]
+    assert [op.name for op in file.graph.operators].count("WHILE") == 4
+    assert file.origin["recurrent_layers"] == "loops over the time steps, without a state"
+
+
+def test_masked_steps_leave_the_state():
+    keras.utils.set_random_seed(6)
+    inputs = keras.Input((STEPS,), dtype="int32")
+    x = layers.Embedding(9, 5, mask_zero=True)(inputs)
+    x = layers.GRU(4, return_sequences=True, name="memory")(x)
+    model = keras.Model(inputs, layers.LSTM(4, name="last")(x))
+    ids = np.random.default_rng(0).integers(1, 9, (12, STEPS)).astype("int32")
+    ids[:6, 4:] = 0
+    ids[3:5, :2] = 0
+    trainable = tfnas.quantize_aware(model, "int8", ids)
+    assert not {"memory", "last"} & {each.name for each in tfnas.unquantized_layers(trainable)}
+    file = tfnas.to_tflite(trainable, "int8")
+    expected = trainable.predict(ids, verbose=0)
+    apart = np.abs(file.predict(ids, reference=True) - expected) / file.outputs[0].scale
+    assert np.median(apart) == 0.0
+    assert apart.max() <= 2.001
+    np.testing.assert_allclose(expected, model.predict(ids, verbose=0), rtol=0, atol=0.05)
+
+
+def test_an_initial_state_stays_float_and_is_named():
+    inputs = keras.Input((STEPS, FEATURES))
+    start = layers.Dense(4)(inputs[:, 0])
+    model = keras.Model(inputs, layers.GRU(4, name="memory")(inputs, initial_state=start))
+    skipped = tfnas.unquantized_layers(tfnas.quantize_aware(model))
+    found = {each.name: each.reason for each in skipped}
+    assert found["memory"] == "no integer form of GRU with an initial state"
+
+
+def test_an_integer_file_of_a_large_layer_is_small():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((STEPS, 24)), layers.LSTM(96), layers.Dense(4)])
+    x = np.random.default_rng(1).normal(size=(8, STEPS, 24))
+    assert tfnas.to_tflite(model, "int8", x).size <= 0.30 * tfnas.to_tflite(model).size

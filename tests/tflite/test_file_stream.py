@@ -1,0 +1,151 @@
+"""A file of one frame and its state computes what the file of the whole sequence computes."""
+
+import functools
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import tfnas
+from tfnas.quantization.quantize_aware import quantize_aware
+from tfnas.tflite.frame_model import frame_model
+
+STEPS, FEATURES = 8, 3
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(5, STEPS, FEATURES)).astype("float32")
+
+
+def model_of(*parts, features=FEATURES):
+    keras.utils.set_random_seed(2)
+    return keras.Sequential([keras.Input((STEPS, features)), *parts], name="net")
+
+
+def spotter():
+    """Causal convolutions, of which one is dilated, two recurrent layers, and classes."""
+    return model_of(
+        layers.Conv1D(4, 3, padding="causal", activation="relu", name="near"),
+        layers.Conv1D(4, 2, padding="causal", dilation_rate=2, name="far"),
+        layers.GRU(5, return_sequences=True, name="gru"),
+        layers.LSTM(4, name="lstm"),
+        layers.Dense(3, activation="softmax"),
+    )
+
+
+@functools.cache
+def files(mode):
+    model = spotter()
+    model = model if mode == "float32" else quantize_aware(model, mode, X)
+    return tfnas.to_tflite(model, mode), tfnas.to_tflite(model, mode, streaming=True)
+
+
+def streamed(file, x):
+    stream = tfnas.FileStream(file, reference=True)
+    outputs = []
+    for sequence in x:
+        stream.reset()
+        outputs.append(stream(sequence))
+    return np.stack(outputs)
+
+
+@pytest.mark.parametrize(
+    "mode", ["float32", "int8", pytest.param("int16x8", marks=pytest.mark.slow)]
+)
+def test_the_last_frame_gives_what_the_sequence_gives(mode):
+    whole, frames = files(mode)
+    expected, found = whole.predict(X, reference=True), streamed(frames, X)[:, -1]
+    if mode == "float32":
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+    else:
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_states_have_one_name_as_input_and_output_and_formats_of_their_own():
+    frames = files("int8")[1]
+    before = {t.name: t for t in frames.inputs if t.name.startswith("state_")}
+    after = {t.name: t for t in frames.outputs if t.name.startswith("state_")}
+    assert list(before) == list(after) == sorted(frames.origin["states"])
+    dtypes = {name: tensor.dtype for name, tensor in before.items()}
+    assert dtypes == {
+        "state_near_frames_before": "int8",
+        "state_far_frames_before": "int8",
+        "state_gru_hidden": "int16",
+        "state_lstm_hidden": "int16",
+        "state_lstm_cell": "int16",
+    }
+    assert before["state_far_frames_before"].shape == (1, 2, 4)
+    assert all(before[name].scale == after[name].scale for name in before)
+    assert not {op.name for op in frames.graph.operators} & {"DEQUANTIZE", "WHILE"}
+
+
+def test_frames_may_come_one_by_one_or_together():
+    frames = files("float32")[1]
+    stream = tfnas.FileStream(frames)
+    together = stream(X[0])
+    stream.reset()
+    singly = np.concatenate([stream(frame[None]) for frame in X[0]])
+    np.testing.assert_array_equal(singly, together)
+
+
+def test_tflite_micro_runs_a_frame():
+    pytest.importorskip("tflite_micro")
+    from tfnas.targets.tflite_micro.interpreter import run_micro
+
+    file = files("int8")[1]
+    frame = {
+        t.name: 0.5 * RNG.normal(size=(2, *t.shape[1:])).astype("float32") for t in file.inputs
+    }
+    expected = file.predict(frame, reference=True)
+    for one, other, tensor in zip(run_micro(file, frame), expected, file.outputs, strict=True):
+        assert np.abs(one - other).max() <= 2.001 * tensor.scale
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        (layers.Bidirectional(layers.GRU(2), name="both"), "got 'both' of class Bidirectional"),
+        (layers.LSTM(2, go_backwards=True, name="back"), "got 'back': it starts at the last frame"),
+        (layers.Conv1D(2, 3, name="ahead"), "got 'ahead' with padding='valid' and stride 1"),
+        (layers.GlobalAveragePooling1D(name="mean"), "got 'mean' of class GlobalAveragePooling1D"),
+        (
+            layers.LSTM(2, activation="elu", name="elu"),
+            "got 'elu': no integer form",
+        ),
+    ],
+)
+def test_what_needs_other_frames_is_refused_by_name(part, message):
+    with pytest.raises(ValueError, match=message):
+        frame_model(model_of(part))
+
+
+@pytest.mark.slow
+def test_a_recurrent_layer_that_stays_float_has_a_float_step():
+    model = model_of(layers.GRU(4, return_sequences=True, name="own"), layers.LSTM(3, name="lstm"))
+    spec = tfnas.QuantSpec(layers={"own": "float32"})
+    trainable = quantize_aware(model, spec, X)
+    frames = tfnas.to_tflite(trainable, spec, streaming=True)
+    states = {t.name: t.dtype for t in frames.inputs if t.name.startswith("state_")}
+    assert states["state_own_hidden"] == "float32"
+    expected = trainable.predict(X, verbose=0)
+    found = streamed(frames, X)[:, -1]
+    scale = next(t.scale for t in frames.outputs if t.name == "output_0")
+    assert np.abs(found - expected).max() <= 1.001 * scale
+
+
+def test_arguments_are_checked_before_the_conversion():
+    with pytest.raises(ValueError, match="mode must be one of float32, int8, int16x8 for stream"):
+        tfnas.to_tflite(spotter(), "dynamic", streaming=True)
+    with pytest.raises(ValueError, match=r"inputs of shape \(batch, steps, features\)"):
+        tfnas.to_tflite(keras.Sequential([keras.Input((3,)), layers.Dense(2)]), streaming=True)
+    with pytest.raises(ValueError, match="streaming must be False for model 'net'"):
+        tfnas.to_tflite(model_of(layers.Dense(2)), streaming=True)
+
+
+def test_a_file_without_states_and_frames_of_another_shape_are_refused():
+    whole, frames = files("float32")
+    with pytest.raises(ValueError, match="file must have states as inputs and outputs"):
+        tfnas.FileStream(whole)
+    with pytest.raises(ValueError, match=r"must have the shape \(frames, 3\), got \(4, 2\)"):
+        tfnas.FileStream(frames)(np.zeros((4, 2)))
+    with pytest.raises(ValueError, match="frames must hold the inputs"):
+        tfnas.FileStream(frames)({"other": np.zeros((4, 3))})

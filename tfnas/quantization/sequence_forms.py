@@ -1,0 +1,72 @@
+"""Wrappers of layers for sequences, opened into the layers inside.
+
+A Bidirectional becomes two recurrent layers, of which the outputs of the second are reversed, and
+a layer that joins them. A TimeDistributed becomes its layer, called with all steps as examples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from tfnas.graph.functional import Call, LayerCopies
+from tfnas.keras_private import mask_of
+from tfnas.quantization.recurrent_cells import KINDS
+
+Parts = Callable[[Any], list[Any]]
+_JOINS = {"sum": "Add", "mul": "Multiply", "concat": "Concatenate", "ave": "Average"}
+_IN_PLACE = ("Dense", "Activation", "ReLU", "Dropout")
+
+
+def opened_wrapper(
+    call: Call, tensors: list[Any], copies: LayerCopies, parts_of: Parts
+) -> list[Any] | None:
+    """Returns the outputs of a Bidirectional or TimeDistributed, by the layers inside of it.
+
+    Args:
+        call: Any call.
+        tensors: The new tensors of its inputs.
+        copies: Copies of layers.
+        parts_of: Returns the layers that compute together what a layer does.
+
+    Returns:
+        The outputs; None for other calls, and for those with masks or states.
+    """
+    if len(call.inputs) != 1 or mask_of(call.node.input_tensors[0]) is not None:
+        return None
+    if call.kind == "Bidirectional":
+        return _both_directions(call, tensors[0], copies)
+    if call.kind == "TimeDistributed":
+        return _all_steps(call, tensors[0], copies, parts_of)
+    return None
+
+
+def _both_directions(call: Call, x: Any, copies: LayerCopies) -> list[Any] | None:
+    wrapper = call.operation
+    layers = wrapper.forward_layer, wrapper.backward_layer
+    if any(type(layer).__name__ not in KINDS for layer in layers):
+        return None
+    if wrapper.return_state or wrapper.stateful or wrapper.merge_mode == "ave":
+        return None
+    outputs = [copies.of(layer)(x) for layer in layers]
+    if wrapper.return_sequences:
+        outputs[1] = keras.ops.flip(outputs[1], axis=1)
+    if wrapper.merge_mode is None:
+        return outputs
+    join = getattr(keras.layers, _JOINS[wrapper.merge_mode])
+    return [join(name=copies.unique(wrapper.name))(outputs)]
+
+
+def _all_steps(call: Call, x: Any, copies: LayerCopies, parts_of: Parts) -> list[Any] | None:
+    inner = call.operation.layer
+    if isinstance(inner, keras.Model) or None in x.shape[1:]:
+        return None
+    in_place = type(inner).__name__ in _IN_PLACE
+    tensor = x if in_place else keras.ops.reshape(x, (-1, *x.shape[2:]))
+    for part in parts_of(inner):
+        tensor = part(tensor)
+    if in_place:
+        return [tensor]
+    return [keras.ops.reshape(tensor, (-1, x.shape[1], *tensor.shape[1:]))]

@@ -1,0 +1,222 @@
+"""Pass: loops of integers in the places that the converter has left for recurrent layers.
+
+The converter writes DEQUANTIZE, a custom operator and QUANTIZE for a
+:class:`~tfnas.quantization.recurrent_forms.QuantizedRecurrent`. A loop takes the place of the three
+(:mod:`tfnas.tflite.loop_writer`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Container
+from typing import Any
+
+from ai_edge_litert import schema_py_generated as schema
+
+from tfnas.quantization.recurrent_forms import PLACEHOLDER, step_layers
+from tfnas.tflite.conversion_error import ConversionError
+from tfnas.tflite.flatbuffer import integers, pack, unpack
+from tfnas.tflite.graph_writer import GraphWriter, NumberFormat
+from tfnas.tflite.loop_writer import LoopWriter
+from tfnas.tflite.passes.conversion_state import Conversion
+from tfnas.tflite.recurrent_layers import form_in_file
+
+_MOVES = ("EXPAND_DIMS", "RESHAPE", "REVERSE_V2", "SQUEEZE", "STRIDED_SLICE", "TRANSPOSE")
+
+
+def write_integer_loops(conversion: Conversion) -> Conversion:
+    """Writes the loops of quantization-aware recurrent layers.
+
+    Args:
+        conversion: The converter's file.
+
+    Returns:
+        The conversion, with the changed `content`.
+
+    Raises:
+        ConversionError: A layer's output has no integer format in the file.
+    """
+    layers = {layer.name: layer for layer in step_layers(conversion.model)}
+    if not layers or conversion.streaming:
+        return conversion
+    model = unpack(conversion.content)
+    for place in placeholders(model):
+        layer = layers[place.name]
+        writer = GraphWriter(model, place.graph, f"{conversion.model.name}/{layer.layer.name}_1/")
+        LoopWriter(writer, layer, place.x, place.output, place.mask).write()
+        place.replace(writer.operators)
+    remove_unused(model)
+    content = pack(model)
+    origin = {**conversion.origin, "recurrent_layers": form_in_file(content)}
+    return dataclasses.replace(conversion, content=content, origin=origin)
+
+
+@dataclasses.dataclass
+class Placeholder:
+    """A custom operator that stands for a layer, with the integer tensors around it.
+
+    Args:
+        graph: The graph that it is in.
+        name: Name of the layer.
+        operator: The operator.
+        x: Index of its input, before a DEQUANTIZE.
+        output: Index of its output, which has the format of the QUANTIZE that was behind it.
+        mask: Index of its second input; None: it has one alone.
+    """
+
+    graph: Any
+    name: str
+    operator: Any
+    x: int
+    output: int
+    mask: int | None = None
+
+    def replace(self, operators: list[Any]) -> None:
+        """Puts operators in the place of this one.
+
+        Args:
+            operators: The new operators.
+        """
+        graph = self.graph
+        place = next(i for i, op in enumerate(graph.operators) if op is self.operator)
+        graph.operators[place : place + 1] = operators
+
+
+def placeholders(model: Any, floats: Container[str] = ()) -> list[Placeholder]:
+    """Returns the operators of a file that stand for layers, in order, with integers around them.
+
+    Args:
+        model: The file, see :func:`tfnas.tflite.flatbuffer.unpack`; changed in place.
+        floats: Names of the layers that stay float; what is around them is left as it is.
+
+    Raises:
+        ConversionError: There are several formats for a layer's output.
+    """
+    found = []
+    for number, graph in enumerate(model.subgraphs):
+        producers = {index: op for op in graph.operators for index in integers(op.outputs)}
+        for operator in list(graph.operators):
+            name = _placeholder_name(model, operator)
+            if name is None:
+                continue
+            x, output = int(operator.inputs[0]), int(operator.outputs[0])
+            before = producers.get(x)
+            integer = name not in floats and _make_integer(model, number, output, name)
+            if integer and before is not None and _is(model, before, "DEQUANTIZE"):
+                x = int(before.inputs[0])
+            mask = int(operator.inputs[1]) if len(operator.inputs) > 1 else None
+            found.append(Placeholder(graph, name, operator, x, output, mask))
+    return found
+
+
+def _make_integer(model: Any, number: int, output: int, name: str) -> bool:
+    """Gives the output of a placeholder the format that it is quantized to, where it is.
+
+    The converter may put operators that move numbers before the QUANTIZE: they move integers then.
+    """
+    graph = model.subgraphs[number]
+    moved, quantized, others = _users(model, graph, output)
+    formats = {NumberFormat.of_tensor(graph.tensors[new]) for _, new in quantized}
+    if not formats:
+        return False
+    if others or len(formats) > 1:
+        found = ", ".join([*others, *map(str, formats)])
+        raise ConversionError(
+            f"layer {name!r} must have one number format for its output in the file, got {found}"
+        )
+    (form,) = formats
+    for index in moved:
+        form.set(graph.tensors[index])
+    same = {new: old for old, new in quantized}
+    graph.operators = [op for op in graph.operators if not same.keys() & set(integers(op.outputs))]
+    for op in graph.operators:
+        op.inputs = [same.get(i, i) for i in integers(op.inputs)]
+    graph.outputs = [same.get(i, i) for i in integers(graph.outputs)]
+    for signature in model.signatureDefs or ():
+        for end in signature.outputs if signature.subgraphIndex == number else ():
+            end.tensorIndex = same.get(end.tensorIndex, end.tensorIndex)
+    return True
+
+
+def _users(
+    model: Any, graph: Any, tensor: int
+) -> tuple[list[int], list[tuple[int, int]], list[str]]:
+    """What becomes of a tensor.
+
+    Returns:
+        The tensor, and those to which it is moved; pairs of one of them and of what it is
+        quantized to; names of other operators that read one of them.
+    """
+    moved, quantized, others = [tensor], [], []
+    for index in moved:
+        for op in graph.operators:
+            if index not in integers(op.inputs):
+                continue
+            if _is(model, op, "QUANTIZE"):
+                quantized.append((index, int(op.outputs[0])))
+            elif any(_is(model, op, name) for name in _MOVES):
+                moved += [i for i in integers(op.outputs) if i not in moved]
+            else:
+                others.append(f"operator {op.opcodeIndex}")
+    others += ["an output of the file" for index in moved if index in integers(graph.outputs)]
+    return moved, quantized, others
+
+
+def _is(model: Any, operator: Any, name: str) -> bool:
+    code = model.operatorCodes[operator.opcodeIndex]
+    number = getattr(schema.BuiltinOperator, name)
+    return bool(max(code.builtinCode, code.deprecatedBuiltinCode) == number)
+
+
+def _placeholder_name(model: Any, operator: Any) -> str | None:
+    custom = (model.operatorCodes[operator.opcodeIndex].customCode or b"").decode()
+    return custom.removeprefix(PLACEHOLDER) if custom.startswith(PLACEHOLDER) else None
+
+
+def remove_unused(model: Any) -> None:
+    """Removes operators without a use, codes of operators and tensors that are not in a graph.
+
+    Args:
+        model: The file; changed in place.
+    """
+    for number, graph in enumerate(model.subgraphs):
+        _remove_operators(graph)
+        _remove_tensors(model, graph, number)
+    used = sorted({op.opcodeIndex for graph in model.subgraphs for op in graph.operators})
+    places = {old: new for new, old in enumerate(used)}
+    model.operatorCodes = [model.operatorCodes[old] for old in used]
+    for graph in model.subgraphs:
+        for op in graph.operators:
+            op.opcodeIndex = places[op.opcodeIndex]
+
+
+def _remove_operators(graph: Any) -> None:
+    """Removes operators whose outputs nothing reads."""
+    while True:
+        read = {index for op in graph.operators for index in integers(op.inputs)}
+        read |= set(integers(graph.outputs))
+        outputs = [set(integers(op.outputs)) for op in graph.operators]
+        pairs = zip(graph.operators, outputs, strict=True)
+        kept = [op for op, own in pairs if read & own or not own]
+        if len(kept) == len(graph.operators):
+            return
+        graph.operators = kept
+
+
+def _remove_tensors(model: Any, graph: Any, number: int) -> None:
+    used = {*integers(graph.inputs), *integers(graph.outputs)}
+    for op in graph.operators:
+        used |= {*integers(op.inputs), *integers(op.outputs), *integers(op.intermediates)} - {-1}
+    places = {old: new for new, old in enumerate(sorted(used))}
+    places[-1] = -1
+    graph.tensors = [graph.tensors[old] for old in sorted(used)]
+    graph.inputs = [places[i] for i in integers(graph.inputs)]
+    graph.outputs = [places[i] for i in integers(graph.outputs)]
+    for op in graph.operators:
+        op.inputs = [places[i] for i in integers(op.inputs)]
+        op.outputs = [places[i] for i in integers(op.outputs)]
+        op.intermediates = [places[i] for i in integers(op.intermediates)]
+    for signature in model.signatureDefs or ():
+        if signature.subgraphIndex == number:
+            for tensor in (*(signature.inputs or ()), *(signature.outputs or ())):
+                tensor.tensorIndex = places[tensor.tensorIndex]
