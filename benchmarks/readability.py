@@ -1,4 +1,4 @@
-"""Flesch reading ease of the pages: words a sentence, syllables a word. 60 and more is plain English.
+"""Flesch reading ease of pages: words a sentence, syllables a word. 60 and more is plain English.
 
     python benchmarks/readability.py [PAGE...]
 

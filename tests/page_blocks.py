@@ -16,6 +16,7 @@ import pathlib
 import re
 import sys
 import tempfile
+import traceback
 from collections.abc import Iterator
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -47,6 +48,9 @@ def blocks_of(text: str) -> list[Block]:
 
 def run(page: pathlib.Path) -> Iterator[tuple[Block, str]]:
     """Yields each block of a page with what it printed; the current folder is the page's."""
+    import keras
+
+    keras.utils.clear_session()  # layers are numbered as in a new program
     names = {"__name__": page.stem}
     for block in blocks_of(page.read_text(encoding="utf-8")):
         printed = io.StringIO()
@@ -76,12 +80,19 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="store what the blocks print")
     parser.add_argument("pages", nargs="+", type=lambda name: pathlib.Path(name).resolve())
     arguments = parser.parse_args()
+    failed = []
     for page in arguments.pages:
-        with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
-            text = written(page)
+        try:
+            with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+                text = written(page)
+        except Exception:  # the other pages run
+            traceback.print_exc()
+            failed.append(page.name)
+            continue
         if arguments.write:
             page.write_text(text, encoding="utf-8")
         print(page.name, "stored" if arguments.write else "ran", file=sys.stderr, flush=True)
+    sys.exit(f"failed: {', '.join(failed)}" if failed else 0)
 
 
 if __name__ == "__main__":
