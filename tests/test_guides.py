@@ -8,7 +8,7 @@ import re
 import shlex
 
 import pytest
-from page_blocks import ROOT, blocks_of, run, words_of
+from page_blocks import ROOT, beginning, blocks_of, run
 
 DOCS = ROOT / "docs"
 GUIDES = sorted((DOCS / "guides").glob("*.md"))
@@ -16,7 +16,7 @@ SECTIONS = [
     *("Overview", "When to use it", "Example", "How it works", "Settings"),
     *("Command", "Results", "Pitfalls"),
 ]
-QUICK = [DOCS / f"{name}.md" for name in ("models", "search", "troubleshooting")]
+QUICK = [DOCS / f"{name}.md" for name in ("models", "search_algorithms", "troubleshooting")]
 LONG = [ROOT / "README.md", DOCS / "start.md", DOCS / "channels.md", *GUIDES]
 # Their blocks are run by tests of the packages that they are about, and of tests/test_docs.py.
 TESTED_ELSEWHERE = {
@@ -41,7 +41,7 @@ def check_blocks(page, folder, monkeypatch):
     monkeypatch.chdir(folder)
     for block, printed in run(page):
         if block.output is not None:
-            assert words_of(printed) == words_of(block.output), f"line {block.line}: {printed}"
+            assert beginning(printed) == beginning(block.output), f"line {block.line}: {printed}"
 
 
 @pytest.mark.parametrize("page", QUICK, ids=name_of)
@@ -66,7 +66,7 @@ def test_an_output_belongs_to_the_block_before_it(tmp_path, monkeypatch):
     page.write_text("```python\nx = 1\n```\n\n```python\nprint(x)\n```\n\n```text\n2 b\n```\n")
     (first, nothing), (second, printed) = run(page)
     assert (first.output, nothing, second.output, printed) == (None, "", "2 b\n", "1\n")
-    assert words_of("dense  0.5 [0.1, 0.9]\n-----") == {"dense"}
+    assert beginning("\nlayer  0.5 [0.1, 0.9]\n-----\ndense") == ["layer"]
 
 
 @pytest.mark.parametrize("page", GUIDES, ids=name_of)
