@@ -2,8 +2,11 @@
 
 import ast
 import pathlib
+import re
+from typing import Any
 
 ROOT = pathlib.Path(__file__).parents[1]
+_LINK = re.compile(r"(?<!!)\[(?P<text>[^\]]*)\]\((?!https?:)(?P<target>[^)\s]+)\)")
 
 
 def _names() -> list[str]:
@@ -27,41 +30,28 @@ napoleon_google_docstring = True
 suppress_warnings = ["myst.header"]  # decisions and records begin as they like
 
 
-def _write_reference(app) -> None:
-    """Writes the page of all public names, which git ignores."""
-    lines = [
-        "# API reference",
-        "",
-        "Every public name, with its first line. `help(tfnas.NAME)` shows",
-    ]
-    lines += ["arguments, results, errors, references and an example that runs.", ""]
-    lines += [
-        "```{eval-rst}",
-        ".. currentmodule:: tfnas",
-        "",
-        ".. autosummary::",
-        "   :nosignatures:",
-        "",
-    ]
-    lines += [f"   {name}" for name in _names()] + ["```", ""]
-    (pathlib.Path(app.srcdir) / "reference.md").write_text("\n".join(lines), encoding="utf-8")
+def _reference() -> str:
+    """The table of all public names, which docs/reference.md ends with on the site."""
+    head = ["", "```{eval-rst}", ".. currentmodule:: tfnas", "", ".. autosummary::"]
+    lines = [*head, "   :nosignatures:", "", *(f"   {name}" for name in _names()), "```", ""]
+    return "\n".join(lines)
 
 
-def _site_links(app, docname, source) -> None:
-    """Links to files of the repository that are no pages of the site become their names."""
-    import re
+def _site_source(app: Any, docname: str, source: list[str]) -> None:
+    """Completes the reference; links to files that are no pages of the site become their text."""
+    if docname == "reference":
+        source[0] += _reference()
+    here, pages = pathlib.Path(app.env.doc2path(docname)).parent, pathlib.Path(app.srcdir).resolve()
 
-    def replaced(match) -> str:
-        text, target = match["text"], match["target"].partition("#")[0]
-        page = (pathlib.Path(app.env.doc2path(docname)).parent / target).resolve()
-        inside = page.is_relative_to(pathlib.Path(app.srcdir).resolve())
-        return match[0] if not target or (inside and page.exists()) else text
+    def replaced(match: re.Match[str]) -> str:
+        path = match["target"].partition("#")[0]
+        target = (here / path).resolve()
+        is_page = target.is_relative_to(pages) and target.is_file()
+        return match[0] if not path or is_page else match["text"]
 
-    link = re.compile(r"(?<!!)\[(?P<text>[^\]]*)\]\((?!https?:)(?P<target>[^)\s]+)\)")
-    source[0] = link.sub(replaced, source[0])
+    source[0] = _LINK.sub(replaced, source[0])
 
 
-def setup(app) -> None:
-    """Connects the two functions above."""
-    app.connect("builder-inited", _write_reference)
-    app.connect("source-read", _site_links)
+def setup(app: Any) -> None:
+    """Connects what changes a page before it is read."""
+    app.connect("source-read", _site_source)
