@@ -4,6 +4,7 @@
 
 A block of ```text that directly follows a block of ```python is what the block prints. With --write
 it is replaced by what the block prints now. Blocks of a page share their names and an empty folder.
+A block of ```py is a fragment and is not run.
 """
 
 from __future__ import annotations
