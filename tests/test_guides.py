@@ -1,11 +1,12 @@
 """README, the guides and the pages beside them: blocks run, names, flags and numbers are right."""
 
 import ast
-import importlib
+import importlib.util
 import json
 import pathlib
 import re
 import shlex
+import types
 
 import pytest
 from page_blocks import ROOT, beginning, blocks_of, run
@@ -143,6 +144,32 @@ def test_results_of_a_guide_are_those_of_the_benchmarks(page):
     assert "benchmarks.md#" in section
     section = re.sub(r"MobileNetV2 0\.35", "", section)
     assert [number for number in numbers_of(section) if number not in BENCHMARKS] == []
+
+
+@pytest.fixture(scope="module")
+def site():
+    """docs/conf.py, which needs no Sphinx until it is used."""
+    spec = importlib.util.spec_from_file_location("site_configuration", DOCS / "conf.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_reference_of_the_site_has_all_names(site):
+    import tfnas
+
+    listed = re.findall(r"^   (\w+)$", site._reference(), re.MULTILINE)
+    assert listed == sorted(tfnas.__all__)
+
+
+def test_the_site_keeps_links_to_its_pages_alone(site):
+    env = types.SimpleNamespace(doc2path=lambda name: str(DOCS / f"{name}.md"))
+    app = types.SimpleNamespace(env=env, srcdir=str(DOCS))
+    source = [
+        "[a](start.md#install) [b](../README.md) [c](#here) [d](guides/search.md) ![e](../x.png)"
+    ]
+    site._site_source(app, "choose", source)
+    assert source == ["[a](start.md#install) b [c](#here) [d](guides/search.md) ![e](../x.png)"]
 
 
 def strings_of_the_source():
