@@ -11,10 +11,10 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 READY := .venv/.ready
 READY_DEV := .venv/.ready-dev
-LOCK := build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+LOCK := build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
 	--no-annotate --custom-compile-command "make lock" setup.cfg
 
-.PHONY: help setup setup-dev demo test check unit slow settings attacks coverage notebooks tables lock clean
+.PHONY: help setup setup-dev demo test check unit slow settings attacks coverage notebooks tables docs lock clean
 
 help:
 	@sed -n '/^# make/s/^# //p' Makefile; echo "make setup  .venv alone, with what running needs"; \
@@ -25,6 +25,7 @@ help:
 	echo "make coverage  run what is missing in docs/coverage.md, and write it (FLAGS=--rows=LSTM for parts)"; \
 	echo "make notebooks  run the notebooks, and store their outputs"; \
 	echo "make tables  make docs/benchmarks.md and docs/coverage.md from benchmarks/results"; \
+	echo "make docs   the documentation site in build/docs; warnings are errors"; \
 	echo "make lock   renew requirements.txt and requirements-dev.txt after a change of setup.cfg (UPGRADE=--upgrade takes newer releases)"; \
 	echo "make clean  remove what make made"
 
@@ -83,13 +84,17 @@ tables:
 	$(PYTHON) benchmarks/tables.py
 	$(PYTHON) benchmarks/coverage_page.py
 
+docs: $(READY_DEV)
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+	@echo "the site is build/docs/index.html"
+
 # Pins stay as they are unless setup.cfg asks for others.
 lock:
 	@test -n "$(PYTHON)" || { echo "tfnas needs Python 3.11, 3.12 or 3.13 with venv"; exit 1; }
 	test -x build/lock/bin/pip || $(PYTHON) -m venv build/lock
 	build/lock/bin/python -m pip install --quiet --disable-pip-version-check uv
 	$(LOCK) --extra digits --extra plots $(UPGRADE) --output-file requirements.txt > /dev/null
-	$(LOCK) --extra dev --constraints requirements.txt $(UPGRADE) --output-file requirements-dev.txt > /dev/null
+	$(LOCK) --extra dev --extra docs --constraints requirements.txt $(UPGRADE) --output-file requirements-dev.txt > /dev/null
 
 clean:
 	rm -rf .venv build dist runs/demo *.egg-info .pytest_cache .mypy_cache .ruff_cache
