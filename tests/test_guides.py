@@ -17,11 +17,16 @@ SECTIONS = [
     *("Overview", "When to use it", "Example", "How it works", "Settings"),
     *("Command", "Results", "Pitfalls"),
 ]
-QUICK = [DOCS / f"{name}.md" for name in ("models", "search_algorithms", "troubleshooting")]
+QUICK = [
+    DOCS / f"{name}.md"
+    for name in (
+        *("accelerators", "models", "patches", "search_algorithms", "troubleshooting", "verify"),
+    )
+]
 LONG = [ROOT / "README.md", DOCS / "start.md", DOCS / "channels.md", *GUIDES]
 # Their blocks are run by tests of the packages that they are about, and of tests/test_docs.py.
 TESTED_ELSEWHERE = {
-    *("add_a_technique", "any_task", "distillation", "post_training", "training"),
+    *("add_a_technique", "any_task", "distillation", "post_training", "streaming", "training"),
     "your_own_layer",
 }
 # Fragments, and what needs a cluster or an hour.

@@ -273,8 +273,8 @@ def _scratch_sizes(op: OperatorInfo) -> list[int]:
         return [_bytes(cell)] * 4
     if op.name == "SVDF":  # products with each filter, and with integers sums of each unit
         filters, batch = op.inputs[1].shape[0], op.inputs[0].shape[0]
-        sums = [4 * _elements(op.outputs[0])] if integers else []
-        return [4 * batch * filters, *sums]
+        of_units = [4 * _elements(op.outputs[0])] if integers else []
+        return [4 * batch * filters, *of_units]
     if op.name in _REDUCING and len(op.inputs) > 1 and op.outputs:
         dimensions, axes = len(op.inputs[0].shape), _elements(op.inputs[1])
         sums = _elements(op.outputs[0]) if integers and op.name in _SUMMING else 0
