@@ -38,6 +38,7 @@ from tfnas.quantization.layer_roles import (
     role,
 )
 from tfnas.quantization.normal_form import Origins
+from tfnas.quantization.normalization_forms import NormalizationForm
 from tfnas.quantization.quantized_kernel import QuantizedKernel, QuantizedWeights
 from tfnas.quantization.spec import QuantSpec
 
@@ -147,6 +148,9 @@ class FakeQuantBuilder:
             options = {k: v for k, v in call.arguments(tensors)[1].items() if k == "training"}
             bits = self.spec.activation_bits
             return [self._wrapped(call, ChannelAffine, bits=bits)(tensors[0], **options)]
+        if call_role is Role.FORM:
+            options = {"bits": self.spec.activation_bits, "momentum": self.spec.momentum}
+            return [self._wrapped(call, NormalizationForm, **options)(tensors[0])]
         if self.spec.activation_bits > 8 and needs_16_bit_form(call):
             inputs = tensors if len(tensors) > 1 else tensors[0]
             return [self._wrapped(call, SixteenBitForm)(inputs)]

@@ -8,6 +8,8 @@
 | AFFINE  | a factor and an offset for each channel: Rescaling, Normalization          |
 | RELU    | clipping, which is part of the quantization of the output before it        |
 | COMPUTE | computes in integers; its output is quantized                              |
+| FORM    | several integer operators with ranges of their own compute it              |
+| TABLE   | a function of single numbers: the file looks its 256 values up             |
 | FIXED   | its output has a range that TFLite prescribes                              |
 | SAME    | moves values without changing them; scale and zero point stay              |
 | OPEN    | a registered layer that is unfolded into the layers and operations inside  |
@@ -27,6 +29,7 @@ from tfnas.graph.idle_layers import IDLE
 from tfnas.graph.registered_layers import is_of_keras
 from tfnas.keras_private import mask_of
 from tfnas.quantization.layer_registry import Role, registered_role
+from tfnas.quantization.normalization_rules import NORMALIZATIONS, reason_against_form
 
 KERNEL_LAYERS = (
     "Dense",
@@ -84,12 +87,12 @@ _COMPUTE = {
     "Relu",
 }
 _ACTIVATIONS = {
-    **dict.fromkeys(("silu", "swish", "hard_silu", "hard_swish", "leaky_relu"), Role.COMPUTE),
+    **dict.fromkeys(("silu", "swish", "hard_silu", "hard_swish", "leaky_relu", "gelu"), Role.COMPUTE),
     **dict.fromkeys(("relu", "relu6"), Role.RELU),
     **dict.fromkeys(("sigmoid", "tanh", "softmax"), Role.FIXED),
     "linear": Role.SAME,
 }
-_OPERATIONS = {"Relu": "relu", "Relu6": "relu6", "Sigmoid": "sigmoid", "Tanh": "tanh"}
+_OPERATIONS = {"Relu": "relu", "Relu6": "relu6", "Sigmoid": "sigmoid", "Tanh": "tanh", "Gelu": "gelu"}
 _FIXED_RANGES = {
     **dict.fromkeys(("sigmoid", "softmax"), (0.0, 255.0 / 256.0)),
     "tanh": (-1.0, 127.0 / 128.0),
@@ -109,6 +112,8 @@ def role(call: Call) -> Role:
         return Role.NORM
     if kind in ("Rescaling", "Normalization"):
         return Role.AFFINE
+    if kind in NORMALIZATIONS:
+        return Role.FLOAT if reason_against_form(call) else Role.FORM
     if kind in _SAME:
         return Role.SAME
     name = activation_name(call)
@@ -179,6 +184,8 @@ def reason_for_float(call: Call) -> str:
         return f"{call.kind} is registered as float"
     if averages_by_mask(call):
         return f"no integer form of {call.kind} with a mask"
+    if call.kind in NORMALIZATIONS:
+        return f"no integer form of {reason_against_form(call)}"
     name = activation_name(call)
     if name is not None:
         return f"no integer form of the activation {name!r}"

@@ -40,6 +40,7 @@ from tfnas.quantization.integer_layers import (
 from tfnas.quantization.layer_registry import WITH_WEIGHTS
 from tfnas.quantization.layer_roles import Role, is_channel_norm, reason_for_float, role
 from tfnas.quantization.normal_form import normal_form
+from tfnas.quantization.normalization_forms import NormalizationForm
 from tfnas.quantization.quantized_kernel import QuantizedKernel
 from tfnas.quantization.spec import QuantSpec
 
@@ -281,7 +282,14 @@ def unquantized_layers(model: keras.Model) -> list[Skipped]:
 
 
 _BATCH = 64
-_WRAPPERS = (QuantizedKernel, ChannelAffine, SixteenBitForm, OneHotCategories, FloatConcatenate)
+_WRAPPERS = (
+    QuantizedKernel,
+    ChannelAffine,
+    NormalizationForm,
+    SixteenBitForm,
+    OneHotCategories,
+    FloatConcatenate,
+)
 
 
 def _check_model(model: object) -> None:
