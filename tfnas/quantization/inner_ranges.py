@@ -38,6 +38,10 @@ class InnerRange(FakeQuant):
         low, high = super().grid_range()
         return (low, high) if self.fixed else (_HEADROOM * low, _HEADROOM * high)
 
+    def step(self) -> Any:
+        """Returns the distance of two numbers of the grid, as a tensor."""
+        return self.grid_range()[1] / (2.0 ** (self.bits - 1) - 1.0)
+
 
 def as_sixteen_bits(x: Any, training: Any) -> Any:
     """An 8-bit tensor as one that can get a range of 16 bits.

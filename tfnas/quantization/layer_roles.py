@@ -28,6 +28,7 @@ from tfnas.graph.functional import Call
 from tfnas.graph.idle_layers import IDLE
 from tfnas.graph.registered_layers import is_of_keras
 from tfnas.keras_private import mask_of
+from tfnas.quantization.activation_rules import TABLE_FUNCTIONS, table_function
 from tfnas.quantization.layer_registry import Role, registered_role
 from tfnas.quantization.normalization_rules import NORMALIZATIONS, reason_against_form
 
@@ -87,12 +88,21 @@ _COMPUTE = {
     "Relu",
 }
 _ACTIVATIONS = {
-    **dict.fromkeys(("silu", "swish", "hard_silu", "hard_swish", "leaky_relu", "gelu"), Role.COMPUTE),
+    **dict.fromkeys(
+        ("silu", "swish", "hard_silu", "hard_swish", "leaky_relu", "gelu"), Role.COMPUTE
+    ),
     **dict.fromkeys(("relu", "relu6"), Role.RELU),
     **dict.fromkeys(("sigmoid", "tanh", "softmax"), Role.FIXED),
     "linear": Role.SAME,
+    **dict.fromkeys(TABLE_FUNCTIONS, Role.TABLE),
 }
-_OPERATIONS = {"Relu": "relu", "Relu6": "relu6", "Sigmoid": "sigmoid", "Tanh": "tanh", "Gelu": "gelu"}
+_OPERATIONS = {
+    "Relu": "relu",
+    "Relu6": "relu6",
+    "Sigmoid": "sigmoid",
+    "Tanh": "tanh",
+    "Gelu": "gelu",
+}
 _FIXED_RANGES = {
     **dict.fromkeys(("sigmoid", "softmax"), (0.0, 255.0 / 256.0)),
     "tanh": (-1.0, 127.0 / 128.0),
@@ -101,8 +111,13 @@ _REGISTER = " (tfnas.register_layer can give it one)"
 _FIXED_16 = (-32767.0 / 32768.0, 32767.0 / 32768.0)  # a scale of 2^-15 for all functions
 
 
-def role(call: Call) -> Role:
-    """Returns the role of a call."""
+def role(call: Call, bits: int = 8) -> Role:
+    """Returns the role of a call between activations of a number of bits."""
+    found = _role(call)
+    return Role.FLOAT if found is Role.TABLE and bits > 8 else found
+
+
+def _role(call: Call) -> Role:
     kind, registered = call.kind, registered_role(call.operation)
     if registered is not None:
         return registered
@@ -114,6 +129,8 @@ def role(call: Call) -> Role:
         return Role.AFFINE
     if kind in NORMALIZATIONS:
         return Role.FLOAT if reason_against_form(call) else Role.FORM
+    if kind == "PReLU":
+        return Role.FORM
     if kind in _SAME:
         return Role.SAME
     name = activation_name(call)
@@ -158,11 +175,11 @@ def activation_name(call: Call) -> str | None:
     kind, operation = call.kind, call.operation
     if kind == "Activation":
         return str(getattr(operation.activation, "__name__", ""))
-    if kind == "ReLU":
-        return "relu" if not operation.negative_slope and not operation.threshold else None
+    if kind == "ReLU" and not operation.negative_slope and not operation.threshold:
+        return "relu"
     if kind in ("Softmax", "LeakyReLU"):
         return {"Softmax": "softmax", "LeakyReLU": "leaky_relu"}[kind]
-    return _OPERATIONS.get(kind)
+    return _OPERATIONS.get(kind) or table_function(call)
 
 
 def relu_limit(call: Call) -> float:
@@ -188,7 +205,8 @@ def reason_for_float(call: Call) -> str:
         return f"no integer form of {reason_against_form(call)}"
     name = activation_name(call)
     if name is not None:
-        return f"no integer form of the activation {name!r}"
+        bits = "16-bit" if _role(call) is Role.TABLE else "integer"
+        return f"no {bits} form of the activation {name!r}"
     if call.kind in _BINARY:
         return f"{call.kind} with a constant, not another tensor"
     hint = "" if is_of_keras(type(call.operation)) else _REGISTER

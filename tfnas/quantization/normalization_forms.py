@@ -9,9 +9,9 @@ a row (the last axis of an example, or a group of its channels) by a norm of the
     y        = unit * sqrt(n) * gamma + beta       DEPTHWISE_CONV_2D
 
 All of it is computed with 16 bits, also between 8-bit activations, with a range for each step. The
-product of a row with itself adds up exact squares in 32 or 64 bits and is rounded once, where
-squares of their own would round small numbers to 0. Every operator has a 16-bit kernel in LiteRT and
-in TFLite Micro. What 8 bits would lose is in decision 62.
+product of a row with itself adds up exact squares in 64 bits and is rounded once, where squares of
+their own would round small numbers to 0. Every operator has a 16-bit kernel in LiteRT and in TFLite
+Micro. What 8 bits would lose is in decision 62.
 
 References:
     Ba et al., "Layer Normalization", arXiv 1607.06450, 2016.
@@ -101,12 +101,23 @@ class NormalizationForm(keras.layers.Wrapper):
         if least:
             one = tf.ones([1], tf.float32)
             power = rounded("power", channel_convolution(power, one, one * least, BITS))
-        if training:  # a gradient of 1 / 0 otherwise, in a row of equal numbers
-            power = tf.maximum(power, max(least, _LEAST_POWER))
+        power = self._above_zero(power, training)
         unit = rounded("unit", rows * rounded("factor", tf.math.rsqrt(power)))
         batch = tf.shape(x)[0] if None in shape[1:] else -1
         found = self._scaled(unit, batch, shape, rounded)
         return tf.cast(as_eight_bits(found, training) if self.bits <= 8 else found, dtype)
+
+    def _above_zero(self, power: Any, training: Any) -> Any:
+        """The power of a row, at least a step, where 1 / 0 would spoil a gradient or a range.
+
+        The file does without: the factor of a row of zeros is the largest of its range, whose
+        product with these zeros is 0.
+        """
+        factor = self.factor_range
+        if not (training or factor.observing or not factor.active):
+            return power
+        before = self.power_range if hasattr(self, "power_range") else self.squares_range
+        return tf.maximum(power, before.step() if factor.active else _LEAST_POWER)
 
     def _rows(self, x: Any) -> Any:
         """(batch, rows, 1, numbers of a row); both in one where the number of rows is open."""

@@ -7,7 +7,9 @@ that TFLite's kernels don't accept, though it gets them right after post-trainin
   in 32 bits, too few for sums of 16-bit times 8-bit products;
 - a LOGISTIC with a scale of 2^-16 and a zero point, where the kernel requires 2^-15 and 0.
 
-With 8 bits too, the converter silently clips a bias that overflows its 32 bits.
+It also has no form for a change of types (:mod:`tfnas.tflite.float_gaps`) and for functions that
+are tables (:mod:`tfnas.tflite.activation_tables`). With 8 bits too, it silently clips a bias that
+overflows its 32 bits.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from tfnas.tflite.activation_tables import write_tables
 from tfnas.tflite.flatbuffer import OperatorInfo, pack, unpack
 from tfnas.tflite.float_gaps import close_float_gaps, kind_of
 
@@ -65,7 +68,8 @@ def repair(content: bytes) -> bytes:
             the scale of a LOGISTIC that has to change.
     """
     model = unpack(content)
-    changed = close_float_gaps(model)
+    gaps, tables = close_float_gaps(model), write_tables(model)
+    changed = gaps or tables
     for graph in model.subgraphs:
         for op in graph.operators:
             kind, inputs = kind_of(model, op), [i for i in op.inputs if i >= 0]
