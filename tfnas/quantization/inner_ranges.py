@@ -38,9 +38,19 @@ class InnerRange(FakeQuant):
         low, high = super().grid_range()
         return (low, high) if self.fixed else (_HEADROOM * low, _HEADROOM * high)
 
-    def step(self) -> Any:
-        """Returns the distance of two numbers of the grid, as a tensor."""
-        return self.grid_range()[1] / (2.0 ** (self.bits - 1) - 1.0)
+    def part(self, x: Any, share: float) -> Any:
+        """Rounds numbers to the steps of a share of the range, and cuts them off at its ends.
+
+        Args:
+            x: The numbers; they are not observed.
+            share: The share, in (0, 1].
+        """
+        if not self.active:
+            return x
+        low, high = (share * end for end in self.grid_range())
+        return tf.quantization.fake_quant_with_min_max_vars(
+            x, low, high, num_bits=self.bits, narrow_range=True
+        )
 
 
 def as_sixteen_bits(x: Any, training: Any) -> Any:

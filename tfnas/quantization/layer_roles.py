@@ -84,6 +84,7 @@ _COMPUTE = {
     "Mean",
     "OneHotCategories",
     "Silu",
+    "SixteenBitActivation",
     "HardSilu",
     "Relu",
 }

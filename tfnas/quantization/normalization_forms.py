@@ -5,7 +5,7 @@ a row (the last axis of an example, or a group of its channels) by a norm of the
 
     centered = x - mean(x)                         MEAN, SUB
     power    = sum(centered^2) + n * epsilon       BATCH_MATMUL of the row with itself, a bias
-    unit     = centered * power^(-1/2)             RSQRT, MUL
+    unit     = centered * power^(-1/2)             RSQRT in two ranges, MINIMUM, MUL
     y        = unit * sqrt(n) * gamma + beta       DEPTHWISE_CONV_2D
 
 All of it is computed with 16 bits, also between 8-bit activations, with a range for each step. The
@@ -20,6 +20,7 @@ References:
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -37,6 +38,11 @@ _STEPS = ("rows", "mean", "centered", "squares", "power", "factor", "unit", "sca
 # offset's bias, which is counted in steps of factor times input, overflow 32 bits.
 _SMALLEST_FACTOR = 2.0**-12
 _LEAST_POWER = 1e-12
+# TFLite's 16-bit RSQRT is a table of 513 values with straight lines between them: from 1/64 of the
+# range on it is within 0.6%, and below too large. So there are two ranges, the second one a 64th of
+# the first. Where it ends the power is cut off, and its root too large again: the lesser one of both
+# is right, for rows whose norms differ by up to 64; the quietest of others lose precision.
+_LEVELS, _SHARE = 2, 1.0 / 64.0
 
 
 @register_layer(macs=0)
@@ -90,34 +96,41 @@ class NormalizationForm(keras.layers.Wrapper):
 
         shape, dtype = tuple(x.shape), x.dtype
         rows = self._rows(tf.cast(x, tf.float32))
-        count = int(rows.shape[-1])
         if self.bits <= 8:
             rows = rounded("rows", as_sixteen_bits(rows, training))
         if self._is_centered:
             mean = rounded("mean", tf.reduce_mean(rows, -1, keepdims=True))
             rows = rounded("centered", rows - mean)
-        power = rounded("squares", tf.matmul(rows, rows, transpose_b=True))
-        least = count * float(getattr(self.layer, "epsilon", 0.0))
-        if least:
-            one = tf.ones([1], tf.float32)
-            power = rounded("power", channel_convolution(power, one, one * least, BITS))
-        power = self._above_zero(power, training)
-        unit = rounded("unit", rows * rounded("factor", tf.math.rsqrt(power)))
+        unit = rounded("unit", rows * self._factor(rows, training))
         batch = tf.shape(x)[0] if None in shape[1:] else -1
         found = self._scaled(unit, batch, shape, rounded)
         return tf.cast(as_eight_bits(found, training) if self.bits <= 8 else found, dtype)
 
-    def _above_zero(self, power: Any, training: Any) -> Any:
-        """The power of a row, at least a step, where 1 / 0 would spoil a gradient or a range.
-
-        The file does without: the factor of a row of zeros is the largest of its range, whose
-        product with these zeros is 0.
-        """
-        factor = self.factor_range
-        if not (training or factor.observing or not factor.active):
-            return power
-        before = self.power_range if hasattr(self, "power_range") else self.squares_range
-        return tf.maximum(power, before.step() if factor.active else _LEAST_POWER)
+    def _factor(self, rows: Any, training: Any) -> Any:
+        """The inverse norm of each row: the lesser one of two ranges."""
+        columns = tf.reshape(rows, [-1, *rows.shape[1:2], rows.shape[-1], 1])
+        least = int(rows.shape[-1]) * float(getattr(self.layer, "epsilon", 0.0))
+        own = self.factor_range
+        is_file = not (training or own.observing) and own.active
+        found = []
+        for level in range(_LEVELS):
+            share, last = _SHARE**level, self.squares_range
+            if level:  # another operator: the converter would take two equal ones for one
+                power = last.part(tf.matmul(rows, columns), share)
+            else:
+                power = last(tf.matmul(rows, rows, transpose_b=True), training=training)
+            if least:
+                one, last = tf.ones([1], tf.float32), self.power_range
+                power = channel_convolution(power, one, one * least, BITS)
+                power = last.part(power, share) if level else last(power, training=training)
+            if not is_file:  # 1 / 0 would spoil a gradient or a range; a file multiplies it by 0
+                smallest = last.grid_range()[1] * share * 2.0**-15
+                power = tf.maximum(power, smallest if own.active else _LEAST_POWER)
+            found.append(tf.math.rsqrt(power))
+        if not is_file:
+            return own(functools.reduce(tf.minimum, found), training=training)
+        rounded = [own.part(factor, 1.0) for factor in found]
+        return functools.reduce(lambda a, b: own.part(tf.minimum(a, b), 1.0), rounded)
 
     def _rows(self, x: Any) -> Any:
         """(batch, rows, 1, numbers of a row); both in one where the number of rows is open."""
