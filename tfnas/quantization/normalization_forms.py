@@ -38,9 +38,9 @@ _STEPS = ("rows", "mean", "centered", "squares", "power", "factor", "unit", "sca
 # offset's bias, which is counted in steps of factor times input, overflow 32 bits.
 _SMALLEST_FACTOR = 2.0**-12
 _LEAST_POWER = 1e-12
-# TFLite's 16-bit RSQRT is a table of 513 values with straight lines between them: from 1/64 of the
-# range on it is within 0.6%, and below too large. So there are two ranges, the second one a 64th of
-# the first. Where it ends the power is cut off, and its root too large again: the lesser one of both
+# TFLite's 16-bit RSQRT is a table of 513 values with straight lines between them: from 1/64 of its
+# range on it is within 0.6%, and below too large. So there are two ranges, the second a 64th of the
+# first. Where it ends the power is cut off, and its root too large again: the lesser one of both
 # is right, for rows whose norms differ by up to 64; the quietest of others lose precision.
 _LEVELS, _SHARE = 2, 1.0 / 64.0
 
