@@ -28,9 +28,9 @@ from tfnas.graph.functional import Call
 from tfnas.graph.idle_layers import IDLE
 from tfnas.graph.registered_layers import is_of_keras
 from tfnas.keras_private import mask_of
-from tfnas.quantization.activation_rules import TABLE_FUNCTIONS, table_function
 from tfnas.quantization.layer_registry import Role, registered_role
 from tfnas.quantization.normalization_rules import NORMALIZATIONS, reason_against_form
+from tfnas.quantization.table_functions import TABLE_FUNCTIONS, table_function
 
 KERNEL_LAYERS = (
     "Dense",

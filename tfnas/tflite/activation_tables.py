@@ -4,8 +4,7 @@ The converter writes a function that has no integer operator, such as softplus, 
 operators of floats, and QUANTIZE. A model that casts its numbers to float64 there and back wants a
 table instead (:mod:`tfnas.quantization.fake_quant_placement`): the operators are run once for all
 256 integers, and the file gets CAST, ADD and GATHER, which LiteRT and TFLite Micro have for
-integers. Both runtimes have an 8-bit ELU, which the converter does not write: there the operator
-itself takes the integers.
+integers.
 """
 
 from __future__ import annotations
@@ -97,6 +96,8 @@ def write_tables(model: Any) -> bool:
         if replaced:
             _remove_unread(graph)
             changed = True
+    if changed:
+        _remove_unused_kinds(model)
     return changed
 
 
@@ -146,9 +147,6 @@ def _operators(model: Any, graph: Any, chain: list[Any]) -> list[Any]:
     """The integer operators that compute what a chain does."""
     source = next(op.inputs[0] for op in chain if kind_of(model, op) == _OPERATOR.DEQUANTIZE)
     target = chain[-1].outputs[0]
-    functions = [op for op in chain[:-1] if kind_of(model, op) not in _NO_FUNCTIONS]
-    if [kind_of(model, op) for op in functions] == [_OPERATOR.ELU]:
-        return [_operator(model, _OPERATOR.ELU, [source], target)]
     values = _values(model, graph, chain, source, target)
     shape = graph.tensors[source]
     wide = _tensor(graph, "as_int32", _TYPE.INT32, like=shape)
@@ -269,6 +267,16 @@ def _buffer(model: Any, values: Any) -> int:
     buffer.data = np.atleast_1d(values).view(np.uint8)
     model.buffers.append(buffer)
     return len(model.buffers) - 1
+
+
+def _remove_unused_kinds(model: Any) -> None:
+    """Removes the kinds of operators that are left: a runtime without them refuses the file."""
+    operators = [op for graph in model.subgraphs for op in graph.operators]
+    used = sorted({op.opcodeIndex for op in operators})
+    places = {index: place for place, index in enumerate(used)}
+    model.operatorCodes = [model.operatorCodes[index] for index in used]
+    for op in operators:
+        op.opcodeIndex = places[op.opcodeIndex]
 
 
 def _remove_unread(graph: Any) -> None:
