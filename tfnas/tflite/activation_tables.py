@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -82,7 +81,7 @@ def write_tables(model: Any) -> bool:
         model: The objects of a file, of :func:`tfnas.tflite.flatbuffer.unpack`.
 
     Returns:
-        Whether any was replaced.
+        Whether any was replaced; what nothing reads any more is still there.
     """
     changed = False
     for graph in model.subgraphs:
@@ -93,11 +92,7 @@ def write_tables(model: Any) -> bool:
             if chain:
                 replaced[id(op)] = _operators(model, graph, chain)
         graph.operators = [new for op in graph.operators for new in replaced.get(id(op), [op])]
-        if replaced:
-            _remove_unread(graph)
-            changed = True
-    if changed:
-        _remove_unused_kinds(model)
+        changed |= bool(replaced)
     return changed
 
 
@@ -267,24 +262,3 @@ def _buffer(model: Any, values: Any) -> int:
     buffer.data = np.atleast_1d(values).view(np.uint8)
     model.buffers.append(buffer)
     return len(model.buffers) - 1
-
-
-def _remove_unused_kinds(model: Any) -> None:
-    """Removes the kinds of operators that are left: a runtime without them refuses the file."""
-    operators = [op for graph in model.subgraphs for op in graph.operators]
-    used = sorted({op.opcodeIndex for op in operators})
-    places = {index: place for place, index in enumerate(used)}
-    model.operatorCodes = [model.operatorCodes[index] for index in used]
-    for op in operators:
-        op.opcodeIndex = places[op.opcodeIndex]
-
-
-def _remove_unread(graph: Any) -> None:
-    """Removes operators whose outputs nothing reads any more."""
-    while True:
-        uses = Counter(index for op in graph.operators for index in op.inputs)
-        uses.update(graph.outputs)
-        kept = [op for op in graph.operators if any(uses[index] for index in op.outputs)]
-        if len(kept) == len(graph.operators):
-            return
-        graph.operators = kept
