@@ -96,4 +96,14 @@ def test_lines_of_other_formats():
 
 
 def test_layers_of_the_specification_do_not_stand_in_the_way(trainable):
-    assert layers_in_the_way(trainable, tfnas.QuantSpec("int8", layers=ISLANDS)) == []
+    skipped = tfnas.unquantized_layers(trainable)
+    spec = tfnas.QuantSpec("int8", layers=ISLANDS)
+    assert layers_in_the_way(trainable, spec, skipped) == []
+    assert layers_in_the_way(trainable, tfnas.QuantSpec(), skipped) == []
+
+
+def test_training_says_what_stays_float_and_the_line_that_says_so(caplog):
+    inputs = keras.Input((6, 8))
+    x = layers.LayerNormalization(axis=1, name="odd")(layers.Dense(8)(inputs))
+    tfnas.quantize_aware(keras.Model(inputs, x))
+    assert 'QuantSpec("int8", layers={"LayerNormalization": "float32"})' in caplog.text

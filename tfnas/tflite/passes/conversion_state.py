@@ -70,12 +70,16 @@ class Conversion:
     @property
     def needs_fake_quantization(self) -> bool:
         """Whether integer activations need fake quantization, not the converter's own ranges."""
+        # The converter's calibrator ends the process on the loops of recurrent layers.
+        custom = self.has_own_formats or self.has_recurrent_layers or self.has_normalizations
+        return not self.aware and self.spec.needs_calibration and custom
+
+    @property
+    def has_own_formats(self) -> bool:
+        """Whether the specification says more of an integer file than the name of a mode does."""
         spec = self.spec
         custom = bool(spec.layers) or spec.weights == "int4" or spec.correct or spec.rounds
-        custom = custom or spec.ranges != QuantSpec().ranges
-        # The converter's calibrator ends the process on the loops of recurrent layers.
-        custom = custom or self.has_recurrent_layers or self.has_normalizations
-        return not self.aware and spec.needs_calibration and custom
+        return custom or spec.ranges != QuantSpec().ranges
 
     @property
     def ranges_of_converter(self) -> bool:
