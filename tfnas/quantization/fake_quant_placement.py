@@ -327,20 +327,20 @@ class FakeQuantBuilder:
         weights = getattr(call.operation, "weights", ())
         if not self._is_island(call) and all(len(weight.shape) < 2 for weight in weights):
             return tensor
-        return self._detour(call, tensor, self.spec.activation_bits, "input")
-
-    def _detour(self, call: Call, tensor: Any, bits: int, end: str) -> Any:
-        name = self.copies.unique(f"float_{call.operation.name}_{end}")
-        return FloatInput(bits, name=name)(tensor)
+        name = self.copies.unique(f"float_{call.operation.name}_input")
+        return FloatInput(self.spec.activation_bits, name=name)(tensor)
 
     def _from_table(self, call: Call, tensor: Any) -> Any:
         """A function of single numbers, which the file holds as a table of its values.
 
         It is float between two casts; :mod:`tfnas.tflite.activation_tables` makes the table.
         """
-        tensor = self._detour(call, tensor, INNER_BITS, "input")
-        (output,) = self.copies.call(call, [tensor])
-        return self._detour(call, output, INNER_BITS, "output")
+        before, after = (
+            FloatInput(INNER_BITS, name=self.copies.unique(f"float_{call.operation.name}_{end}"))
+            for end in ("input", "output")
+        )
+        (output,) = self.copies.call(call, [before(tensor)])
+        return after(output)
 
     def _role(self, call: Call) -> Role:
         """The role of a call; FLOAT where the specification leaves a layer without kernel float."""

@@ -53,8 +53,8 @@ class InnerRange(FakeQuant):
         )
 
 
-def as_sixteen_bits(x: Any, training: Any) -> Any:
-    """An 8-bit tensor as one that can get a range of 16 bits.
+def with_other_bits(x: Any, training: Any) -> Any:
+    """A tensor of 8 bits as one that can get a range of 16, or the reverse.
 
     The converter would give an operator inputs of 8 and outputs of 16 bits, which none takes; it
     leaves values alone that were cast to float64 and back. The file has a single QUANTIZE in the
@@ -65,8 +65,3 @@ def as_sixteen_bits(x: Any, training: Any) -> Any:
         training: Whether the model is trained.
     """
     return x if training else tf.cast(tf.cast(x, tf.float64), x.dtype)
-
-
-def as_eight_bits(x: Any, training: Any) -> Any:
-    """A 16-bit tensor as one that can get a range of 8 bits; see :func:`as_sixteen_bits`."""
-    return as_sixteen_bits(x, training)

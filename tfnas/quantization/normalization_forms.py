@@ -28,7 +28,7 @@ import keras
 import tensorflow as tf
 
 from tfnas.graph.registered_layers import register_layer
-from tfnas.quantization.inner_ranges import BITS, InnerRange, as_eight_bits, as_sixteen_bits
+from tfnas.quantization.inner_ranges import BITS, InnerRange, with_other_bits
 from tfnas.quantization.integer_layers import channel_convolution
 from tfnas.quantization.normalization_rules import normalized_axes
 from tfnas.quantization.quantized_kernel import PACKAGE
@@ -97,14 +97,14 @@ class NormalizationForm(keras.layers.Wrapper):
         shape, dtype = tuple(x.shape), x.dtype
         rows = self._rows(tf.cast(x, tf.float32))
         if self.bits <= 8:
-            rows = rounded("rows", as_sixteen_bits(rows, training))
+            rows = rounded("rows", with_other_bits(rows, training))
         if self._is_centered:
             mean = rounded("mean", tf.reduce_mean(rows, -1, keepdims=True))
             rows = rounded("centered", rows - mean)
         unit = rounded("unit", rows * self._factor(rows, training))
         batch = tf.shape(x)[0] if None in shape[1:] else -1
         found = self._scaled(unit, batch, shape, rounded)
-        return tf.cast(as_eight_bits(found, training) if self.bits <= 8 else found, dtype)
+        return tf.cast(with_other_bits(found, training) if self.bits <= 8 else found, dtype)
 
     def _factor(self, rows: Any, training: Any) -> Any:
         """The inverse norm of each row: the lesser one of two ranges."""

@@ -1,7 +1,7 @@
 """Repair of the gaps of floats that stand between integer tensors of two types.
 
 The converter has no way to say that an 8-bit tensor goes on with 16 bits. A model says it by a cast
-to float64 and back (:func:`tfnas.quantization.inner_ranges.as_sixteen_bits`), which the converter
+to float64 and back (:func:`tfnas.quantization.inner_ranges.with_other_bits`), which the converter
 writes as DEQUANTIZE, CAST, CAST, QUANTIZE. One QUANTIZE computes the same from integers.
 """
 
