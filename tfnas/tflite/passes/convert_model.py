@@ -46,7 +46,7 @@ def convert(conversion: Conversion) -> Conversion:
         second, left = _with_own_ranges(conversion)
         if second is not None:
             conversion, first = second, _convert(second)
-        elif left:
+        elif left and not _has_no_kernel_at_all(first):
             cause = first if isinstance(first, ConversionError) else None
             raise ConversionError(message_of_refusal(conversion.spec, left)) from cause
         elif isinstance(first, ConversionError):
@@ -67,6 +67,12 @@ def convert(conversion: Conversion) -> Conversion:
     if conversion.rounding:
         origin["rounding"] = [dataclasses.asdict(layer) for layer in conversion.rounding]
     return dataclasses.replace(conversion, content=content, origin=origin)
+
+
+def _has_no_kernel_at_all(first: bytes | ConversionError) -> bool:
+    """Whether a layer was named whose operation TFLite does not have for floats either."""
+    text = str(first) if isinstance(first, ConversionError) else ""
+    return " in layer " in text and "operation tfl." not in text
 
 
 def _first_file(conversion: Conversion) -> bytes | ConversionError:
