@@ -92,7 +92,7 @@ def _other_activation(
         if not operation.threshold and operation.max_value is None:
             name = copies.unique(operation.name)
             return keras.layers.LeakyReLU(operation.negative_slope, name=name)(tensor)
-    if bits <= 8 or function is None:
+    if bits <= 8:
         return None
     if {function, type(operation).__name__} & HARD_SILU:
         return hard_silu(tensor, copies.unique)
