@@ -186,8 +186,8 @@ def test_formats_of_single_layers(layers, expected):
 @pytest.mark.parametrize(
     "kind",
     [
-        "layer normalization",
-        "gelu",
+        "normalization of an axis",
+        "powers",
         *(pytest.param(k, marks=pytest.mark.slow) for k in ("custom", "attention", "embedding")),
     ],
 )

@@ -18,7 +18,9 @@ from tfnas.graph.compatibility import channels_share_values
 from tfnas.graph.functional import Call, LayerCopies, Walk
 from tfnas.graph.preprocessing import calls_in_front
 from tfnas.graph.registered_layers import registered_form, weight_of
+from tfnas.quantization.activation_forms import PReluForm
 from tfnas.quantization.fake_quant import MIN_RANGE_16, FakeQuant
+from tfnas.quantization.inner_ranges import BITS as INNER_BITS
 from tfnas.quantization.integer_layers import (
     ChannelAffine,
     FloatConcatenate,
@@ -30,6 +32,7 @@ from tfnas.quantization.layer_registry import WITH_WEIGHTS
 from tfnas.quantization.layer_roles import (
     ONE_SCALE,
     Role,
+    activation_name,
     fixed_range,
     fuses_relu,
     is_channel_norm,
@@ -38,6 +41,7 @@ from tfnas.quantization.layer_roles import (
     role,
 )
 from tfnas.quantization.normal_form import Origins
+from tfnas.quantization.normalization_forms import NormalizationForm
 from tfnas.quantization.quantized_kernel import QuantizedKernel, QuantizedWeights
 from tfnas.quantization.recurrent_cells import has_mask, output_range
 from tfnas.quantization.recurrent_forms import QuantizedRecurrent
@@ -90,7 +94,7 @@ class FakeQuantBuilder:
         if id(call) in self.front:
             return self.copies.call(call, tensors)
         tensors = [self._entering(v, t) for v, t in zip(call.inputs, tensors, strict=True)]
-        call_role = role(call)
+        call_role = self._role(call)
         if call_role is Role.RELU:
             producer = self.producers.get(call.inputs[0])
             after_float = producer is not None and self._stays_float(producer)
@@ -101,7 +105,10 @@ class FakeQuantBuilder:
             return [self._fake_quant(call.name, tensors[0], relu=limit, after_float=after_float)]
         if self._stays_float(call):
             tensors = [self._as_float(call, tensor) for tensor in tensors]
-        outputs = self._outputs(call, tensors, call_role)
+        if call_role is Role.TABLE:
+            outputs = [self._from_table(call, tensors[0])]
+        else:
+            outputs = self._outputs(call, tensors, call_role)
         if call_role is Role.SAME:
             return [
                 self._moved(value, tensors[0], tensor)
@@ -150,6 +157,10 @@ class FakeQuantBuilder:
             options = {k: v for k, v in call.arguments(tensors)[1].items() if k == "training"}
             bits = self.spec.activation_bits
             return [self._wrapped(call, ChannelAffine, bits=bits)(tensors[0], **options)]
+        if call_role is Role.FORM:
+            options = {"bits": self.spec.activation_bits, "momentum": self.spec.momentum}
+            form = PReluForm if call.kind == "PReLU" else NormalizationForm
+            return [self._wrapped(call, form, **options)(tensors[0])]
         if self.spec.activation_bits > 8 and needs_16_bit_form(call):
             inputs = tensors if len(tensors) > 1 else tensors[0]
             return [self._wrapped(call, SixteenBitForm)(inputs)]
@@ -201,7 +212,7 @@ class FakeQuantBuilder:
         """Whether a call is float in the file, by its kind or by the specification."""
         if id(call) in self.front:
             return False
-        call_role = role(call)
+        call_role = self._role(call)
         if call_role is Role.NORM and self._folds(call):
             return self._stays_float(self.producers[call.inputs[0]])
         if call_role is Role.NORM:
@@ -224,7 +235,7 @@ class FakeQuantBuilder:
     def _source(self, value: Any, roles: tuple[Role, ...]) -> Any:
         """The value that a value comes from by any number of calls of these roles."""
         producer = self.producers.get(value)
-        while producer is not None and role(producer) in roles:
+        while producer is not None and self._role(producer) in roles:
             value = producer.inputs[0]
             producer = self.producers.get(value)
         return value
@@ -234,7 +245,11 @@ class FakeQuantBuilder:
         producer = self.producers.get(norm.inputs[0])
         if not is_channel_norm(norm):
             return False
-        if producer is None or role(producer) is not Role.KERNEL or self.uses[norm.inputs[0]] != 1:
+        if (
+            producer is None
+            or self._role(producer) is not Role.KERNEL
+            or self.uses[norm.inputs[0]] != 1
+        ):
             return False
         # A kernel with one scale can't take up a factor per channel.
         return producer.kind not in ONE_SCALE
@@ -244,9 +259,9 @@ class FakeQuantBuilder:
         consumer = self.consumers.get(value)
         if consumer is None or self.uses[value] != 1 or "float" not in value.dtype:
             return "float" not in value.dtype  # "bfloat16" holds "float" too
-        if role(consumer) is Role.RELU:
+        if self._role(consumer) is Role.RELU:
             return fuses_relu(call)
-        return role(consumer) is Role.NORM and self._folds(consumer)
+        return self._role(consumer) is Role.NORM and self._folds(consumer)
 
     def _takes_the_range_of_a_merge(self, call: Call, value: Any) -> bool:
         """Whether the file gives a value the range of the Concatenate or Maximum that it goes into.
@@ -260,7 +275,7 @@ class FakeQuantBuilder:
             return False
         if self._rounded_later(consumer, consumer.outputs[0]):
             return False  # a ReLU is between the merge and its range
-        if role(call) is Role.RELU:
+        if self._role(call) is Role.RELU:
             producer = self.producers.get(call.inputs[0])
             return (
                 producer is not None
@@ -274,12 +289,16 @@ class FakeQuantBuilder:
     def _has_one_range(self, call: Call) -> bool:
         """Whether a call's inputs and output have one range in the file."""
         joins = call.kind == "Concatenate" and self.spec.activation_bits == 8
-        merges = call.kind in ("Maximum", "Minimum") and role(call) is Role.COMPUTE
+        merges = call.kind in ("Maximum", "Minimum") and self._role(call) is Role.COMPUTE
         return (joins or merges) and not self._stays_float(call)
 
     def _takes_any_range(self, call: Call) -> bool:
         roles = (Role.KERNEL, Role.NORM, Role.AFFINE, Role.COMPUTE)
-        return role(call) in roles and not self._has_one_range(call) and not self._stays_float(call)
+        return (
+            self._role(call) in roles
+            and not self._has_one_range(call)
+            and not self._stays_float(call)
+        )
 
     def _moved(self, value: Any, tensor: Any, output: Any) -> Any:
         """The output of a call that moves values; rounded again beside the values themselves.
@@ -325,10 +344,36 @@ class FakeQuantBuilder:
         """A rounded tensor as an operator with kernels takes it that stays float."""
         if id(tensor) not in self.rounded or call.kind == "Concatenate":
             return tensor
-        if all(len(weight.shape) < 2 for weight in getattr(call.operation, "weights", ())):
+        weights = getattr(call.operation, "weights", ())
+        if not self._is_island(call) and all(len(weight.shape) < 2 for weight in weights):
             return tensor
         name = self.copies.unique(f"float_{call.operation.name}_input")
         return FloatInput(self.spec.activation_bits, name=name)(tensor)
+
+    def _from_table(self, call: Call, tensor: Any) -> Any:
+        """A function of single numbers, which the file holds as a table of its values.
+
+        It is float between two casts; :mod:`tfnas.tflite.activation_tables` makes the table.
+        """
+        before, after = (
+            FloatInput(INNER_BITS, name=self.copies.unique(f"float_{call.operation.name}_{end}"))
+            for end in ("input", "output")
+        )
+        (output,) = self.copies.call(call, [before(tensor)])
+        return after(output)
+
+    def _role(self, call: Call) -> Role:
+        """The role of a call; FLOAT where the specification leaves a layer without kernel float."""
+        found = role(call, self.spec.activation_bits)
+        return Role.FLOAT if self._is_island(call) else found
+
+    def _is_island(self, call: Call) -> bool:
+        """Whether the specification leaves a layer float that has no kernel."""
+        if role(call) in WITH_WEIGHTS or id(call) in self.front:
+            return False
+        own = call.name, call.kind
+        names = self.origins.get(id(call.operation), own)
+        return self.spec.leaves_float(*own, *names, activation_name(call))
 
     def _wrapped(self, call: Call, wrapper: type, **settings: Any) -> Any:
         key = id(call.operation)

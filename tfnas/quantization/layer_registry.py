@@ -19,6 +19,8 @@ class Role(enum.Enum):
     AFFINE = enum.auto()
     RELU = enum.auto()
     COMPUTE = enum.auto()
+    FORM = enum.auto()
+    TABLE = enum.auto()
     FIXED = enum.auto()
     SAME = enum.auto()
     OPEN = enum.auto()

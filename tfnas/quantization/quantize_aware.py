@@ -14,6 +14,8 @@ References:
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import keras
@@ -26,9 +28,11 @@ from tfnas.graph.model_class import plain
 from tfnas.graph.preprocessing import calls_in_front
 from tfnas.graph.traversal import flat_outputs
 from tfnas.keras_private import all_layers, functional_inside
+from tfnas.quantization.activation_forms import PReluForm, SixteenBitActivation
 from tfnas.quantization.fake_quant import FakeQuant
 from tfnas.quantization.fake_quant_placement import FakeQuantBuilder
 from tfnas.quantization.float32_model import to_float32
+from tfnas.quantization.float_islands import layers_in_the_way, line_that_allows
 from tfnas.quantization.integer_inputs import with_integer_inputs
 from tfnas.quantization.integer_layers import (
     ChannelAffine,
@@ -38,8 +42,15 @@ from tfnas.quantization.integer_layers import (
     SixteenBitForm,
 )
 from tfnas.quantization.layer_registry import WITH_WEIGHTS
-from tfnas.quantization.layer_roles import Role, is_channel_norm, reason_for_float, role
+from tfnas.quantization.layer_roles import (
+    Role,
+    activation_name,
+    is_channel_norm,
+    reason_for_float,
+    role,
+)
 from tfnas.quantization.normal_form import normal_form
+from tfnas.quantization.normalization_forms import NormalizationForm
 from tfnas.quantization.quantized_kernel import QuantizedKernel
 from tfnas.quantization.recurrent_forms import QuantizedRecurrent
 from tfnas.quantization.spec import QuantSpec
@@ -101,6 +112,11 @@ def quantize_aware(
 
         return quantize_aware_tfmot(model)[0]
     quantized = with_fake_quantization(model, spec)
+    left = layers_in_the_way(quantized, spec, unquantized_layers(quantized))
+    if left:
+        names = ", ".join(each.name for each in left)
+        line = line_that_allows(spec, left)
+        _LOG.warning("%s stays float in files of %s; %s says so", names, model.name, line)
     if data is not None:
         calibrate(quantized, data)
     return quantized
@@ -120,7 +136,10 @@ def with_fake_quantization(model: keras.Model, spec: QuantSpec, fixed: bool = Fa
     flat, origins = normal_form(with_integer_inputs(single), spec.activation_bits)
     flow = walk(flat)
     names = [(c.name, c.kind) for c in flow.calls if role(c) in WITH_WEIGHTS]
-    spec.check_patterns([*names, *origins.values()])
+    others = [
+        (c.name, c.kind, activation_name(c)) for c in flow.calls if role(c) not in WITH_WEIGHTS
+    ]
+    spec.check_patterns([*names, *origins.values()], others)
     builder = FakeQuantBuilder(flow, spec, origins, fixed)
     raw = {
         tensor.name
@@ -212,6 +231,8 @@ def strip_quantization(model: keras.Model) -> keras.Model:
                 return tensors
             limit = None if layer.relu == float("inf") else layer.relu
             return [keras.layers.ReLU(limit, name=f"{layer.name}_relu")(tensors[0])]
+        if isinstance(layer, SixteenBitActivation):
+            return [layer.float_form(tensors[0])]
         if isinstance(layer, _WRAPPERS):
             if isinstance(layer, QuantizedRecurrent):
                 _, kwargs = call.arguments(tensors)
@@ -257,9 +278,9 @@ def unquantized_layers(model: keras.Model) -> list[Skipped]:
 
     Example:
         >>> import keras, tfnas
-        >>> model = keras.Sequential([keras.Input((8,)), keras.layers.LayerNormalization()])
-        >>> tfnas.unquantized_layers(tfnas.quantize_aware(model))[0].reason
-        'no integer form of LayerNormalization'
+        >>> layers = [keras.Input((4, 8)), keras.layers.UnitNormalization(axis=1)]
+        >>> tfnas.unquantized_layers(tfnas.quantize_aware(keras.Sequential(layers)))[0].reason
+        'no integer form of UnitNormalization over other axes than the last ones'
 
     Args:
         model: A model returned by :func:`tfnas.quantize_aware`.
@@ -270,6 +291,13 @@ def unquantized_layers(model: keras.Model) -> list[Skipped]:
     skipped = []
     flow = walk(model)
     front = {id(call) for call in calls_in_front(flow)}
+    bits = max((layer.bits for layer in fake_quants(model) if type(layer) is FakeQuant), default=8)
+    floats = {
+        value: call.operation.bits
+        for call in flow.calls
+        if isinstance(call.operation, FloatInput)
+        for value in call.outputs
+    }
     for call in flow.calls:
         if id(call) in front:
             skipped.append(Skipped(call.name, call.kind, "preprocessing, stays out of the file"))
@@ -279,19 +307,43 @@ def unquantized_layers(model: keras.Model) -> list[Skipped]:
             skipped.append(Skipped(call.operation.layer.name, "Concatenate", reason))
         if isinstance(call.operation, (FakeQuant, FloatInput, *_WRAPPERS)):
             continue
-        call_role = role(call)
+        call_role = role(call, bits)
         if call_role is Role.NORM and not is_channel_norm(call):
             reason = "normalizes another axis than the last, or more than 4 dimensions"
             skipped.append(Skipped(call.name, call.kind, reason))
-        elif call_role in WITH_WEIGHTS:
+        elif call_role in WITH_WEIGHTS or _is_left_float(call, call_role, floats):
             skipped.append(Skipped(call.name, call.kind, "left float by the specification"))
         elif call_role is Role.FLOAT:
             skipped.append(Skipped(call.name, call.kind, reason_for_float(call)))
     return skipped
 
 
+def _is_left_float(call: Call, call_role: Role, floats: Mapping[Any, int]) -> bool:
+    """Whether a call without a kernel is float though it has an integer form.
+
+    A function that becomes a table has a :class:`FloatInput` of more bits before it.
+    """
+    if call_role is Role.FORM:
+        return True
+    bits = [floats[value] for value in call.inputs if value in floats]
+    return (
+        bool(bits)
+        and call_role is not Role.FLOAT
+        and (call_role is not Role.TABLE or max(bits) <= 8)
+    )
+
+
 _BATCH = 64
-_WRAPPERS = (QuantizedKernel, ChannelAffine, SixteenBitForm, OneHotCategories, FloatConcatenate)
+_LOG = logging.getLogger(__name__)
+_WRAPPERS = (
+    QuantizedKernel,
+    ChannelAffine,
+    NormalizationForm,
+    PReluForm,
+    SixteenBitForm,
+    OneHotCategories,
+    FloatConcatenate,
+)
 
 
 def _check_model(model: object) -> None:

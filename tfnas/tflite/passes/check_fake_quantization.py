@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tfnas.quantization.float32_model import other_precision_layers
+from tfnas.quantization.inner_ranges import InnerRange
 from tfnas.quantization.quantize_aware import fake_quants, has_4_bit_kernel
 from tfnas.quantization.recurrent_forms import step_layers
 from tfnas.tflite.passes.conversion_state import Conversion
@@ -36,9 +37,13 @@ def check_fake_quantization(conversion: Conversion) -> Conversion:
 def _check(conversion: Conversion) -> None:
     model, spec = conversion.model, conversion.spec
     layers = fake_quants(model)
-    # A recurrent step counts in bits of its own.
+    # Recurrent steps and normalizations count in bits of their own.
     inside = {id(range_) for layer in step_layers(model) for range_ in layer.fake_quants}
-    between = (layer for layer in layers if id(layer) not in inside)
+    between = (
+        layer
+        for layer in layers
+        if id(layer) not in inside and not isinstance(layer, InnerRange)
+    )
     wrong = next((layer for layer in between if layer.bits != spec.activation_bits), None)
     if wrong is not None:
         raise ValueError(

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tfnas.graph.functional import walk
 from tfnas.legacy.rebuild import is_tf_keras
+from tfnas.quantization.normalization_rules import NORMALIZATIONS
 from tfnas.quantization.round_model import RoundedLayer
 from tfnas.quantization.spec import QuantSpec
 from tfnas.tflite.artifact import Artifact
@@ -70,19 +72,30 @@ class Conversion:
     @property
     def needs_fake_quantization(self) -> bool:
         """Whether integer activations need fake quantization, not the converter's own ranges."""
+        # The converter's calibrator ends the process on the loops of recurrent layers.
+        custom = self.has_own_formats or self.has_recurrent_layers or self.has_normalizations
+        custom = custom or self.streaming  # there is no state to calibrate a file of one frame with
+        return not self.aware and self.spec.needs_calibration and custom
+
+    @property
+    def has_own_formats(self) -> bool:
+        """Whether the specification says more of an integer file than the name of a mode does."""
         spec = self.spec
         custom = bool(spec.layers) or spec.weights == "int4" or spec.correct or spec.rounds
-        custom = custom or spec.ranges != QuantSpec().ranges
-        # The converter's calibrator ends the process on the loops of recurrent layers.
-        # There is no state to calibrate a file of one frame with.
-        custom = custom or self.has_recurrent_layers or self.streaming
-        return not self.aware and spec.needs_calibration and custom
+        return custom or spec.ranges != QuantSpec().ranges
 
     @property
     def ranges_of_converter(self) -> bool:
         """Whether TensorFlow's converter finds the ranges of a Keras 3 model by the data."""
         own = not self.aware and self.spec.needs_calibration and not self.sparse
         return own and not is_tf_keras(self.model)
+
+    @property
+    def has_normalizations(self) -> bool:
+        """Whether a Keras 3 model normalizes each example, which the converter leaves float."""
+        if self.sparse or is_tf_keras(self.model):
+            return False
+        return any(call.kind in NORMALIZATIONS for call in walk(self.model).calls)
 
     @property
     def has_recurrent_layers(self) -> bool:

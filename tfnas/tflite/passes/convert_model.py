@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from typing import Any
 
+from tfnas.graph.functional import Skipped
 from tfnas.legacy.rebuild import is_tf_keras
+from tfnas.quantization.float_islands import layers_in_the_way, message_of_refusal
 from tfnas.quantization.quantize_aware import unquantized_layers
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.conversion_error import ConversionError
@@ -14,13 +17,11 @@ from tfnas.tflite.file_weights import FileKernel, read_kernels
 from tfnas.tflite.flatbuffer import read_graphs
 from tfnas.tflite.graph_repair import too_fine
 from tfnas.tflite.passes.conversion_state import Conversion
-from tfnas.tflite.passes.place_fake_quantization import with_ranges
+from tfnas.tflite.passes.place_fake_quantization import MAY_STAY_FLOAT, with_ranges
 from tfnas.tflite.recurrent_layers import form_in_file
 from tfnas.tflite.tensorflow_converter import run_converter
 
-# Layers of the first steps of a model, without an integer form where the converter finds none. A
-# GlobalAveragePooling1D stays float where it gets the mask of an Embedding, which is a NotEqual.
-_MAY_STAY_FLOAT = {"Embedding", "GlobalAveragePooling1D", "NotEqual", "STFTSpectrogram"}
+_LEAST = 1024
 _SMALL = "less than 1,024 weights, the least that the converter quantizes in mode 'dynamic'"
 _LOG = logging.getLogger(__name__)
 
@@ -45,10 +46,11 @@ def convert(conversion: Conversion) -> Conversion:
         second, left = _with_own_ranges(conversion)
         if second is not None:
             conversion, first = second, _convert(second)
+        elif left and not _has_no_kernel_at_all(first):
+            cause = first if isinstance(first, ConversionError) else None
+            raise ConversionError(message_of_refusal(conversion.spec, left)) from cause
         elif isinstance(first, ConversionError):
-            unnamed = left and " in layer " not in str(first)
-            names = f"; without an integer form: {', '.join(left)}" if unnamed else ""
-            raise ConversionError(f"{first}{names}") from first
+            raise first
     content = first
     model, columns, aware = conversion.model, conversion.columns, conversion.aware
     spec = conversion.converter_spec
@@ -65,6 +67,12 @@ def convert(conversion: Conversion) -> Conversion:
     if conversion.rounding:
         origin["rounding"] = [dataclasses.asdict(layer) for layer in conversion.rounding]
     return dataclasses.replace(conversion, content=content, origin=origin)
+
+
+def _has_no_kernel_at_all(first: bytes | ConversionError) -> bool:
+    """Whether a layer was named whose operation TFLite does not have for floats either."""
+    text = str(first) if isinstance(first, ConversionError) else ""
+    return " in layer " in text and "operation tfl." not in text
 
 
 def _first_file(conversion: Conversion) -> bytes | ConversionError:
@@ -98,7 +106,7 @@ def _is_faulty(content: bytes) -> bool:
     return any(tensor.dtype == "float32" for tensor in ends) or any(map(too_fine, operators))
 
 
-def _with_own_ranges(conversion: Conversion) -> tuple[Conversion | None, list[str]]:
+def _with_own_ranges(conversion: Conversion) -> tuple[Conversion | None, list[Skipped]]:
     """The conversion with a quantization-aware model, and the layers that stay float.
 
     It is None where other layers stay float than those of the first steps.
@@ -107,9 +115,8 @@ def _with_own_ranges(conversion: Conversion) -> tuple[Conversion | None, list[st
         second = with_ranges(conversion)
     except ValueError:  # no functional model, or one that can't be rebuilt
         return None, []
-    left = unquantized_layers(second.model)
-    names = [layer.name for layer in left]
-    return (second if {layer.kind for layer in left} <= _MAY_STAY_FLOAT else None), names
+    left = layers_in_the_way(second.model, conversion.spec, unquantized_layers(second.model))
+    return (second if {layer.kind for layer in left} <= MAY_STAY_FLOAT else None), left
 
 
 def _forms_of_layers(conversion: Conversion, content: bytes) -> dict[str, Any]:
@@ -121,6 +128,15 @@ def _forms_of_layers(conversion: Conversion, content: bytes) -> dict[str, Any]:
         if left:
             found["unquantized_layers"] = left
             _LOG.warning("%s stays float in the file of %s", ", ".join(left), model.name)
+        float_bytes = _bytes_of_float_weights(content)
+        if float_bytes:
+            found["float_weight_bytes"] = float_bytes
+            _LOG.warning(
+                "%s bytes of weights in the file of %s are floats; mode 'dynamic' holds those of "
+                "dense layers and convolutions in a quarter of that",
+                f"{float_bytes:,}",
+                model.name,
+            )
     if conversion.converter_spec.mode == "dynamic":
         kernels = _kernels(content)
         floats = [kernel.layer for kernel in kernels if kernel.tensor.dtype == "float32"]
@@ -132,6 +148,18 @@ def _forms_of_layers(conversion: Conversion, content: bytes) -> dict[str, Any]:
     if conversion.has_recurrent_layers:
         found["recurrent_layers"] = form_in_file(content)
     return found
+
+
+def _bytes_of_float_weights(content: bytes) -> int:
+    """Bytes of the float constants of a file that mode 'dynamic' would hold as integers."""
+    try:
+        graphs = read_graphs(content)
+    except ValueError:  # a corrupt file: the pass that validates it says so
+        return 0
+    ends = {(n, t.index): t for n, g in enumerate(graphs) for op in g.operators for t in op.inputs}
+    floats = [t for t in ends.values() if t.dtype == "float32" and t.constant is not None]
+    sizes = [math.prod(tensor.shape) for tensor in floats]
+    return sum(4 * size for size in sizes if size >= _LEAST)
 
 
 def _kernels(content: bytes) -> list[FileKernel]:
