@@ -18,6 +18,7 @@ from tfnas.graph.compatibility import channels_share_values
 from tfnas.graph.functional import Call, LayerCopies, Walk
 from tfnas.graph.preprocessing import calls_in_front
 from tfnas.graph.registered_layers import registered_form, weight_of
+from tfnas.quantization.embedding_forms import QuantizedTable, table_bits
 from tfnas.quantization.fake_quant import MIN_RANGE_16, FakeQuant
 from tfnas.quantization.integer_layers import (
     ChannelAffine,
@@ -78,6 +79,7 @@ class FakeQuantBuilder:
         self.calls: Counter[int] = Counter()
         # By the id of a tensor of the new model: the tensor, and the layer that rounded it.
         self.rounded: dict[int, tuple[Any, FakeQuant]] = {}
+        self.rows: list[Any] = []  # rows of rounded tables, which have the scale of the table
 
     def on_input(self, tensor: Any) -> Any:
         """Returns a model input with fake quantization; integer inputs stay as they are."""
@@ -105,6 +107,9 @@ class FakeQuantBuilder:
                 self._moved(value, tensors[0], tensor)
                 for value, tensor in zip(call.outputs, outputs, strict=True)
             ]
+        if self._has_scale_of_table(call):
+            self.rows += outputs
+            return outputs
         if same := self._range_of_all(call, tensors):
             return [self._rounded_as(same, tensor) for tensor in outputs]
         bits = self.spec.activation_bits
@@ -142,6 +147,9 @@ class FakeQuantBuilder:
             return [self._wrapped(call, QuantizedKernel, **settings)(tensors[0], **self._use(call))]
         if call_role is Role.WEIGHTS and bits is not None:
             return self._registered(call, tensors)
+        if call_role is Role.TABLE and bits is not None:
+            settings = {"bits": table_bits(call.operation, bits), "least": self.least}
+            return [self._wrapped(call, QuantizedTable, **settings)(tensors[0], **self._use(call))]
         standalone = call_role is Role.NORM and not self._folds(call) and is_channel_norm(call)
         if call_role is Role.AFFINE or standalone:
             options = {k: v for k, v in call.arguments(tensors)[1].items() if k == "training"}
@@ -155,6 +163,12 @@ class FakeQuantBuilder:
             layer = keras.layers.Concatenate(axis=call.operation.axis, name=call.operation.name)
             return [FloatConcatenate(layer, name=name)(tensors)]
         return self.copies.call(call, tensors)
+
+    def _has_scale_of_table(self, call: Call) -> bool:
+        """Whether a call's output is on the grid of its table, and so needs no range of its own."""
+        is_table = role(call) is Role.TABLE and self.spec.activation_bits == 8
+        bits = self._kernel_bits(call) if is_table else None
+        return bits is not None and table_bits(call.operation, bits) == 8
 
     def _registered(self, call: Call, tensors: list[Any]) -> list[Any]:
         """A registered layer, whose kernels have 8 bits: those that any operator takes."""
@@ -303,7 +317,8 @@ class FakeQuantBuilder:
 
     def _as_float(self, call: Call, tensor: Any) -> Any:
         """A rounded tensor as an operator with kernels takes it that stays float."""
-        if id(tensor) not in self.rounded or call.kind == "Concatenate":
+        is_rounded = id(tensor) in self.rounded or any(tensor is rows for rows in self.rows)
+        if not is_rounded or call.kind == "Concatenate":
             return tensor
         if all(len(weight.shape) < 2 for weight in getattr(call.operation, "weights", ())):
             return tensor

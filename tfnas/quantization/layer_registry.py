@@ -14,6 +14,7 @@ class Role(enum.Enum):
 
     KERNEL = enum.auto()
     WEIGHTS = enum.auto()
+    TABLE = enum.auto()
     NORM = enum.auto()
     AFFINE = enum.auto()
     RELU = enum.auto()
@@ -25,7 +26,7 @@ class Role(enum.Enum):
 
 
 # Roles of layers whose weights are quantized.
-WITH_WEIGHTS = (Role.KERNEL, Role.WEIGHTS)
+WITH_WEIGHTS = (Role.KERNEL, Role.WEIGHTS, Role.TABLE)
 _ROLES = {"same": Role.SAME, "compute": Role.COMPUTE, "open": Role.OPEN, "float": Role.FLOAT}
 
 

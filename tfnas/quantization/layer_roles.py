@@ -4,6 +4,7 @@
 |---------|----------------------------------------------------------------------------|
 | KERNEL  | has a kernel, which is quantized as its output is                          |
 | WEIGHTS | a registered layer with weights: they are quantized as its output is       |
+| TABLE   | rows of a table, which is quantized as its output is: Embedding              |
 | NORM    | BatchNormalization: folded into the kernel before it, else like AFFINE     |
 | AFFINE  | a factor and an offset for each channel: Rescaling, Normalization          |
 | RELU    | clipping, which is part of the quantization of the output before it        |
@@ -105,6 +106,8 @@ def role(call: Call) -> Role:
         return registered
     if kind in KERNEL_LAYERS:
         return Role.KERNEL
+    if kind == "Embedding":
+        return Role.TABLE
     if kind == "BatchNormalization":
         return Role.NORM
     if kind in ("Rescaling", "Normalization"):
