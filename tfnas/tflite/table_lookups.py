@@ -34,6 +34,7 @@ from tfnas.tflite.flatbuffer import layer_name
 _CODE, _TYPE, _OPTIONS = schema.BuiltinOperator, schema.TensorType, schema.BuiltinOptions
 _INT4_GATHER = 7  # version of the operator that takes 4 bits
 _LARGEST = {8: 127, 4: 7}
+_BASE = 17  # of the two weights in a byte
 
 
 def read_tables(artifact: Artifact) -> Iterator[FileKernel]:
@@ -138,9 +139,10 @@ def mend_lookups(content: bytes) -> bytes:
 def _pack(editor: FileEditor, op: Any) -> bool:
     """Puts two weights of 4 bits into each byte of a table, and takes them apart behind the lookup.
 
-    With h and l from -7 to 7 a byte is 16 h + l. A rescaling to steps of 16 rounds it to h, and the
-    difference is l: each number is exact, in operators that all runtimes have. The table is two
-    tensors of one buffer, whose steps are those of h and those of l.
+    With h and l from -7 to 7 a byte is 17 h + l. A rescaling to steps of 17 rounds it to h, and the
+    difference is l: each number is exact, in operators that all runtimes have. (With 16 it would
+    not be: some kernels halve and round first, then divide and round.) The table is two tensors of
+    one buffer, whose steps are those of h and those of l.
     """
     graph = editor.graph
     table = graph.tensors[op.inputs[0]]
@@ -151,9 +153,9 @@ def _pack(editor: FileEditor, op: Any) -> bool:
     if np.abs(values.astype(np.int32)).max(initial=0) > _LARGEST[4]:
         return False
     half, step = int(table.shape[1]) // 2, float(table.quantization.scale[0])
-    editor.store(table, values[:, :half] * 16 + values[:, half:], 8)
+    editor.store(table, values[:, :half] * _BASE + values[:, half:], 8)
     table.shape, table.shapeSignature = np.array([table.shape[0], half], np.int32), None
-    table.quantization = _scale(step / 16)
+    table.quantization = _scale(step / _BASE)
     low_table = editor.tensor_like(table, "_low", table.type)
     graph.tensors[low_table].buffer, graph.tensors[low_table].quantization = (
         table.buffer,
@@ -166,8 +168,8 @@ def _pack(editor: FileEditor, op: Any) -> bool:
         graph.tensors[index].quantization = _scale(scale)
         return index
 
-    bytes_, high = half_of("_bytes", step / 16), half_of("_high", step)
-    bytes_2, rounded, low = half_of("_bytes_2", step), half_of("_rounded", step * 16), half_of("_low", step)
+    bytes_, high = half_of("_bytes", step / _BASE), half_of("_high", step)
+    bytes_2, rounded, low = half_of("_bytes_2", step), half_of("_rounded", step * _BASE), half_of("_low", step)
     op.outputs = [bytes_]
     second = editor.operator_of(op.opcodeIndex, [low_table, int(op.inputs[1])], [bytes_2])
     second.builtinOptions, second.builtinOptionsType = op.builtinOptions, op.builtinOptionsType
