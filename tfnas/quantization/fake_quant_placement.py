@@ -18,6 +18,14 @@ from tfnas.graph.compatibility import channels_share_values
 from tfnas.graph.functional import Call, LayerCopies, Walk
 from tfnas.graph.preprocessing import calls_in_front
 from tfnas.graph.registered_layers import registered_form, weight_of
+from tfnas.quantization.attention_forms import ScoresRange
+from tfnas.quantization.call_forms import (
+    is_zeroed,
+    masked_scores,
+    number_behind,
+    product_equation,
+)
+from tfnas.quantization.einsum_forms import IntegerEinsum
 from tfnas.quantization.embedding_forms import QuantizedTable, table_bits
 from tfnas.quantization.fake_quant import MIN_RANGE_16, FakeQuant
 from tfnas.quantization.integer_layers import (
@@ -107,6 +115,10 @@ class FakeQuantBuilder:
                 self._moved(value, tensors[0], tensor)
                 for value, tensor in zip(call.outputs, outputs, strict=True)
             ]
+        if masked_scores(call) is not None:
+            return outputs
+        if is_zeroed(call) and id(tensors[-1]) in self.rounded:
+            return [self._rounded_as(self.rounded[id(tensors[-1])][1], outputs[0])]
         if self._has_scale_of_table(call):
             self.rows += outputs
             return outputs
@@ -143,6 +155,7 @@ class FakeQuantBuilder:
                 "one_scale": _channels_share_values(call),
                 "as_convolution": self.fixed and bits == 4 and _is_small_dense(call),
                 "fixed": self.fixed,
+                "factor": self._factor(call) or 1.0,
             }
             return [self._wrapped(call, QuantizedKernel, **settings)(tensors[0], **self._use(call))]
         if call_role is Role.WEIGHTS and bits is not None:
@@ -150,6 +163,8 @@ class FakeQuantBuilder:
         if call_role is Role.TABLE and bits is not None:
             settings = {"bits": table_bits(call.operation, bits), "least": self.least}
             return [self._wrapped(call, QuantizedTable, **settings)(tensors[0], **self._use(call))]
+        if (placed := self._integer_form(call, tensors)) is not None:
+            return [placed]
         standalone = call_role is Role.NORM and not self._folds(call) and is_channel_norm(call)
         if call_role is Role.AFFINE or standalone:
             options = {k: v for k, v in call.arguments(tensors)[1].items() if k == "training"}
@@ -163,6 +178,41 @@ class FakeQuantBuilder:
             layer = keras.layers.Concatenate(axis=call.operation.axis, name=call.operation.name)
             return [FloatConcatenate(layer, name=name)(tensors)]
         return self.copies.call(call, tensors)
+
+    def _integer_form(self, call: Call, tensors: list[Any]) -> Any:
+        """The output of a call that another layer computes in an integer file; None for others."""
+        if self._is_taken_up(call):
+            return tensors[0]
+        equation = product_equation(call)
+        if equation is not None:
+            name = self.copies.unique(f"integer_{call.operation.name}")
+            return IntegerEinsum(equation, name=name)(*tensors)
+        if masked_scores(call) is None:
+            return None
+        args, kwargs = call.arguments(tensors)
+        mask, scores = (*args, *kwargs.values())[:2]
+        name = self.copies.unique(f"{call.name.replace('/', '_')}_range")
+        return ScoresRange(name=name, **self._range_settings())(scores, mask)
+
+    def _factor(self, call: Call) -> float | None:
+        """The number that an EinsumDense takes up from the Rescaling behind each of its calls."""
+        if call.kind != "EinsumDense":
+            return None
+        found = []
+        for each in self.flow.calls:
+            if each.operation is call.operation:
+                (value,) = each.outputs
+                consumer = self.consumers.get(value)
+                once = consumer is not None and self.uses[value] == 1
+                found.append(number_behind(consumer) if once else None)
+        return found[0] if len(set(found)) == 1 else None
+
+    def _is_taken_up(self, call: Call) -> bool:
+        """Whether a call is a Rescaling that the kernel before it takes up."""
+        producer = self.producers.get(call.inputs[0]) if call.kind == "Rescaling" else None
+        if producer is None or role(producer) is not Role.KERNEL or self._stays_float(producer):
+            return False
+        return self._factor(producer) is not None
 
     def _has_scale_of_table(self, call: Call) -> bool:
         """Whether a call's output is on the grid of its table, and so needs no range of its own."""
@@ -240,6 +290,10 @@ class FakeQuantBuilder:
             return "float" not in value.dtype  # "bfloat16" holds "float" too
         if role(consumer) is Role.RELU:
             return fuses_relu(call)
+        if masked_scores(consumer) is not None:
+            return role(call) is Role.COMPUTE  # its ranges are those of the places that count
+        if self._is_taken_up(consumer):
+            return True
         return role(consumer) is Role.NORM and self._folds(consumer)
 
     def _takes_the_range_of_a_merge(self, call: Call, value: Any) -> bool:
@@ -332,18 +386,17 @@ class FakeQuantBuilder:
             self.wrappers[key] = wrapper(layer, name=f"quantized_{layer.name}", **settings)
         return self.wrappers[key]
 
+    def _range_settings(self) -> dict[str, Any]:
+        spec = self.spec
+        settings = {name: getattr(spec, name) for name in ("ranges", "momentum", "percentile")}
+        return {"bits": spec.activation_bits, **settings}
+
     def _fake_quant(self, after: str, tensor: Any, **settings: Any) -> Any:
         base = f"{after.replace('/', '_')}_range"
         self.names[base] += 1
         count = self.names[base]
-        layer = FakeQuant(
-            bits=self.spec.activation_bits,
-            ranges=self.spec.ranges,
-            momentum=self.spec.momentum,
-            percentile=self.spec.percentile,
-            name=base if count == 1 else f"{base}_{count}",
-            **settings,
-        )
+        name = base if count == 1 else f"{base}_{count}"
+        layer = FakeQuant(name=name, **self._range_settings(), **settings)
         output = layer(tensor)
         self.rounded[id(output)] = output, layer
         return output

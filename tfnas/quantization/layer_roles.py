@@ -27,6 +27,13 @@ from tfnas.graph.functional import Call
 from tfnas.graph.idle_layers import IDLE
 from tfnas.graph.registered_layers import is_of_keras
 from tfnas.keras_private import mask_of
+from tfnas.quantization.call_forms import (
+    computes_integers,
+    is_zeroed,
+    masked_scores,
+    product_equation,
+)
+from tfnas.quantization.einsum_axes import dense_axes
 from tfnas.quantization.layer_registry import Role, registered_role
 
 KERNEL_LAYERS = (
@@ -36,10 +43,11 @@ KERNEL_LAYERS = (
     "DepthwiseConv1D",
     "DepthwiseConv2D",
     "Conv2DTranspose",
+    "EinsumDense",
 )
 # The converter requires one scale for the entire kernel of these ("'tfl.transpose' op has
 # mismatched quantized axes" otherwise); all others have one scale per channel.
-ONE_SCALE = ("Dense", "Conv2DTranspose")
+ONE_SCALE = ("Dense", "EinsumDense", "Conv2DTranspose")
 _EIGHT_BITS = ("Conv2DTranspose",)  # TFLite has no 4-bit kernel for these
 # Nor for these with 16-bit activations: the interpreter accepts such a file and misreads it.
 _EIGHT_BITS_16 = ("Conv2DTranspose", "DepthwiseConv1D", "DepthwiseConv2D")
@@ -55,6 +63,7 @@ _SAME = {
     "ZeroPadding1D",
     "ZeroPadding2D",
     "Pad",
+    "Repeat",
     "Cropping1D",
     "Cropping2D",
     "UpSampling1D",
@@ -78,6 +87,7 @@ _COMPUTE = {
     "GlobalAveragePooling2D",
     "LeakyReLU",
     "LeakyRelu",
+    "Matmul",
     "Mean",
     "OneHotCategories",
     "Silu",
@@ -104,6 +114,8 @@ def role(call: Call) -> Role:
     kind, registered = call.kind, registered_role(call.operation)
     if registered is not None:
         return registered
+    if kind == "EinsumDense" and dense_axes(call.operation) is None:
+        return Role.FLOAT
     if kind in KERNEL_LAYERS:
         return Role.KERNEL
     if kind == "Embedding":
@@ -112,8 +124,12 @@ def role(call: Call) -> Role:
         return Role.NORM
     if kind in ("Rescaling", "Normalization"):
         return Role.AFFINE
-    if kind in _SAME:
+    if kind in _SAME or computes_integers(call):
         return Role.SAME
+    if kind in ("Einsum", "Dot"):
+        return Role.COMPUTE if product_equation(call) is not None else Role.FLOAT
+    if kind == "Where":
+        return Role.COMPUTE if masked_scores(call) or is_zeroed(call) else Role.FLOAT
     name = activation_name(call)
     if name is not None:
         return _ACTIVATIONS.get(name, Role.FLOAT)
@@ -130,7 +146,7 @@ def averages_by_mask(call: Call) -> bool:
     return call.kind == "GlobalAveragePooling1D" and masked
 
 
-_BINARY = {"Add", "Subtract", "Multiply", "Maximum", "Minimum"}
+_BINARY = {"Add", "Subtract", "Multiply", "Maximum", "Minimum", "Matmul"}
 
 
 def kernel_bits(kind: str, bits: int, activation_bits: int) -> int:

@@ -18,6 +18,8 @@ import keras
 import numpy as np
 
 from tfnas.graph.functional import Call, LayerCopies, rebuild, walk
+from tfnas.quantization.attention_forms import opened_attention, plain_attention
+from tfnas.quantization.einsum_axes import output_sizes
 from tfnas.quantization.integer_layers import (
     HARD_SILU,
     OneHotCategories,
@@ -48,6 +50,10 @@ def normal_form(model: keras.Model, bits: int = 8) -> tuple[keras.Model, Origins
 
     def apply(call: Call, tensors: list[Any]) -> list[Any]:
         layer = call.operation
+        if (opened := opened_attention(call, tensors, apply)) is not None:
+            return opened
+        if (attended := plain_attention(call, tensors, copies)) is not None:
+            return attended
         merged = _merge_pairwise(call, tensors, copies, bits)
         if merged is not None:
             return [merged]
@@ -67,7 +73,7 @@ def normal_form(model: keras.Model, bits: int = 8) -> tuple[keras.Model, Origins
         if call.kind not in _SPLIT:
             return copies.call(call, tensors)
         if id(layer) not in split:
-            split[id(layer)] = _split_layer(layer, copies)
+            split[id(layer)] = _split_layer(layer, copies, output_sizes(layer, tensors[0]))
             origins.update({id(part): (call.name, call.kind) for part in split[id(layer)]})
         (tensor,) = tensors
         for part in split[id(layer)]:
@@ -169,10 +175,20 @@ def _scale_and_offset(call: Call) -> tuple[float, float] | None:
     if call.kind == "Negative":
         return -1.0, 0.0
     arguments = call.node.arguments.args
-    is_number = [isinstance(a, int | float | np.number) and np.isfinite(a) for a in arguments]
+    is_number = [_is_number(argument) for argument in arguments]
     if call.kind not in _AFFINE or len(is_number) != 2 or not any(is_number):
         return None
     return _AFFINE[call.kind](float(arguments[is_number.index(True)]), is_number[0])
+
+
+def _is_number(argument: Any) -> bool:
+    """Whether an argument is one finite number, perhaps in an array without dimensions."""
+    if not isinstance(argument, int | float | np.number):
+        if isinstance(argument, keras.KerasTensor | keras.Variable):
+            return False
+        if getattr(argument, "shape", None) != ():
+            return False
+    return bool(np.isfinite(float(argument)))
 
 
 # Operation -> function of the number, and of whether the number comes before the tensor.
@@ -185,15 +201,15 @@ _AFFINE: dict[str, Callable[[float, bool], tuple[float, float] | None]] = {
 _AFFINE["Divide"] = _AFFINE["TrueDivide"]
 
 
-def _split_layer(layer: Any, copies: LayerCopies) -> list[Any]:
+def _split_layer(layer: Any, copies: LayerCopies, known: dict[str, Any]) -> list[Any]:
     """The layers that one layer is split into; together they compute the same."""
     activation = activation_of(layer)
     if isinstance(layer, keras.layers.SeparableConv1D | keras.layers.SeparableConv2D):
         parts = _split_separable(layer, copies)
     elif activation is None:
-        return [copies.of(layer)]
+        return [copies.of(layer, **known)]
     else:
-        parts = [copies.of(layer, activation="linear")]
+        parts = [copies.of(layer, activation="linear", **known)]
     if activation is not None:
         name = copies.unique(f"{layer.name}_{activation}")
         parts.append(keras.layers.Activation(layer.activation, name=name))
