@@ -93,39 +93,20 @@ def feed_forward_model():
     return keras.Model(inputs, outputs)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=tfnas.ConversionError,
-    reason=f"{THEME}: LayerNormalization and GELU have no integer form after training",
-)
 @pytest.mark.parametrize("mode", ["int8", "int16x8"])
 def test_normalization_and_gelu_convert_to_integers(feed_forward_model, vectors, mode):
     assert float_operators(tfnas.to_tflite(feed_forward_model, mode, vectors)) == []
 
 
-FLOAT_WITHOUT_A_WORD = pytest.mark.xfail(
-    strict=True,
-    raises=AssertionError,
-    reason=f"{THEME}: files of integer modes compute in float without a word",
-)
-
-
-@FLOAT_WITHOUT_A_WORD
 def test_a_4_bit_file_holds_integers_alone(feed_forward_model, vectors):
     assert float_operators(tfnas.to_tflite(feed_forward_model, "int8x4", vectors)) == []
 
 
-@FLOAT_WITHOUT_A_WORD
 def test_a_file_trained_for_integers_holds_integers_alone(feed_forward_model, vectors):
     trainable = tfnas.quantize_aware(feed_forward_model, "int8", data=vectors)
     assert float_operators(tfnas.to_tflite(trainable, "int8")) == []
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=ValueError,
-    reason=f"{THEME}: a layer without a kernel can't be left float by name",
-)
 def test_a_layer_without_a_kernel_can_be_left_float_by_name(feed_forward_model, vectors):
     spec = tfnas.QuantSpec("int8", layers={"LayerNormalization": "float32"})
     file = tfnas.to_tflite(feed_forward_model, spec, vectors)

@@ -1,6 +1,6 @@
 """Attention as operations that have integer kernels.
 
-MultiHeadAttention and GroupedQueryAttention are opened into their projections, products and softmax,
+MultiHeadAttention and GroupQueryAttention are opened into their projections, products and softmax,
 which :class:`~tfnas.quantization.fake_quant_placement.FakeQuantBuilder` rounds one by one. The
 factor of the scores goes to the queries, where their projection takes it up.
 
@@ -26,7 +26,7 @@ import tensorflow as tf
 from tfnas.graph.functional import Call, LayerCopies, Value, walk
 from tfnas.graph.registered_layers import is_of_keras, register_layer
 from tfnas.keras_private import mask_of, set_mask
-from tfnas.quantization.call_forms import MASKED
+from tfnas.quantization.call_forms import EQUAL_MASKED, MASKED
 from tfnas.quantization.fake_quant import FakeQuant
 from tfnas.quantization.quantized_kernel import PACKAGE
 
@@ -116,9 +116,32 @@ def plain_attention(call: Call, tensors: list[Any], copies: LayerCopies) -> list
     return None
 
 
-def _dot_product_attention(
-    call: Call, tensors: list[Any], copies: LayerCopies
-) -> list[Any] | None:
+def averaged_places(call: Call, tensors: list[Any], copies: LayerCopies) -> list[Any] | None:
+    """Computes the average over the steps that a mask leaves, as attention with equal scores.
+
+    In integers its weights are in steps of 1/256, as those of any softmax.
+
+    Args:
+        call: A call of GlobalAveragePooling1D with a mask.
+        tensors: A tensor for each of its inputs.
+        copies: Gives the layers their names.
+
+    Returns:
+        The average; None for any other call.
+    """
+    if call.kind != "GlobalAveragePooling1D" or not is_of_keras(type(call.operation)):
+        return None
+    mask = _arguments(call, tensors).get("mask")
+    layer = call.operation
+    if mask is None or layer.data_format != "channels_last" or layer.keepdims:
+        return None
+    path = call.name.replace("/", "_")
+    scores = keras.ops.where(mask, 0.0, EQUAL_MASKED)
+    weights = keras.layers.Softmax(name=copies.unique(f"{path}_weights"))(scores)
+    return [keras.ops.einsum("bt,btc->bc", weights, tensors[0])]
+
+
+def _dot_product_attention(call: Call, tensors: list[Any], copies: LayerCopies) -> list[Any] | None:
     named = _arguments(call, tensors)
     query, key, value = (named[name] for name in ("query", "key", "value"))
     if named.get("bias") is not None or call.operation.attn_logits_soft_cap:

@@ -8,7 +8,16 @@ from tfnas.graph.call_arguments import named_arguments
 from tfnas.graph.functional import Call, Value
 from tfnas.quantization.einsum_axes import LETTERS, product
 
+ATTENTION = (
+    "MultiHeadAttention",
+    "GroupedQueryAttention",
+    "Attention",
+    "AdditiveAttention",
+    "DotProductAttention",
+)
 MASKED = -1e9  # score of a masked place in float models
+# Beside scores of 0 that is nothing, in steps of 8 bits that are exact.
+EQUAL_MASKED = -32.0
 _VERY_LOW = -1e4  # of scores, by which a mask is recognized
 
 
@@ -57,6 +66,18 @@ def masked_scores(call: Call) -> tuple[Any, Any] | None:
     mask, scores, low = (named.get(name) for name in ("condition", "x1", "x2"))
     is_low = isinstance(low, int | float) and low <= _VERY_LOW
     return (mask, scores) if is_low and isinstance(scores, Value) else None
+
+
+def is_equal_scores(call: Call) -> bool:
+    """Whether a call gives each place the score 0, or a low one where a mask leaves it out.
+
+    Args:
+        call: The call.
+    """
+    if call.kind != "Where":
+        return False
+    named = named_arguments(call)
+    return (named.get("x1"), named.get("x2")) == (0.0, EQUAL_MASKED)
 
 
 def is_zeroed(call: Call) -> bool:

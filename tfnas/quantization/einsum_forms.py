@@ -12,6 +12,7 @@ from tfnas.graph.registered_layers import register_layer
 from tfnas.quantization.einsum_axes import count, ordered, product, shaped, sizes_of
 from tfnas.quantization.quantized_kernel import PACKAGE
 
+
 @register_layer(macs=lambda layer, shapes, _: layer.macs(shapes))
 @keras.saving.register_keras_serializable(PACKAGE)
 class IntegerEinsum(keras.layers.Layer):

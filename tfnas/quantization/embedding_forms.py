@@ -6,8 +6,8 @@ so its output needs no rounding of its own, and a scale for each row would be lo
 With 4 bits 15 steps for the whole table would be too coarse, since rows differ in size (those of
 rare words stay where training began). So each row has a scale of its own, and these are a second
 table, of 8 bits: the output is the product of both lookups, with a range of its own. No integer
-operator takes what a GATHER of 4 bits gives: :mod:`tfnas.tflite.table_lookups` puts two weights into
-a byte of the file's table, and takes them apart behind the lookup.
+operator takes what a GATHER of 4 bits gives: :mod:`tfnas.tflite.table_lookups` puts two weights
+into a byte of the file's table, and takes them apart behind the lookup.
 """
 
 from __future__ import annotations

@@ -18,8 +18,11 @@ from tfnas.graph.compatibility import channels_share_values
 from tfnas.graph.functional import Call, LayerCopies, Walk
 from tfnas.graph.preprocessing import calls_in_front
 from tfnas.graph.registered_layers import registered_form, weight_of
+from tfnas.quantization.activation_forms import PReluForm
 from tfnas.quantization.attention_forms import ScoresRange
 from tfnas.quantization.call_forms import (
+    EQUAL_MASKED,
+    is_equal_scores,
     is_zeroed,
     masked_scores,
     number_behind,
@@ -28,6 +31,7 @@ from tfnas.quantization.call_forms import (
 from tfnas.quantization.einsum_forms import IntegerEinsum
 from tfnas.quantization.embedding_forms import QuantizedTable, table_bits
 from tfnas.quantization.fake_quant import MIN_RANGE_16, FakeQuant
+from tfnas.quantization.inner_ranges import BITS as INNER_BITS
 from tfnas.quantization.integer_layers import (
     ChannelAffine,
     FloatConcatenate,
@@ -39,6 +43,7 @@ from tfnas.quantization.layer_registry import WITH_WEIGHTS
 from tfnas.quantization.layer_roles import (
     ONE_SCALE,
     Role,
+    activation_name,
     fixed_range,
     fuses_relu,
     is_channel_norm,
@@ -47,6 +52,7 @@ from tfnas.quantization.layer_roles import (
     role,
 )
 from tfnas.quantization.normal_form import Origins
+from tfnas.quantization.normalization_forms import NormalizationForm
 from tfnas.quantization.quantized_kernel import QuantizedKernel, QuantizedWeights
 from tfnas.quantization.spec import QuantSpec
 
@@ -98,7 +104,7 @@ class FakeQuantBuilder:
         if id(call) in self.front:
             return self.copies.call(call, tensors)
         tensors = [self._entering(v, t) for v, t in zip(call.inputs, tensors, strict=True)]
-        call_role = role(call)
+        call_role = self._role(call)
         if call_role is Role.RELU:
             producer = self.producers.get(call.inputs[0])
             after_float = producer is not None and self._stays_float(producer)
@@ -109,7 +115,10 @@ class FakeQuantBuilder:
             return [self._fake_quant(call.name, tensors[0], relu=limit, after_float=after_float)]
         if self._stays_float(call):
             tensors = [self._as_float(call, tensor) for tensor in tensors]
-        outputs = self._outputs(call, tensors, call_role)
+        if call_role is Role.TABLE:
+            outputs = [self._from_table(call, tensors[0])]
+        else:
+            outputs = self._outputs(call, tensors, call_role)
         if call_role is Role.SAME:
             return [
                 self._moved(value, tensors[0], tensor)
@@ -125,8 +134,9 @@ class FakeQuantBuilder:
         if same := self._range_of_all(call, tensors):
             return [self._rounded_as(same, tensor) for tensor in outputs]
         bits = self.spec.activation_bits
+        fixed = fixed_range(call, bits) if call_role is Role.FIXED else None
         settings = {
-            "fixed": fixed_range(call, bits) if call_role is Role.FIXED else None,
+            "fixed": (EQUAL_MASKED, 0.0) if is_equal_scores(call) else fixed,
             "after_float": self._stays_float(call),
         }
         return [
@@ -160,7 +170,7 @@ class FakeQuantBuilder:
             return [self._wrapped(call, QuantizedKernel, **settings)(tensors[0], **self._use(call))]
         if call_role is Role.WEIGHTS and bits is not None:
             return self._registered(call, tensors)
-        if call_role is Role.TABLE and bits is not None:
+        if call_role is Role.ROWS and bits is not None:
             settings = {"bits": table_bits(call.operation, bits), "least": self.least}
             return [self._wrapped(call, QuantizedTable, **settings)(tensors[0], **self._use(call))]
         if (placed := self._integer_form(call, tensors)) is not None:
@@ -170,6 +180,10 @@ class FakeQuantBuilder:
             options = {k: v for k, v in call.arguments(tensors)[1].items() if k == "training"}
             bits = self.spec.activation_bits
             return [self._wrapped(call, ChannelAffine, bits=bits)(tensors[0], **options)]
+        if call_role is Role.FORM:
+            options = {"bits": self.spec.activation_bits, "momentum": self.spec.momentum}
+            form = PReluForm if call.kind == "PReLU" else NormalizationForm
+            return [self._wrapped(call, form, **options)(tensors[0])]
         if self.spec.activation_bits > 8 and needs_16_bit_form(call):
             inputs = tensors if len(tensors) > 1 else tensors[0]
             return [self._wrapped(call, SixteenBitForm)(inputs)]
@@ -216,7 +230,7 @@ class FakeQuantBuilder:
 
     def _has_scale_of_table(self, call: Call) -> bool:
         """Whether a call's output is on the grid of its table, and so needs no range of its own."""
-        is_table = role(call) is Role.TABLE and self.spec.activation_bits == 8
+        is_table = role(call) is Role.ROWS and self.spec.activation_bits == 8
         bits = self._kernel_bits(call) if is_table else None
         return bits is not None and table_bits(call.operation, bits) == 8
 
@@ -245,7 +259,7 @@ class FakeQuantBuilder:
         """Whether a call is float in the file, by its kind or by the specification."""
         if id(call) in self.front:
             return False
-        call_role = role(call)
+        call_role = self._role(call)
         if call_role is Role.NORM and self._folds(call):
             return self._stays_float(self.producers[call.inputs[0]])
         if call_role is Role.NORM:
@@ -268,7 +282,7 @@ class FakeQuantBuilder:
     def _source(self, value: Any, roles: tuple[Role, ...]) -> Any:
         """The value that a value comes from by any number of calls of these roles."""
         producer = self.producers.get(value)
-        while producer is not None and role(producer) in roles:
+        while producer is not None and self._role(producer) in roles:
             value = producer.inputs[0]
             producer = self.producers.get(value)
         return value
@@ -278,7 +292,11 @@ class FakeQuantBuilder:
         producer = self.producers.get(norm.inputs[0])
         if not is_channel_norm(norm):
             return False
-        if producer is None or role(producer) is not Role.KERNEL or self.uses[norm.inputs[0]] != 1:
+        if (
+            producer is None
+            or self._role(producer) is not Role.KERNEL
+            or self.uses[norm.inputs[0]] != 1
+        ):
             return False
         # A kernel with one scale can't take up a factor per channel.
         return producer.kind not in ONE_SCALE
@@ -288,13 +306,13 @@ class FakeQuantBuilder:
         consumer = self.consumers.get(value)
         if consumer is None or self.uses[value] != 1 or "float" not in value.dtype:
             return "float" not in value.dtype  # "bfloat16" holds "float" too
-        if role(consumer) is Role.RELU:
+        if self._role(consumer) is Role.RELU:
             return fuses_relu(call)
         if masked_scores(consumer) is not None:
             return role(call) is Role.COMPUTE  # its ranges are those of the places that count
         if self._is_taken_up(consumer):
             return True
-        return role(consumer) is Role.NORM and self._folds(consumer)
+        return self._role(consumer) is Role.NORM and self._folds(consumer)
 
     def _takes_the_range_of_a_merge(self, call: Call, value: Any) -> bool:
         """Whether the file gives a value the range of the Concatenate or Maximum that it goes into.
@@ -308,7 +326,7 @@ class FakeQuantBuilder:
             return False
         if self._rounded_later(consumer, consumer.outputs[0]):
             return False  # a ReLU is between the merge and its range
-        if role(call) is Role.RELU:
+        if self._role(call) is Role.RELU:
             producer = self.producers.get(call.inputs[0])
             return (
                 producer is not None
@@ -322,12 +340,16 @@ class FakeQuantBuilder:
     def _has_one_range(self, call: Call) -> bool:
         """Whether a call's inputs and output have one range in the file."""
         joins = call.kind == "Concatenate" and self.spec.activation_bits == 8
-        merges = call.kind in ("Maximum", "Minimum") and role(call) is Role.COMPUTE
+        merges = call.kind in ("Maximum", "Minimum") and self._role(call) is Role.COMPUTE
         return (joins or merges) and not self._stays_float(call)
 
     def _takes_any_range(self, call: Call) -> bool:
         roles = (Role.KERNEL, Role.NORM, Role.AFFINE, Role.COMPUTE)
-        return role(call) in roles and not self._has_one_range(call) and not self._stays_float(call)
+        return (
+            self._role(call) in roles
+            and not self._has_one_range(call)
+            and not self._stays_float(call)
+        )
 
     def _moved(self, value: Any, tensor: Any, output: Any) -> Any:
         """The output of a call that moves values; rounded again beside the values themselves.
@@ -374,10 +396,36 @@ class FakeQuantBuilder:
         is_rounded = id(tensor) in self.rounded or any(tensor is rows for rows in self.rows)
         if not is_rounded or call.kind == "Concatenate":
             return tensor
-        if all(len(weight.shape) < 2 for weight in getattr(call.operation, "weights", ())):
+        weights = getattr(call.operation, "weights", ())
+        if not self._is_island(call) and all(len(weight.shape) < 2 for weight in weights):
             return tensor
-        name = self.copies.unique(f"float_{call.operation.name}_input")
-        return FloatInput(self.spec.activation_bits, name=name)(tensor)
+        return self._detour(call, tensor, self.spec.activation_bits, "input")
+
+    def _detour(self, call: Call, tensor: Any, bits: int, end: str) -> Any:
+        name = self.copies.unique(f"float_{call.operation.name}_{end}")
+        return FloatInput(bits, name=name)(tensor)
+
+    def _from_table(self, call: Call, tensor: Any) -> Any:
+        """A function of single numbers, which the file holds as a table of its values.
+
+        It is float between two casts; :mod:`tfnas.tflite.activation_tables` makes the table.
+        """
+        tensor = self._detour(call, tensor, INNER_BITS, "input")
+        (output,) = self.copies.call(call, [tensor])
+        return self._detour(call, output, INNER_BITS, "output")
+
+    def _role(self, call: Call) -> Role:
+        """The role of a call; FLOAT where the specification leaves a layer without kernel float."""
+        found = role(call, self.spec.activation_bits)
+        return Role.FLOAT if self._is_island(call) else found
+
+    def _is_island(self, call: Call) -> bool:
+        """Whether the specification leaves a layer float that has no kernel."""
+        if role(call) in WITH_WEIGHTS or id(call) in self.front:
+            return False
+        own = call.name, call.kind
+        names = self.origins.get(id(call.operation), own)
+        return self.spec.leaves_float(*own, *names, activation_name(call))
 
     def _wrapped(self, call: Call, wrapper: type, **settings: Any) -> Any:
         key = id(call.operation)

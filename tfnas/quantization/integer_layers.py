@@ -59,27 +59,7 @@ class ChannelAffine(keras.layers.Wrapper):
         one_offset = isinstance(layer, keras.layers.Rescaling) and np.ndim(layer.offset) == 0
         if one_offset and self.bits <= 8 and layer.offset and np.all(np.equal(layer.scale, 1.0)):
             return x + tf.cast(_constant(float(layer.offset)), x.dtype)
-        return self._convolve(x)
-
-    def _convolve(self, x: Any) -> Any:
-        factor, offset = self._factor_and_offset()
-        kernel = tf.reshape(factor, [1, 1, self.channels, 1])
-        # A channel's only value is an end of its range, so rounding changes nothing; the
-        # converter needs it to know the scale. With 16 bits the value is 1 step of 127: the
-        # bias is counted in steps of input times kernel, and must not overflow 32 bits.
-        largest = zeros_to_ones(tf.abs(factor)) * (127.0 if self.bits > 8 else 1.0)
-        kernel = tf.quantization.fake_quant_with_min_max_vars_per_channel(
-            tf.reshape(kernel, [1, 1, self.channels]), -largest, largest, narrow_range=True
-        )
-        kernel = tf.cast(tf.reshape(kernel, [1, 1, self.channels, 1]), x.dtype)
-        missing = range(4 - len(x.shape))  # axes that (batch, height, width, channels) has more
-        for _ in missing:
-            x = tf.expand_dims(x, 1)
-        result = tf.nn.depthwise_conv2d(x, kernel, strides=[1, 1, 1, 1], padding="VALID")
-        result = tf.nn.bias_add(result, tf.cast(offset, x.dtype))
-        for _ in missing:
-            result = tf.squeeze(result, 1)
-        return result
+        return channel_convolution(x, *self._factor_and_offset(), self.bits)
 
     def _factor_and_offset(self) -> tuple[Any, Any]:
         """Returns two tensors of shape (channels,)."""
@@ -109,6 +89,34 @@ class ChannelAffine(keras.layers.Wrapper):
     def get_config(self) -> dict[str, Any]:
         """Returns the layer's configuration, for saving."""
         return {**super().get_config(), "bits": self.bits}
+
+
+def channel_convolution(x: Any, factor: Any, offset: Any, bits: int) -> Any:
+    """x * factor + offset for each channel, as a 1x1 depthwise convolution.
+
+    Args:
+        x: A tensor of 2 to 4 dimensions.
+        factor: A tensor of shape (channels,).
+        offset: The same.
+        bits: Bits of `x`.
+    """
+    channels = int(x.shape[-1])
+    # A channel's only value is an end of its range, so rounding changes nothing; the
+    # converter needs it to know the scale. With 16 bits the value is 1 step of 127: the
+    # bias is counted in steps of input times kernel, and must not overflow 32 bits.
+    largest = zeros_to_ones(tf.abs(factor)) * (127.0 if bits > 8 else 1.0)
+    kernel = tf.quantization.fake_quant_with_min_max_vars_per_channel(
+        tf.reshape(factor, [1, 1, channels]), -largest, largest, narrow_range=True
+    )
+    kernel = tf.cast(tf.reshape(kernel, [1, 1, channels, 1]), x.dtype)
+    missing = range(4 - len(x.shape))  # axes that (batch, height, width, channels) has more
+    for _ in missing:
+        x = tf.expand_dims(x, 1)
+    result = tf.nn.depthwise_conv2d(x, kernel, strides=[1, 1, 1, 1], padding="VALID")
+    result = tf.nn.bias_add(result, tf.cast(offset, x.dtype))
+    for _ in missing:
+        result = tf.squeeze(result, 1)
+    return result
 
 
 @register_layer(macs=0)

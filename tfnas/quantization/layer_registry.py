@@ -14,11 +14,13 @@ class Role(enum.Enum):
 
     KERNEL = enum.auto()
     WEIGHTS = enum.auto()
-    TABLE = enum.auto()
+    ROWS = enum.auto()
     NORM = enum.auto()
     AFFINE = enum.auto()
     RELU = enum.auto()
     COMPUTE = enum.auto()
+    FORM = enum.auto()
+    TABLE = enum.auto()
     FIXED = enum.auto()
     SAME = enum.auto()
     OPEN = enum.auto()
@@ -26,7 +28,7 @@ class Role(enum.Enum):
 
 
 # Roles of layers whose weights are quantized.
-WITH_WEIGHTS = (Role.KERNEL, Role.WEIGHTS, Role.TABLE)
+WITH_WEIGHTS = (Role.KERNEL, Role.WEIGHTS, Role.ROWS)
 _ROLES = {"same": Role.SAME, "compute": Role.COMPUTE, "open": Role.OPEN, "float": Role.FLOAT}
 
 

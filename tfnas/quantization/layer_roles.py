@@ -4,11 +4,13 @@
 |---------|----------------------------------------------------------------------------|
 | KERNEL  | has a kernel, which is quantized as its output is                          |
 | WEIGHTS | a registered layer with weights: they are quantized as its output is       |
-| TABLE   | rows of a table, which is quantized as its output is: Embedding              |
+| ROWS    | rows of a table, which is quantized as its output is: Embedding              |
 | NORM    | BatchNormalization: folded into the kernel before it, else like AFFINE     |
 | AFFINE  | a factor and an offset for each channel: Rescaling, Normalization          |
 | RELU    | clipping, which is part of the quantization of the output before it        |
 | COMPUTE | computes in integers; its output is quantized                              |
+| FORM    | several integer operators with ranges of their own compute it              |
+| TABLE   | a function of single numbers: the file looks its 256 values up             |
 | FIXED   | its output has a range that TFLite prescribes                              |
 | SAME    | moves values without changing them; scale and zero point stay              |
 | OPEN    | a registered layer that is unfolded into the layers and operations inside  |
@@ -27,14 +29,17 @@ from tfnas.graph.functional import Call
 from tfnas.graph.idle_layers import IDLE
 from tfnas.graph.registered_layers import is_of_keras
 from tfnas.keras_private import mask_of
+from tfnas.quantization.activation_rules import TABLE_FUNCTIONS, table_function
 from tfnas.quantization.call_forms import (
     computes_integers,
+    is_equal_scores,
     is_zeroed,
     masked_scores,
     product_equation,
 )
 from tfnas.quantization.einsum_axes import dense_axes
 from tfnas.quantization.layer_registry import Role, registered_role
+from tfnas.quantization.normalization_rules import NORMALIZATIONS, reason_against_form
 
 KERNEL_LAYERS = (
     "Dense",
@@ -91,16 +96,26 @@ _COMPUTE = {
     "Mean",
     "OneHotCategories",
     "Silu",
+    "SixteenBitActivation",
     "HardSilu",
     "Relu",
 }
 _ACTIVATIONS = {
-    **dict.fromkeys(("silu", "swish", "hard_silu", "hard_swish", "leaky_relu"), Role.COMPUTE),
+    **dict.fromkeys(
+        ("silu", "swish", "hard_silu", "hard_swish", "leaky_relu", "gelu"), Role.COMPUTE
+    ),
     **dict.fromkeys(("relu", "relu6"), Role.RELU),
     **dict.fromkeys(("sigmoid", "tanh", "softmax"), Role.FIXED),
     "linear": Role.SAME,
+    **dict.fromkeys(TABLE_FUNCTIONS, Role.TABLE),
 }
-_OPERATIONS = {"Relu": "relu", "Relu6": "relu6", "Sigmoid": "sigmoid", "Tanh": "tanh"}
+_OPERATIONS = {
+    "Relu": "relu",
+    "Relu6": "relu6",
+    "Sigmoid": "sigmoid",
+    "Tanh": "tanh",
+    "Gelu": "gelu",
+}
 _FIXED_RANGES = {
     **dict.fromkeys(("sigmoid", "softmax"), (0.0, 255.0 / 256.0)),
     "tanh": (-1.0, 127.0 / 128.0),
@@ -109,8 +124,13 @@ _REGISTER = " (tfnas.register_layer can give it one)"
 _FIXED_16 = (-32767.0 / 32768.0, 32767.0 / 32768.0)  # a scale of 2^-15 for all functions
 
 
-def role(call: Call) -> Role:
-    """Returns the role of a call."""
+def role(call: Call, bits: int = 8) -> Role:
+    """Returns the role of a call between activations of a number of bits."""
+    found = _role(call)
+    return Role.FLOAT if found is Role.TABLE and bits > 8 else found
+
+
+def _role(call: Call) -> Role:
     kind, registered = call.kind, registered_role(call.operation)
     if registered is not None:
         return registered
@@ -119,17 +139,22 @@ def role(call: Call) -> Role:
     if kind in KERNEL_LAYERS:
         return Role.KERNEL
     if kind == "Embedding":
-        return Role.TABLE
+        return Role.ROWS
     if kind == "BatchNormalization":
         return Role.NORM
     if kind in ("Rescaling", "Normalization"):
         return Role.AFFINE
+    if kind in NORMALIZATIONS:
+        return Role.FLOAT if reason_against_form(call) else Role.FORM
+    if kind == "PReLU":
+        return Role.FORM
     if kind in _SAME or computes_integers(call):
         return Role.SAME
     if kind in ("Einsum", "Dot"):
         return Role.COMPUTE if product_equation(call) is not None else Role.FLOAT
     if kind == "Where":
-        return Role.COMPUTE if masked_scores(call) or is_zeroed(call) else Role.FLOAT
+        known = masked_scores(call) or is_zeroed(call) or is_equal_scores(call)
+        return Role.COMPUTE if known else Role.FLOAT
     name = activation_name(call)
     if name is not None:
         return _ACTIVATIONS.get(name, Role.FLOAT)
@@ -172,11 +197,11 @@ def activation_name(call: Call) -> str | None:
     kind, operation = call.kind, call.operation
     if kind == "Activation":
         return str(getattr(operation.activation, "__name__", ""))
-    if kind == "ReLU":
-        return "relu" if not operation.negative_slope and not operation.threshold else None
+    if kind == "ReLU" and not operation.negative_slope and not operation.threshold:
+        return "relu"
     if kind in ("Softmax", "LeakyReLU"):
         return {"Softmax": "softmax", "LeakyReLU": "leaky_relu"}[kind]
-    return _OPERATIONS.get(kind)
+    return _OPERATIONS.get(kind) or table_function(call)
 
 
 def relu_limit(call: Call) -> float:
@@ -198,9 +223,12 @@ def reason_for_float(call: Call) -> str:
         return f"{call.kind} is registered as float"
     if averages_by_mask(call):
         return f"no integer form of {call.kind} with a mask"
+    if call.kind in NORMALIZATIONS:
+        return f"no integer form of {reason_against_form(call)}"
     name = activation_name(call)
     if name is not None:
-        return f"no integer form of the activation {name!r}"
+        bits = "16-bit" if _role(call) is Role.TABLE else "integer"
+        return f"no {bits} form of the activation {name!r}"
     if call.kind in _BINARY:
         return f"{call.kind} with a constant, not another tensor"
     hint = "" if is_of_keras(type(call.operation)) else _REGISTER

@@ -11,6 +11,7 @@ stay the same.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +19,8 @@ import keras
 import numpy as np
 
 from tfnas.graph.functional import Call, LayerCopies, rebuild, walk
-from tfnas.quantization.attention_forms import opened_attention, plain_attention
+from tfnas.quantization.activation_forms import sixteen_bit_activation
+from tfnas.quantization.attention_forms import averaged_places, opened_attention, plain_attention
 from tfnas.quantization.einsum_axes import output_sizes
 from tfnas.quantization.integer_layers import (
     HARD_SILU,
@@ -28,7 +30,7 @@ from tfnas.quantization.integer_layers import (
 )
 from tfnas.quantization.layer_roles import KERNEL_LAYERS, activation_name, activation_of
 
-_SPLIT = (*KERNEL_LAYERS, "SeparableConv1D", "SeparableConv2D")
+_SPLIT = (*KERNEL_LAYERS, "Conv1DTranspose", "SeparableConv1D", "SeparableConv2D")
 Origins = dict[int, tuple[str, str]]
 
 
@@ -54,6 +56,8 @@ def normal_form(model: keras.Model, bits: int = 8) -> tuple[keras.Model, Origins
             return opened
         if (attended := plain_attention(call, tensors, copies)) is not None:
             return attended
+        if (averaged := averaged_places(call, tensors, copies)) is not None:
+            return averaged
         merged = _merge_pairwise(call, tensors, copies, bits)
         if merged is not None:
             return [merged]
@@ -66,8 +70,10 @@ def normal_form(model: keras.Model, bits: int = 8) -> tuple[keras.Model, Origins
         if bits <= 8 and _averages_whole_images(call):
             name = copies.unique(call.operation.name)
             return [keras.layers.GlobalAveragePooling2D(keepdims=True, name=name)(tensors[0])]
-        if bits > 8 and {call.kind, activation_name(call)} & HARD_SILU:
-            return [hard_silu(tensors[0], copies.unique)]
+        if call.kind not in _SPLIT and len(tensors) == 1:
+            replaced = _other_activation(layer, activation_name(call), tensors[0], copies, bits)
+            if replaced is not None:
+                return [replaced]
         if finds_categories(call):
             return [_one_hot(call, tensors, copies)]
         if call.kind not in _SPLIT:
@@ -77,13 +83,29 @@ def normal_form(model: keras.Model, bits: int = 8) -> tuple[keras.Model, Origins
             origins.update({id(part): (call.name, call.kind) for part in split[id(layer)]})
         (tensor,) = tensors
         for part in split[id(layer)]:
-            is_hard_silu = bits > 8 and activation_of(part) in HARD_SILU
-            tensor = hard_silu(tensor, copies.unique) if is_hard_silu else part(tensor)
+            replaced = _other_activation(part, activation_of(part), tensor, copies, bits)
+            tensor = part(tensor) if replaced is None else replaced
         return [tensor]
 
     flat = rebuild(model, apply, class_of=None, flow=walk(model))
     copies.carry_weights()
     return flat, origins
+
+
+def _other_activation(
+    operation: Any, function: str | None, tensor: Any, copies: LayerCopies, bits: int
+) -> Any:
+    """An activation in the form that has kernels of these bits; None where it has them itself."""
+    if isinstance(operation, keras.layers.ReLU) and operation.negative_slope:
+        if not operation.threshold and operation.max_value is None:
+            name = copies.unique(operation.name)
+            return keras.layers.LeakyReLU(operation.negative_slope, name=name)(tensor)
+    if bits <= 8 or function is None:
+        return None
+    if {function, type(operation).__name__} & HARD_SILU:
+        return hard_silu(tensor, copies.unique)
+    name = copies.unique(f"{operation.name}_16_bits")
+    return sixteen_bit_activation(operation, function, tensor, name)
 
 
 def _averages_whole_images(call: Call) -> bool:
@@ -206,6 +228,8 @@ def _split_layer(layer: Any, copies: LayerCopies, known: dict[str, Any]) -> list
     activation = activation_of(layer)
     if isinstance(layer, keras.layers.SeparableConv1D | keras.layers.SeparableConv2D):
         parts = _split_separable(layer, copies)
+    elif isinstance(layer, keras.layers.Conv1DTranspose):
+        parts = _as_image_layers(layer, copies)
     elif activation is None:
         return [copies.of(layer, **known)]
     else:
@@ -214,6 +238,25 @@ def _split_layer(layer: Any, copies: LayerCopies, known: dict[str, Any]) -> list
         name = copies.unique(f"{layer.name}_{activation}")
         parts.append(keras.layers.Activation(layer.activation, name=name))
     return parts
+
+
+def _as_image_layers(layer: Any, copies: LayerCopies) -> list[Any]:
+    """A transposed 1-D convolution as a 2-D one of height 1."""
+    padding = layer.output_padding
+    transposed = keras.layers.Conv2DTranspose(
+        layer.filters,
+        (1, *layer.kernel_size),
+        strides=(1, *layer.strides),
+        padding=layer.padding,
+        output_padding=None if padding is None else (0, *keras.tree.flatten(padding)),
+        dilation_rate=(1, *layer.dilation_rate),
+        use_bias=layer.use_bias,
+        name=copies.unique(f"{layer.name}_2d"),
+    )
+    kernel, *bias = (keras.ops.convert_to_numpy(value) for value in layer.weights)
+    copies.set_later(transposed, [kernel[None], *bias])
+    as_image = functools.partial(keras.ops.expand_dims, axis=1)
+    return [as_image, transposed, functools.partial(keras.ops.squeeze, axis=1)]
 
 
 def _split_separable(layer: Any, copies: LayerCopies) -> list[Any]:

@@ -14,6 +14,7 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import keras
@@ -26,6 +27,7 @@ from tfnas.graph.model_class import plain
 from tfnas.graph.preprocessing import calls_in_front
 from tfnas.graph.traversal import flat_outputs
 from tfnas.keras_private import all_layers, functional_inside
+from tfnas.quantization.activation_forms import PReluForm, SixteenBitActivation
 from tfnas.quantization.attention_forms import ScoresRange
 from tfnas.quantization.call_forms import MASKED
 from tfnas.quantization.einsum_forms import IntegerEinsum
@@ -41,8 +43,15 @@ from tfnas.quantization.integer_layers import (
     SixteenBitForm,
 )
 from tfnas.quantization.layer_registry import WITH_WEIGHTS
-from tfnas.quantization.layer_roles import Role, is_channel_norm, reason_for_float, role
+from tfnas.quantization.layer_roles import (
+    Role,
+    activation_name,
+    is_channel_norm,
+    reason_for_float,
+    role,
+)
 from tfnas.quantization.normal_form import normal_form
+from tfnas.quantization.normalization_forms import NormalizationForm
 from tfnas.quantization.quantized_kernel import QuantizedKernel
 from tfnas.quantization.spec import QuantSpec
 
@@ -122,7 +131,10 @@ def with_fake_quantization(model: keras.Model, spec: QuantSpec, fixed: bool = Fa
     flat, origins = normal_form(with_integer_inputs(single), spec.activation_bits)
     flow = walk(flat)
     names = [(c.name, c.kind) for c in flow.calls if role(c) in WITH_WEIGHTS]
-    spec.check_patterns([*names, *origins.values()])
+    others = [
+        (c.name, c.kind, activation_name(c)) for c in flow.calls if role(c) not in WITH_WEIGHTS
+    ]
+    spec.check_patterns([*names, *origins.values()], others)
     builder = FakeQuantBuilder(flow, spec, origins, fixed)
     raw = {
         tensor.name
@@ -219,6 +231,8 @@ def strip_quantization(model: keras.Model) -> keras.Model:
                 return tensors
             limit = None if layer.relu == float("inf") else layer.relu
             return [keras.layers.ReLU(limit, name=f"{layer.name}_relu")(tensors[0])]
+        if isinstance(layer, SixteenBitActivation):
+            return [layer.float_form(tensors[0])]
         if isinstance(layer, _WRAPPERS):
             output = copies.of(layer.layer)(tensors if len(tensors) > 1 else tensors[0])
             factor = getattr(layer, "factor", 1.0)
@@ -273,6 +287,13 @@ def unquantized_layers(model: keras.Model) -> list[Skipped]:
     skipped = []
     flow = walk(model)
     front = {id(call) for call in calls_in_front(flow)}
+    bits = max((layer.bits for layer in fake_quants(model) if type(layer) is FakeQuant), default=8)
+    floats = {
+        value: call.operation.bits
+        for call in flow.calls
+        if isinstance(call.operation, FloatInput)
+        for value in call.outputs
+    }
     for call in flow.calls:
         if id(call) in front:
             skipped.append(Skipped(call.name, call.kind, "preprocessing, stays out of the file"))
@@ -282,19 +303,42 @@ def unquantized_layers(model: keras.Model) -> list[Skipped]:
             skipped.append(Skipped(call.operation.layer.name, "Concatenate", reason))
         if isinstance(call.operation, (FakeQuant, FloatInput, IntegerEinsum, *_WRAPPERS)):
             continue
-        call_role = role(call)
+        call_role = role(call, bits)
         if call_role is Role.NORM and not is_channel_norm(call):
             reason = "normalizes another axis than the last, or more than 4 dimensions"
             skipped.append(Skipped(call.name, call.kind, reason))
-        elif call_role in WITH_WEIGHTS:
+        elif call_role in WITH_WEIGHTS or _is_left_float(call, call_role, floats):
             skipped.append(Skipped(call.name, call.kind, "left float by the specification"))
         elif call_role is Role.FLOAT:
             skipped.append(Skipped(call.name, call.kind, reason_for_float(call)))
     return skipped
 
 
+def _is_left_float(call: Call, call_role: Role, floats: Mapping[Any, int]) -> bool:
+    """Whether a call without a kernel is float though it has an integer form.
+
+    A function that becomes a table has a :class:`FloatInput` of more bits before it.
+    """
+    if call_role is Role.FORM:
+        return True
+    bits = [floats[value] for value in call.inputs if value in floats]
+    return (
+        bool(bits)
+        and call_role is not Role.FLOAT
+        and (call_role is not Role.TABLE or max(bits) <= 8)
+    )
+
+
 _BATCH = 64
-_WRAPPERS = (QuantizedKernel, ChannelAffine, SixteenBitForm, OneHotCategories, FloatConcatenate)
+_WRAPPERS = (
+    QuantizedKernel,
+    ChannelAffine,
+    NormalizationForm,
+    PReluForm,
+    SixteenBitForm,
+    OneHotCategories,
+    FloatConcatenate,
+)
 
 
 def _check_model(model: object) -> None:

@@ -48,6 +48,7 @@ _BITS = {"int4": 4, "int8": 8, "int16": 16}
 RANGES = ("moving_average", "percentile", "learned")
 ROUNDINGS = ("nearest", "second_order")
 FLOAT = "float32"
+_ALL = "*"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,9 +65,12 @@ class QuantSpec:
         weights: "float32", "float16", "int8" or "int4".
         activations: "float32", "int16" or "int8"; also the format of the file's inputs
             and outputs.
-        layers: Weight formats of single layers: a dictionary from a layer's name, a name
-            pattern or a layer class to "int8", "int4" or "float32" (the layer stays float). The
-            first match counts: `{"Dense": "int8", "*": "float32"}` quantizes Dense layers only.
+        layers: Formats of single layers: a dictionary from a layer's name, a name pattern or a
+            layer class to "int8", "int4" (of its weights) or "float32": the layer stays float.
+            The first match counts: `{"Dense": "int8", "*": "float32"}` quantizes Dense layers
+            only. With integer activations a layer without a kernel can stay float too, also by
+            the name of its activation function: `{"LayerNormalization": "float32", "gelu":
+            "float32"}`; "*" alone stands for the layers with kernels.
         ranges: How training finds the ranges of activations: "moving_average",
             "percentile" or "learned".
         momentum: Momentum of the moving average, in [0, 1).
@@ -234,20 +238,48 @@ class QuantSpec:
                 return _BITS.get(value)
         return _BITS.get(self.weights)
 
-    def check_patterns(self, layers: Iterable[tuple[str, str]]) -> None:
+    def leaves_float(self, *names: str | None) -> bool:
+        """Returns whether a layer without a kernel stays float.
+
+        Example:
+            >>> spec = QuantSpec(layers={"LayerNormalization": "float32"})
+            >>> spec.leaves_float("norm_1", "LayerNormalization")
+            True
+
+        Args:
+            *names: The layer's name, its class, and other names that it goes by: its path in a
+                nested model, the name of its activation function.
+
+        Returns:
+            Whether the first item of `layers` that matches one of them says "float32". "*" alone
+            stands for the layers with kernels.
+        """
+        known = [name for name in names if name]
+        for pattern, value in self.layers:
+            if pattern != _ALL and any(_matches(pattern, name, name) for name in known):
+                return value == FLOAT
+        return False
+
+    def check_patterns(
+        self, layers: Iterable[tuple[str, str]], others: Iterable[tuple[str | None, ...]] = ()
+    ) -> None:
         """Checks that each item of `layers` matches one of these layers.
 
         Example:
             >>> QuantSpec(layers={"conv*": "int4"}).check_patterns([("conv_1", "Conv2D")])
 
         Args:
-            layers: Pairs (name, class name).
+            layers: Pairs (name, class name) of the layers with kernels.
+            others: Names of the others, as for :meth:`leaves_float`.
 
         Raises:
-            ValueError: An item matches none of them.
+            ValueError: An item matches none of them, or gives integers to a layer without a
+                kernel.
         """
-        known = list(layers)
-        for pattern, _ in self.layers:
+        known, beside = list(layers), [name for names in others for name in names if name]
+        for pattern, value in self.layers:
+            if value == FLOAT and any(_matches(pattern, name, name) for name in beside):
+                continue
             if not any(_matches(pattern, name, kind) for name, kind in known):
                 raise ValueError(
                     f"layers must name layers with a kernel, got {pattern!r}, which matches none "

@@ -7,7 +7,9 @@ that TFLite's kernels don't accept, though it gets them right after post-trainin
   in 32 bits, too few for sums of 16-bit times 8-bit products;
 - a LOGISTIC with a scale of 2^-16 and a zero point, where the kernel requires 2^-15 and 0.
 
-With 8 bits too, the converter silently clips a bias that overflows its 32 bits.
+It also has no form for a change of types (:mod:`tfnas.tflite.float_gaps`) and for functions that
+are tables (:mod:`tfnas.tflite.activation_tables`). With 8 bits too, it silently clips a bias that
+overflows its 32 bits.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from tfnas.tflite.activation_tables import write_tables
 from tfnas.tflite.flatbuffer import OperatorInfo, pack, unpack
+from tfnas.tflite.float_gaps import close_float_gaps, kind_of
 
 _OPERATOR, _TYPE = schema.BuiltinOperator, schema.TensorType
 _BIAS_INPUT = {  # operator -> index of its bias among its inputs
@@ -57,17 +61,18 @@ def repair(content: bytes) -> bytes:
         content: The file.
 
     Returns:
-        The repaired file; a file without 16-bit activations is returned unchanged.
+        The repaired file; a file without 16-bit numbers is returned unchanged.
 
     Raises:
         ValueError: The converter clipped a bias that overflows 32 bits, or an operator relies on
             the scale of a LOGISTIC that has to change.
     """
     model = unpack(content)
-    changed = False
+    gaps, tables = close_float_gaps(model), write_tables(model)
+    changed = gaps or tables
     for graph in model.subgraphs:
         for op in graph.operators:
-            kind, inputs = _kind(model, op), [i for i in op.inputs if i >= 0]
+            kind, inputs = kind_of(model, op), [i for i in op.inputs if i >= 0]
             int16 = any(graph.tensors[i].type == _TYPE.INT16 for i in inputs)
             bias = _BIAS_INPUT.get(kind, len(op.inputs))
             if bias < len(op.inputs) and op.inputs[bias] >= 0:
@@ -78,11 +83,6 @@ def repair(content: bytes) -> bytes:
                 _set_logistic_scale(model, graph, op.outputs[0])
             changed |= int16
     return pack(model) if changed else content
-
-
-def _kind(model: Any, op: Any) -> int:
-    code = model.operatorCodes[op.opcodeIndex]
-    return max(code.builtinCode, code.deprecatedBuiltinCode)
 
 
 def _name(tensor: Any) -> str:
@@ -115,7 +115,7 @@ def _numbers(model: Any, tensor: Any) -> np.ndarray:
 
 
 def _set_logistic_scale(model: Any, graph: Any, index: int) -> None:
-    consumers = [_kind(model, op) for op in graph.operators if index in op.inputs]
+    consumers = [kind_of(model, op) for op in graph.operators if index in op.inputs]
     if index in graph.outputs or not set(consumers) <= set(_ACCEPT_ANY_SCALE):
         name = _name(graph.tensors[index])
         raise ValueError(f"a 16-bit LOGISTIC must be followed by a QUANTIZE or MUL, got {name!r}")

@@ -169,12 +169,19 @@ def _pack(editor: FileEditor, op: Any) -> bool:
         return index
 
     bytes_, high = half_of("_bytes", step / _BASE), half_of("_high", step)
-    bytes_2, rounded, low = half_of("_bytes_2", step), half_of("_rounded", step * _BASE), half_of("_low", step)
+    bytes_2, rounded, low = (
+        half_of("_bytes_2", step),
+        half_of("_rounded", step * _BASE),
+        half_of("_low", step),
+    )
     op.outputs = [bytes_]
     second = editor.operator_of(op.opcodeIndex, [low_table, int(op.inputs[1])], [bytes_2])
     second.builtinOptions, second.builtinOptionsType = op.builtinOptions, op.builtinOptionsType
     difference = editor.operator(_CODE.SUB, 2, [bytes_2, rounded], [low])
-    difference.builtinOptions, difference.builtinOptionsType = schema.SubOptionsT(), _OPTIONS.SubOptions
+    difference.builtinOptions, difference.builtinOptionsType = (
+        schema.SubOptionsT(),
+        _OPTIONS.SubOptions,
+    )
     joined = editor.operator(_CODE.CONCATENATION, 2, [high, low], [output])
     joined.builtinOptions = schema.ConcatenationOptionsT()
     joined.builtinOptions.axis = len(graph.tensors[output].shape) - 1

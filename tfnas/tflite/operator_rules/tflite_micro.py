@@ -244,7 +244,10 @@ def _faults(op: OperatorInfo) -> Iterator[str]:
 
 def _least_inputs(name: str) -> int:
     """The number of inputs that the rules below look at."""
-    looked_at = (*_PRODUCTS.get(name, ()), *((1,) if name in ("GATHER", "EMBEDDING_LOOKUP") else ()))
+    looked_at = (
+        *_PRODUCTS.get(name, ()),
+        *((1,) if name in ("GATHER", "EMBEDDING_LOOKUP") else ()),
+    )
     first = (0,) if name in ("DEQUANTIZE", "RELU6", *_UNSUPPORTED_INPUTS) else ()
     return 1 + max((*looked_at, *first), default=-1)
 

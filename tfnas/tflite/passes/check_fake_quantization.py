@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tfnas.quantization.float32_model import other_precision_layers
+from tfnas.quantization.inner_ranges import InnerRange
 from tfnas.quantization.quantize_aware import fake_quants, has_4_bit_kernel
 from tfnas.tflite.passes.conversion_state import Conversion
 
@@ -35,7 +36,8 @@ def check_fake_quantization(conversion: Conversion) -> Conversion:
 def _check(conversion: Conversion) -> None:
     model, spec = conversion.model, conversion.spec
     layers = fake_quants(model)
-    wrong = next((layer for layer in layers if layer.bits != spec.activation_bits), None)
+    inner = [layer for layer in layers if not isinstance(layer, InnerRange)]
+    wrong = next((layer for layer in inner if layer.bits != spec.activation_bits), None)
     if wrong is not None:
         raise ValueError(
             f"mode must have activations of {wrong.bits} bits as model {model.name!r} was trained "

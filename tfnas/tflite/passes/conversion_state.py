@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tfnas.graph.functional import walk
 from tfnas.legacy.rebuild import is_tf_keras
+from tfnas.quantization.call_forms import ATTENTION
+from tfnas.quantization.layer_roles import averages_by_mask
+from tfnas.quantization.normalization_rules import NORMALIZATIONS
 from tfnas.quantization.round_model import RoundedLayer
 from tfnas.quantization.spec import QuantSpec
 from tfnas.tflite.artifact import Artifact
@@ -72,7 +76,8 @@ class Conversion:
         custom = bool(spec.layers) or spec.weights == "int4" or spec.correct or spec.rounds
         custom = custom or spec.ranges != QuantSpec().ranges
         # The converter's calibrator ends the process on the loops of recurrent layers.
-        custom = custom or self.has_recurrent_layers
+        custom = custom or self.has_recurrent_layers or self.has_normalizations
+        custom = custom or self.attends
         return not self.aware and spec.needs_calibration and custom
 
     @property
@@ -80,6 +85,25 @@ class Conversion:
         """Whether TensorFlow's converter finds the ranges of a Keras 3 model by the data."""
         own = not self.aware and self.spec.needs_calibration and not self.sparse
         return own and not is_tf_keras(self.model)
+
+    @property
+    def has_normalizations(self) -> bool:
+        """Whether a Keras 3 model normalizes each example, which the converter leaves float."""
+        if self.sparse or is_tf_keras(self.model):
+            return False
+        return any(call.kind in NORMALIZATIONS for call in walk(self.model).calls)
+
+    @property
+    def attends(self) -> bool:
+        """Whether a Keras 3 model has attention, or an average over the steps that a mask leaves.
+
+        The converter makes floats of the second, and its ranges of scores reach to a mask's -1e9.
+        """
+        if self.sparse or is_tf_keras(self.model):
+            return False
+        return any(
+            call.kind in ATTENTION or averages_by_mask(call) for call in walk(self.model).calls
+        )
 
     @property
     def has_recurrent_layers(self) -> bool:

@@ -6,7 +6,9 @@ import dataclasses
 import logging
 from typing import Any
 
+from tfnas.graph.functional import Skipped
 from tfnas.legacy.rebuild import is_tf_keras
+from tfnas.quantization.float_islands import layers_in_the_way, message_of_refusal
 from tfnas.quantization.quantize_aware import unquantized_layers
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.conversion_error import ConversionError
@@ -14,13 +16,10 @@ from tfnas.tflite.file_weights import FileKernel, read_kernels
 from tfnas.tflite.flatbuffer import read_graphs
 from tfnas.tflite.graph_repair import too_fine
 from tfnas.tflite.passes.conversion_state import Conversion
-from tfnas.tflite.passes.place_fake_quantization import with_ranges
+from tfnas.tflite.passes.place_fake_quantization import MAY_STAY_FLOAT, with_ranges
 from tfnas.tflite.recurrent_layers import form_in_file
 from tfnas.tflite.tensorflow_converter import run_converter
 
-# Layers of the first steps of a model, without an integer form where the converter finds none. A
-# GlobalAveragePooling1D stays float where it gets the mask of an Embedding, which is a NotEqual.
-_MAY_STAY_FLOAT = {"Embedding", "GlobalAveragePooling1D", "NotEqual", "STFTSpectrogram"}
 _SMALL = "less than 1,024 weights, the least that the converter quantizes in mode 'dynamic'"
 _LOG = logging.getLogger(__name__)
 
@@ -45,10 +44,11 @@ def convert(conversion: Conversion) -> Conversion:
         second, left = _with_own_ranges(conversion)
         if second is not None:
             conversion, first = second, _convert(second)
+        elif left:
+            cause = first if isinstance(first, ConversionError) else None
+            raise ConversionError(message_of_refusal(conversion.spec, left)) from cause
         elif isinstance(first, ConversionError):
-            unnamed = left and " in layer " not in str(first)
-            names = f"; without an integer form: {', '.join(left)}" if unnamed else ""
-            raise ConversionError(f"{first}{names}") from first
+            raise first
     content = first
     model, columns, aware = conversion.model, conversion.columns, conversion.aware
     spec = conversion.converter_spec
@@ -98,7 +98,7 @@ def _is_faulty(content: bytes) -> bool:
     return any(tensor.dtype == "float32" for tensor in ends) or any(map(too_fine, operators))
 
 
-def _with_own_ranges(conversion: Conversion) -> tuple[Conversion | None, list[str]]:
+def _with_own_ranges(conversion: Conversion) -> tuple[Conversion | None, list[Skipped]]:
     """The conversion with a quantization-aware model, and the layers that stay float.
 
     It is None where other layers stay float than those of the first steps.
@@ -107,9 +107,8 @@ def _with_own_ranges(conversion: Conversion) -> tuple[Conversion | None, list[st
         second = with_ranges(conversion)
     except ValueError:  # no functional model, or one that can't be rebuilt
         return None, []
-    left = unquantized_layers(second.model)
-    names = [layer.name for layer in left]
-    return (second if {layer.kind for layer in left} <= _MAY_STAY_FLOAT else None), names
+    left = layers_in_the_way(second.model, conversion.spec)
+    return (second if {layer.kind for layer in left} <= MAY_STAY_FLOAT else None), left
 
 
 def _forms_of_layers(conversion: Conversion, content: bytes) -> dict[str, Any]:

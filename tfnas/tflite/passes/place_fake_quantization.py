@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 
+from tfnas.quantization.float_islands import layers_in_the_way, message_of_refusal
 from tfnas.quantization.quantize_aware import has_4_bit_kernel, quantize_aware
 from tfnas.quantization.round_model import rounded_model, with_eight_bit_layers
+from tfnas.tflite.conversion_error import ConversionError
 from tfnas.tflite.passes.conversion_state import Conversion
 from tfnas.tflite.passes.read_calibration import as_inputs
+
+# Layers of the first steps of a model, which stay float by name. A GlobalAveragePooling1D does
+# where it gets the mask of an Embedding, which is a NotEqual.
+MAY_STAY_FLOAT = {"Embedding", "GlobalAveragePooling1D", "NotEqual", "STFTSpectrogram"}
 
 
 def place_fake_quantization(conversion: Conversion) -> Conversion:
@@ -21,8 +27,16 @@ def place_fake_quantization(conversion: Conversion) -> Conversion:
 
     Raises:
         ValueError: The formats fit no layer of the model.
+        ConversionError: A layer has no integer form, and the formats do not leave it float.
     """
-    return with_ranges(conversion) if conversion.needs_fake_quantization else conversion
+    if not conversion.needs_fake_quantization:
+        return conversion
+    placed = with_ranges(conversion)
+    if not placed.has_recurrent_layers:
+        left = layers_in_the_way(placed.model, conversion.spec)
+        if not {layer.kind for layer in left} <= MAY_STAY_FLOAT:
+            raise ConversionError(message_of_refusal(conversion.spec, left))
+    return placed
 
 
 def with_ranges(conversion: Conversion) -> Conversion:

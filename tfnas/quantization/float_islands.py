@@ -1,0 +1,81 @@
+"""Layers that stay float in an integer file: which ones, and the line that allows it.
+
+An integer format means integers throughout. A layer that stands in the way stays float where the
+specification says so: `QuantSpec("int8", layers={"LayerNormalization": "float32"})`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import keras
+
+from tfnas.graph.functional import Skipped, walk
+from tfnas.quantization.layer_roles import activation_name
+from tfnas.quantization.quantize_aware import unquantized_layers
+from tfnas.quantization.spec import FLOAT, QuantSpec
+
+_KEPT_OUT = "preprocessing, stays out of the file"
+_BY_SPECIFICATION = "left float by the specification"
+
+
+def layers_in_the_way(model: keras.Model, spec: QuantSpec) -> list[Skipped]:
+    """Returns the layers that stay float though the specification does not say so.
+
+    Args:
+        model: A quantization-aware model.
+        spec: The number formats that it was made for.
+    """
+    names = {call.name: activation_name(call) for call in walk(model).calls}
+    return [
+        each
+        for each in unquantized_layers(model)
+        if each.reason not in (_KEPT_OUT, _BY_SPECIFICATION)
+        and not spec.leaves_float(each.name, each.kind, names.get(each.name))
+    ]
+
+
+def with_islands(spec: QuantSpec, left: Sequence[Skipped]) -> QuantSpec:
+    """Returns a specification that leaves layers float.
+
+    Args:
+        spec: The number formats.
+        left: The layers, of :func:`layers_in_the_way`.
+    """
+    names = dict.fromkeys(_key(each) for each in left)
+    pairs = [(name, FLOAT) for name in names]
+    return dataclasses.replace(spec, layers=(*pairs, *spec.layers))
+
+
+def line_that_allows(spec: QuantSpec, left: Sequence[Skipped]) -> str:
+    """Returns the Python expression of a specification that leaves layers float.
+
+    Args:
+        spec: The number formats.
+        left: The layers, of :func:`layers_in_the_way`.
+    """
+    formats = [repr(spec.weights).replace("'", '"')]
+    if spec.activations != QuantSpec().activations:
+        formats.append(f'"{spec.activations}"')
+    pairs = ", ".join(f'"{name}": "{value}"' for name, value in with_islands(spec, left).layers)
+    return f"QuantSpec({', '.join(formats)}, layers={{{pairs}}})"
+
+
+def message_of_refusal(spec: QuantSpec, left: Sequence[Skipped]) -> str:
+    """Returns what stands in the way of integers throughout, and the line that allows it.
+
+    Args:
+        spec: The number formats.
+        left: The layers, of :func:`layers_in_the_way`.
+    """
+    reasons = "; ".join(f"{each.name}: {each.reason}" for each in left)
+    return (
+        f"mode {spec.mode!r} must have integers throughout, got layers without an integer form: "
+        f"{reasons}. {line_that_allows(spec, left)} leaves them float"
+    )
+
+
+def _key(layer: Skipped) -> str:
+    """The class where it says enough, else the name."""
+    return layer.name if layer.kind in ("Activation", "Lambda") else layer.kind
