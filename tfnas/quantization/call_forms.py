@@ -51,6 +51,20 @@ def product_equation(call: Call) -> str | None:
     return f"{''.join(first)},{''.join(second)}->{''.join(output)}" if 0 not in summed else None
 
 
+def repeats_places(call: Call) -> bool:
+    """Whether a call repeats each place of an axis of known size as often.
+
+    Args:
+        call: The call.
+    """
+    if call.kind != "Repeat" or len(call.inputs) != 1:
+        return False
+    repeats, axis = call.operation.repeats, call.operation.axis
+    if not isinstance(repeats, int) or not isinstance(axis, int):
+        return False
+    return call.inputs[0].shape[axis] is not None
+
+
 def masked_scores(call: Call) -> tuple[Any, Any] | None:
     """Returns the mask and the scores of a call that gives masked places a very low number.
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfnas.graph.registered_layers import register_layer
@@ -70,6 +71,36 @@ class IntegerEinsum(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
         return {**super().get_config(), "equation": self.equation}
+
+
+@register_layer(macs=0)
+@keras.saving.register_keras_serializable(PACKAGE)
+class IntegerRepeat(keras.layers.Layer):
+    """A repetition of each place of an axis by a lookup, which moves integers on all runtimes.
+
+    Args:
+        repeats: How often.
+        axis: The axis, whose size is known.
+    """
+
+    def __init__(self, repeats: int, axis: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.repeats, self.axis = repeats, axis
+
+    def call(self, x: Any) -> Any:
+        """Returns the repeated places."""
+        places = np.repeat(np.arange(x.shape[self.axis], dtype=np.int32), self.repeats)
+        return tf.gather(x, places, axis=self.axis)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Returns the input's shape with more places."""
+        sizes = list(input_shape)
+        sizes[self.axis] *= self.repeats
+        return tuple(sizes)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), "repeats": self.repeats, "axis": self.axis}
 
 
 def _merged(x: Any, letters: str, parts: tuple[str, str, str], sizes: dict[str, Any]) -> Any:

@@ -27,8 +27,9 @@ from tfnas.quantization.call_forms import (
     masked_scores,
     number_behind,
     product_equation,
+    repeats_places,
 )
-from tfnas.quantization.einsum_forms import IntegerEinsum
+from tfnas.quantization.einsum_forms import IntegerEinsum, IntegerRepeat
 from tfnas.quantization.embedding_forms import QuantizedTable, table_bits
 from tfnas.quantization.fake_quant import MIN_RANGE_16, FakeQuant
 from tfnas.quantization.inner_ranges import BITS as INNER_BITS
@@ -201,6 +202,10 @@ class FakeQuantBuilder:
         if equation is not None:
             name = self.copies.unique(f"integer_{call.operation.name}")
             return IntegerEinsum(equation, name=name)(*tensors)
+        if repeats_places(call):
+            name = self.copies.unique(f"integer_{call.operation.name}")
+            settings = call.operation.repeats, call.operation.axis
+            return IntegerRepeat(*settings, name=name)(tensors[0])
         if masked_scores(call) is None:
             return None
         args, kwargs = call.arguments(tensors)

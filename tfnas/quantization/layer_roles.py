@@ -36,6 +36,7 @@ from tfnas.quantization.call_forms import (
     is_zeroed,
     masked_scores,
     product_equation,
+    repeats_places,
 )
 from tfnas.quantization.einsum_axes import dense_axes
 from tfnas.quantization.layer_registry import Role, registered_role
@@ -68,7 +69,6 @@ _SAME = {
     "ZeroPadding1D",
     "ZeroPadding2D",
     "Pad",
-    "Repeat",
     "Cropping1D",
     "Cropping2D",
     "UpSampling1D",
@@ -148,7 +148,7 @@ def _role(call: Call) -> Role:
         return Role.FLOAT if reason_against_form(call) else Role.FORM
     if kind == "PReLU":
         return Role.FORM
-    if kind in _SAME or computes_integers(call):
+    if kind in _SAME or computes_integers(call) or repeats_places(call):
         return Role.SAME
     if kind in ("Einsum", "Dot"):
         return Role.COMPUTE if product_equation(call) is not None else Role.FLOAT

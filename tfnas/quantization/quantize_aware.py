@@ -30,7 +30,7 @@ from tfnas.keras_private import all_layers, functional_inside
 from tfnas.quantization.activation_forms import PReluForm, SixteenBitActivation
 from tfnas.quantization.attention_forms import ScoresRange
 from tfnas.quantization.call_forms import MASKED
-from tfnas.quantization.einsum_forms import IntegerEinsum
+from tfnas.quantization.einsum_forms import IntegerEinsum, IntegerRepeat
 from tfnas.quantization.fake_quant import FakeQuant
 from tfnas.quantization.fake_quant_placement import FakeQuantBuilder
 from tfnas.quantization.float32_model import to_float32
@@ -224,6 +224,8 @@ def strip_quantization(model: keras.Model) -> keras.Model:
         if isinstance(layer, ScoresRange):
             args, _ = call.arguments(tensors)
             return [keras.ops.where(args[1], args[0], MASKED)]
+        if isinstance(layer, IntegerRepeat):
+            return [keras.ops.repeat(tensors[0], layer.repeats, axis=layer.axis)]
         if isinstance(layer, IntegerEinsum):
             return [keras.ops.einsum(layer.equation, *tensors)]
         if isinstance(layer, FakeQuant):
@@ -301,7 +303,9 @@ def unquantized_layers(model: keras.Model) -> list[Skipped]:
         if isinstance(call.operation, FloatConcatenate):
             reason = "joins numbers of a layer that stays float"
             skipped.append(Skipped(call.operation.layer.name, "Concatenate", reason))
-        if isinstance(call.operation, (FakeQuant, FloatInput, IntegerEinsum, *_WRAPPERS)):
+        if isinstance(
+            call.operation, (FakeQuant, FloatInput, IntegerEinsum, IntegerRepeat, *_WRAPPERS)
+        ):
             continue
         call_role = role(call, bits)
         if call_role is Role.NORM and not is_channel_norm(call):
