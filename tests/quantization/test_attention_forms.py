@@ -14,7 +14,7 @@ IDS, ROWS = "ids", "rows"
 
 
 def _head(x):
-    return layers.Dense(4)(layers.Flatten()(x))
+    return layers.Dense(4)(ops.reshape(x, (-1, int(np.prod(x.shape[1:])))))
 
 
 def _attends(**options):
@@ -104,8 +104,7 @@ def test_saved_models_load(case, tmp_path):
 
 def test_zeros_of_pruned_projections_stay():
     kind, build = MODELS["multi-head"]
-    model = _model(kind, build)
-    tfnas.prune(model, 0.5)
+    model, _ = tfnas.prune(_model(kind, build), 0.5)
     aware = tfnas.quantize_aware(model, "int8", data=_data(kind))
     aware.compile("adam", "mse")
     aware.fit(_data(kind), np.zeros((48, 4)), verbose=0)

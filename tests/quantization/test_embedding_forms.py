@@ -54,7 +54,8 @@ def test_file_holds_integers_alone_and_runs_on_microcontrollers(converted, ids):
     assert min(halves) == WORDS * WIDTH * bits // 8
     tfnas.check_micro(file)
     if bits == 4:
-        assert np.abs(tfnas.run_micro(file, ids[:3]) - file.predict(ids[:3])).max() <= 0.01
+        steps = (tfnas.run_micro(file, ids[:3]) - file.predict(ids[:3])) / file.outputs[0].scale
+        assert np.abs(steps).max() < 1.5
 
 
 def test_rows_of_4_bits_are_within_half_a_step_of_their_own(converted, ids):

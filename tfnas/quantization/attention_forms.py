@@ -63,7 +63,7 @@ def opened_attention(call: Call, tensors: list[Any], apply: Apply) -> list[Any] 
     if inner is None:
         return None
     flow = walk(inner)
-    values: dict[Value, Any] = dict(zip(flow.inputs, given, strict=True))
+    values: dict[Value, Any] = dict(zip(flow.inputs, map(_without_mask, given), strict=True))
     for each in flow.calls:
         named = dataclasses.replace(each, name=f"{call.name}/{each.name}", training=call.training)
         results = apply(named, [values[value] for value in each.inputs])
@@ -72,6 +72,13 @@ def opened_attention(call: Call, tensors: list[Any], apply: Apply) -> list[Any] 
     if (passed := mask_of(arguments["query"])) is not None:
         set_mask(outputs[0], passed)
     return outputs
+
+
+def _without_mask(tensor: Any) -> Any:
+    """The same numbers without the mask that Keras attaches, of which the parts would warn."""
+    if mask_of(tensor) is None or None in tensor.shape[1:]:
+        return tensor
+    return keras.ops.reshape(tensor, (-1, *tensor.shape[1:]))
 
 
 def _inside(layer: Any, arguments: dict[str, Any]) -> tuple[keras.Model | None, list[Any]]:

@@ -26,6 +26,7 @@ class IntegerEinsum(keras.layers.Layer):
     def __init__(self, equation: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.equation = equation
+        self.supports_masking = True  # it takes masked tensors, and passes no mask on
 
     def call(self, first: Any, second: Any) -> Any:
         """Returns the product."""
@@ -43,6 +44,9 @@ class IntegerEinsum(keras.layers.Layer):
         if not (len(rows) == len(columns) == 1):
             found = shaped(found, [sizes[a] for a in batch + rows + columns])
         return ordered(found, batch + rows + columns, axes.output)
+
+    def compute_mask(self, *_: Any) -> None:
+        """Returns None: the axes are others."""
 
     def macs(self, shapes: Sequence[Any]) -> int | None:
         """Returns the multiply-accumulates of one example; None where a size is unknown.
@@ -86,11 +90,15 @@ class IntegerRepeat(keras.layers.Layer):
     def __init__(self, repeats: int, axis: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.repeats, self.axis = repeats, axis
+        self.supports_masking = True  # as above
 
     def call(self, x: Any) -> Any:
         """Returns the repeated places."""
         places = np.repeat(np.arange(x.shape[self.axis], dtype=np.int32), self.repeats)
         return tf.gather(x, places, axis=self.axis)
+
+    def compute_mask(self, *_: Any) -> None:
+        """Returns None: the axes are others."""
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Returns the input's shape with more places."""
