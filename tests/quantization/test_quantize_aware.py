@@ -746,8 +746,6 @@ def test_a_float_layer_does_not_prevent_the_quantization_of_others(kind):
 @pytest.mark.parametrize(
     ("kind", "what", "reason"),
     [
-        ("layer normalization", "LayerNormalization", "no integer form of LayerNormalization"),
-        ("gelu", "Activation", "no integer form of the activation 'gelu'"),
         (
             "custom",
             "Doubled",

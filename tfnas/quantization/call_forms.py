@@ -12,7 +12,6 @@ ATTENTION = (
     "MultiHeadAttention",
     "GroupedQueryAttention",
     "Attention",
-    "AdditiveAttention",
     "DotProductAttention",
 )
 MASKED = -1e9  # score of a masked place in float models

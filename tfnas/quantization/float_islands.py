@@ -13,24 +13,26 @@ import keras
 
 from tfnas.graph.functional import Skipped, walk
 from tfnas.quantization.layer_roles import activation_name
-from tfnas.quantization.quantize_aware import unquantized_layers
 from tfnas.quantization.spec import FLOAT, QuantSpec
 
 _KEPT_OUT = "preprocessing, stays out of the file"
 _BY_SPECIFICATION = "left float by the specification"
 
 
-def layers_in_the_way(model: keras.Model, spec: QuantSpec) -> list[Skipped]:
+def layers_in_the_way(
+    model: keras.Model, spec: QuantSpec, skipped: Sequence[Skipped]
+) -> list[Skipped]:
     """Returns the layers that stay float though the specification does not say so.
 
     Args:
         model: A quantization-aware model.
         spec: The number formats that it was made for.
+        skipped: Its :func:`tfnas.unquantized_layers`.
     """
     names = {call.name: activation_name(call) for call in walk(model).calls}
     return [
         each
-        for each in unquantized_layers(model)
+        for each in skipped
         if each.reason not in (_KEPT_OUT, _BY_SPECIFICATION)
         and not spec.leaves_float(each.name, each.kind, names.get(each.name))
     ]

@@ -29,7 +29,6 @@ from tfnas.graph.functional import Call
 from tfnas.graph.idle_layers import IDLE
 from tfnas.graph.registered_layers import is_of_keras
 from tfnas.keras_private import mask_of
-from tfnas.quantization.activation_rules import TABLE_FUNCTIONS, table_function
 from tfnas.quantization.call_forms import (
     computes_integers,
     is_equal_scores,
@@ -41,6 +40,7 @@ from tfnas.quantization.call_forms import (
 from tfnas.quantization.einsum_axes import dense_axes
 from tfnas.quantization.layer_registry import Role, registered_role
 from tfnas.quantization.normalization_rules import NORMALIZATIONS, reason_against_form
+from tfnas.quantization.table_functions import TABLE_FUNCTIONS, table_function
 
 KERNEL_LAYERS = (
     "Dense",

@@ -14,6 +14,7 @@ References:
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -34,6 +35,7 @@ from tfnas.quantization.einsum_forms import IntegerEinsum, IntegerRepeat
 from tfnas.quantization.fake_quant import FakeQuant
 from tfnas.quantization.fake_quant_placement import FakeQuantBuilder
 from tfnas.quantization.float32_model import to_float32
+from tfnas.quantization.float_islands import layers_in_the_way, line_that_allows
 from tfnas.quantization.integer_inputs import with_integer_inputs
 from tfnas.quantization.integer_layers import (
     ChannelAffine,
@@ -112,6 +114,11 @@ def quantize_aware(
 
         return quantize_aware_tfmot(model)[0]
     quantized = with_fake_quantization(model, spec)
+    left = layers_in_the_way(quantized, spec, unquantized_layers(quantized))
+    if left:
+        names = ", ".join(each.name for each in left)
+        line = line_that_allows(spec, left)
+        _LOG.warning("%s stays float in files of %s; %s says so", names, model.name, line)
     if data is not None:
         calibrate(quantized, data)
     return quantized
@@ -276,9 +283,9 @@ def unquantized_layers(model: keras.Model) -> list[Skipped]:
 
     Example:
         >>> import keras, tfnas
-        >>> model = keras.Sequential([keras.Input((8,)), keras.layers.LayerNormalization()])
-        >>> tfnas.unquantized_layers(tfnas.quantize_aware(model))[0].reason
-        'no integer form of LayerNormalization'
+        >>> layers = [keras.Input((4, 8)), keras.layers.UnitNormalization(axis=1)]
+        >>> tfnas.unquantized_layers(tfnas.quantize_aware(keras.Sequential(layers)))[0].reason
+        'no integer form of UnitNormalization over other axes than the last ones'
 
     Args:
         model: A model returned by :func:`tfnas.quantize_aware`.
@@ -334,6 +341,7 @@ def _is_left_float(call: Call, call_role: Role, floats: Mapping[Any, int]) -> bo
 
 
 _BATCH = 64
+_LOG = logging.getLogger(__name__)
 _WRAPPERS = (
     QuantizedKernel,
     ChannelAffine,

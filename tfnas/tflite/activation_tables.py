@@ -4,15 +4,13 @@ The converter writes a function that has no integer operator, such as softplus, 
 operators of floats, and QUANTIZE. A model that casts its numbers to float64 there and back wants a
 table instead (:mod:`tfnas.quantization.fake_quant_placement`): the operators are run once for all
 256 integers, and the file gets CAST, ADD and GATHER, which LiteRT and TFLite Micro have for
-integers. Both runtimes have an 8-bit ELU, which the converter does not write: there the operator
-itself takes the integers.
+integers.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -83,7 +81,7 @@ def write_tables(model: Any) -> bool:
         model: The objects of a file, of :func:`tfnas.tflite.flatbuffer.unpack`.
 
     Returns:
-        Whether any was replaced.
+        Whether any was replaced; what nothing reads any more is still there.
     """
     changed = False
     for graph in model.subgraphs:
@@ -94,9 +92,7 @@ def write_tables(model: Any) -> bool:
             if chain:
                 replaced[id(op)] = _operators(model, graph, chain)
         graph.operators = [new for op in graph.operators for new in replaced.get(id(op), [op])]
-        if replaced:
-            _remove_unread(graph)
-            changed = True
+        changed |= bool(replaced)
     return changed
 
 
@@ -146,9 +142,6 @@ def _operators(model: Any, graph: Any, chain: list[Any]) -> list[Any]:
     """The integer operators that compute what a chain does."""
     source = next(op.inputs[0] for op in chain if kind_of(model, op) == _OPERATOR.DEQUANTIZE)
     target = chain[-1].outputs[0]
-    functions = [op for op in chain[:-1] if kind_of(model, op) not in _NO_FUNCTIONS]
-    if [kind_of(model, op) for op in functions] == [_OPERATOR.ELU]:
-        return [_operator(model, _OPERATOR.ELU, [source], target)]
     values = _values(model, graph, chain, source, target)
     shape = graph.tensors[source]
     wide = _tensor(graph, "as_int32", _TYPE.INT32, like=shape)
@@ -269,14 +262,3 @@ def _buffer(model: Any, values: Any) -> int:
     buffer.data = np.atleast_1d(values).view(np.uint8)
     model.buffers.append(buffer)
     return len(model.buffers) - 1
-
-
-def _remove_unread(graph: Any) -> None:
-    """Removes operators whose outputs nothing reads any more."""
-    while True:
-        uses = Counter(index for op in graph.operators for index in op.inputs)
-        uses.update(graph.outputs)
-        kept = [op for op in graph.operators if any(uses[index] for index in op.outputs)]
-        if len(kept) == len(graph.operators):
-            return
-        graph.operators = kept

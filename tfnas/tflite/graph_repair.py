@@ -22,6 +22,7 @@ from ai_edge_litert import schema_py_generated as schema
 from tfnas.tflite.activation_tables import write_tables
 from tfnas.tflite.flatbuffer import OperatorInfo, pack, unpack
 from tfnas.tflite.float_gaps import close_float_gaps, kind_of
+from tfnas.tflite.unused_parts import remove_unused
 
 _OPERATOR, _TYPE = schema.BuiltinOperator, schema.TensorType
 _BIAS_INPUT = {  # operator -> index of its bias among its inputs
@@ -70,6 +71,8 @@ def repair(content: bytes) -> bytes:
     model = unpack(content)
     gaps, tables = close_float_gaps(model), write_tables(model)
     changed = gaps or tables
+    if changed:
+        remove_unused(model)
     for graph in model.subgraphs:
         for op in graph.operators:
             kind, inputs = kind_of(model, op), [i for i in op.inputs if i >= 0]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfnas.graph.functional import walk
+from tfnas.keras_private import followed_graph
 from tfnas.legacy.rebuild import is_tf_keras
 from tfnas.quantization.call_forms import ATTENTION
 from tfnas.quantization.layer_roles import averages_by_mask
@@ -72,13 +73,18 @@ class Conversion:
     @property
     def needs_fake_quantization(self) -> bool:
         """Whether integer activations need fake quantization, not the converter's own ranges."""
+        # The converter's calibrator ends the process on the loops of recurrent layers.
+        if self.aware or not self.spec.needs_calibration:
+            return False
+        custom = self.has_own_formats or self.has_recurrent_layers or self.has_normalizations
+        return custom or self.attends
+
+    @property
+    def has_own_formats(self) -> bool:
+        """Whether the specification says more of an integer file than the name of a mode does."""
         spec = self.spec
         custom = bool(spec.layers) or spec.weights == "int4" or spec.correct or spec.rounds
-        custom = custom or spec.ranges != QuantSpec().ranges
-        # The converter's calibrator ends the process on the loops of recurrent layers.
-        custom = custom or self.has_recurrent_layers or self.has_normalizations
-        custom = custom or self.attends
-        return not self.aware and spec.needs_calibration and custom
+        return custom or spec.ranges != QuantSpec().ranges
 
     @property
     def ranges_of_converter(self) -> bool:
@@ -89,7 +95,7 @@ class Conversion:
     @property
     def has_normalizations(self) -> bool:
         """Whether a Keras 3 model normalizes each example, which the converter leaves float."""
-        if self.sparse or is_tf_keras(self.model):
+        if self.sparse or is_tf_keras(self.model) or followed_graph(self.model) is None:
             return False
         return any(call.kind in NORMALIZATIONS for call in walk(self.model).calls)
 
@@ -99,7 +105,7 @@ class Conversion:
 
         The converter makes floats of the second, and its ranges of scores reach to a mask's -1e9.
         """
-        if self.sparse or is_tf_keras(self.model):
+        if self.sparse or is_tf_keras(self.model) or followed_graph(self.model) is None:
             return False
         return any(
             call.kind in ATTENTION or averages_by_mask(call) for call in walk(self.model).calls

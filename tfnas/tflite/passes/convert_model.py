@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 from typing import Any
 
 from tfnas.graph.functional import Skipped
@@ -20,6 +21,7 @@ from tfnas.tflite.passes.place_fake_quantization import MAY_STAY_FLOAT, with_ran
 from tfnas.tflite.recurrent_layers import form_in_file
 from tfnas.tflite.tensorflow_converter import run_converter
 
+_LEAST = 1024
 _SMALL = "less than 1,024 weights, the least that the converter quantizes in mode 'dynamic'"
 _LOG = logging.getLogger(__name__)
 
@@ -107,7 +109,7 @@ def _with_own_ranges(conversion: Conversion) -> tuple[Conversion | None, list[Sk
         second = with_ranges(conversion)
     except ValueError:  # no functional model, or one that can't be rebuilt
         return None, []
-    left = layers_in_the_way(second.model, conversion.spec)
+    left = layers_in_the_way(second.model, conversion.spec, unquantized_layers(second.model))
     return (second if {layer.kind for layer in left} <= MAY_STAY_FLOAT else None), left
 
 
@@ -120,6 +122,15 @@ def _forms_of_layers(conversion: Conversion, content: bytes) -> dict[str, Any]:
         if left:
             found["unquantized_layers"] = left
             _LOG.warning("%s stays float in the file of %s", ", ".join(left), model.name)
+        float_bytes = _bytes_of_float_weights(content)
+        if float_bytes:
+            found["float_weight_bytes"] = float_bytes
+            _LOG.warning(
+                "%s bytes of weights in the file of %s are floats; mode 'dynamic' holds those of "
+                "dense layers and convolutions in a quarter of that",
+                f"{float_bytes:,}",
+                model.name,
+            )
     if conversion.converter_spec.mode == "dynamic":
         kernels = _kernels(content)
         floats = [kernel.layer for kernel in kernels if kernel.tensor.dtype == "float32"]
@@ -131,6 +142,18 @@ def _forms_of_layers(conversion: Conversion, content: bytes) -> dict[str, Any]:
     if conversion.has_recurrent_layers:
         found["recurrent_layers"] = form_in_file(content)
     return found
+
+
+def _bytes_of_float_weights(content: bytes) -> int:
+    """Bytes of the float constants of a file that mode 'dynamic' would hold as integers."""
+    try:
+        graphs = read_graphs(content)
+    except ValueError:  # a corrupt file: the pass that validates it says so
+        return 0
+    ends = {(n, t.index): t for n, g in enumerate(graphs) for op in g.operators for t in op.inputs}
+    floats = [t for t in ends.values() if t.dtype == "float32" and t.constant is not None]
+    sizes = [math.prod(tensor.shape) for tensor in floats]
+    return sum(4 * size for size in sizes if size >= _LEAST)
 
 
 def _kernels(content: bytes) -> list[FileKernel]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from tfnas.quantization.float_islands import layers_in_the_way, message_of_refusal
-from tfnas.quantization.quantize_aware import has_4_bit_kernel, quantize_aware
+from tfnas.quantization.quantize_aware import has_4_bit_kernel, quantize_aware, unquantized_layers
 from tfnas.quantization.round_model import rounded_model, with_eight_bit_layers
 from tfnas.tflite.conversion_error import ConversionError
 from tfnas.tflite.passes.conversion_state import Conversion
@@ -32,9 +32,11 @@ def place_fake_quantization(conversion: Conversion) -> Conversion:
     if not conversion.needs_fake_quantization:
         return conversion
     placed = with_ranges(conversion)
-    if not placed.has_recurrent_layers:
-        left = layers_in_the_way(placed.model, conversion.spec)
+    if not (conversion.has_own_formats or placed.has_recurrent_layers):
+        left = layers_in_the_way(placed.model, conversion.spec, unquantized_layers(placed.model))
         if not {layer.kind for layer in left} <= MAY_STAY_FLOAT:
+            if not conversion.has_normalizations:
+                return conversion  # the converter's own ranges may do
             raise ConversionError(message_of_refusal(conversion.spec, left))
     return placed
 

@@ -1,4 +1,4 @@
-"""Which activation functions an integer file computes, and how.
+"""Functions of single numbers, which an 8-bit file holds as tables.
 
 With 8 bits a function of single numbers is a table of 256 integers, whatever the function is. With
 16 bits there is no table; :mod:`tfnas.quantization.activation_forms` puts some together of the

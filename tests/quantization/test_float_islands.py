@@ -1,0 +1,109 @@
+"""Layers that stay float in an integer file because the specification says so."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import tfnas
+from tfnas.graph.functional import Skipped
+from tfnas.quantization.float_islands import layers_in_the_way, line_that_allows, with_islands
+
+X = np.random.default_rng(0).normal(size=(40, 6, 8)).astype("float32")
+ISLANDS = {"LayerNormalization": "float32", "gelu": "float32", "elu_*": "float32"}
+
+
+@pytest.fixture(scope="module")
+def model():
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((6, 8))
+    x = layers.LayerNormalization()(layers.Dense(8, "gelu", name="first")(inputs))
+    x = layers.ELU(name="elu_one")(layers.Dense(8)(x))
+    return keras.Model(inputs, layers.Dense(3, name="head")(layers.Flatten()(x)))
+
+
+@pytest.fixture(scope="module")
+def trainable(model):
+    return tfnas.quantize_aware(model, tfnas.QuantSpec("int8", layers=ISLANDS), data=X)
+
+
+def float_operators(file):
+    return {
+        op.name
+        for op in file.graph.operators
+        if any(tensor.dtype == "float32" for tensor in (*op.inputs, *op.outputs))
+    }
+
+
+def test_layers_are_left_float_by_class_function_and_pattern(trainable):
+    skipped = tfnas.unquantized_layers(trainable)
+    assert {each.reason for each in skipped} == {"left float by the specification"}
+    kinds = [each.kind for each in skipped]
+    assert kinds == ["Activation", "LayerNormalization", "ELU"]
+
+
+def test_islands_are_float_in_the_file_and_kernels_are_not(trainable):
+    file = tfnas.to_tflite(trainable, "int8")
+    floats = float_operators(file)
+    assert {"GELU", "RSQRT", "ELU"} <= floats
+    assert "FULLY_CONNECTED" not in floats
+    steps = np.abs(file.predict(X) - trainable.predict(X, verbose=0)) / file.outputs[0].scale
+    assert np.median(steps) <= 1.0
+    assert steps.max() <= 4.01
+
+
+def test_islands_after_training_and_without_are_the_same(model):
+    spec = tfnas.QuantSpec("int8", layers={"LayerNormalization": "float32"})
+    file = tfnas.to_tflite(model, spec, X)
+    assert "RSQRT" in float_operators(file)
+    assert "GELU" not in float_operators(file)
+    expected = model.predict(X, verbose=0)
+    np.testing.assert_allclose(file.predict(X), expected, atol=0.05 * np.ptp(expected))
+
+
+@pytest.mark.parametrize("layers_", [{"nothing": "float32"}, {"LayerNormalization": "int4"}])
+def test_a_name_must_be_of_a_layer(model, layers_):
+    with pytest.raises(ValueError, match="layers must name layers"):
+        tfnas.quantize_aware(model, tfnas.QuantSpec("int8", layers=layers_))
+
+
+def test_a_star_stands_for_the_layers_with_kernels(model):
+    spec = tfnas.QuantSpec("int8", layers={"head": "int8", "*": "float32"})
+    skipped = tfnas.unquantized_layers(tfnas.quantize_aware(model, spec))
+    assert {each.kind for each in skipped} == {"Dense"}
+
+
+def test_what_stands_in_the_way_is_named_with_the_line_that_allows_it():
+    inputs = keras.Input((6, 8))
+    x = layers.LayerNormalization(axis=1, name="odd")(layers.Dense(8)(inputs))
+    odd = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
+    with pytest.raises(tfnas.ConversionError) as caught:
+        tfnas.to_tflite(odd, "int8", X)
+    assert "odd: no integer form of LayerNormalization over other axes" in str(caught.value)
+    line = 'QuantSpec("int8", layers={"LayerNormalization": "float32"})'
+    assert line in str(caught.value)
+    file = tfnas.to_tflite(odd, eval(f"tfnas.{line}"), X)
+    assert "FULLY_CONNECTED" not in float_operators(file)
+
+
+def test_lines_of_other_formats():
+    left = [Skipped("a", "Odd", "why"), Skipped("b", "Odd", "why"), Skipped("c", "Lambda", "why")]
+    spec = tfnas.QuantSpec("int8", "int16", layers={"d": "float32"})
+    assert line_that_allows(spec, left) == (
+        'QuantSpec("int8", "int16", layers={"Odd": "float32", "c": "float32", "d": "float32"})'
+    )
+    assert with_islands(spec, left).layers[0] == ("Odd", "float32")
+
+
+def test_layers_of_the_specification_do_not_stand_in_the_way(trainable):
+    skipped = tfnas.unquantized_layers(trainable)
+    spec = tfnas.QuantSpec("int8", layers=ISLANDS)
+    assert layers_in_the_way(trainable, spec, skipped) == []
+    assert layers_in_the_way(trainable, tfnas.QuantSpec(), skipped) == []
+
+
+def test_training_says_what_stays_float_and_the_line_that_says_so(caplog):
+    inputs = keras.Input((6, 8))
+    x = layers.LayerNormalization(axis=1, name="odd")(layers.Dense(8)(inputs))
+    tfnas.quantize_aware(keras.Model(inputs, x))
+    assert 'QuantSpec("int8", layers={"LayerNormalization": "float32"})' in caplog.text
