@@ -91,7 +91,7 @@ def _inside(layer: Any, arguments: dict[str, Any]) -> tuple[keras.Model | None, 
                 new[id(value)] = value, keras.Input(batch_shape=value.shape, dtype=value.dtype)
             value = new[id(value)][1]
         named[name] = value
-    if named.get("query_mask") is not None:
+    if isinstance(layer, keras.layers.MultiHeadAttention) and named.get("query_mask") is not None:
         set_mask(named["query"], named["query_mask"])  # the layer reads it there
     given, inputs = [list(each) for each in zip(*new.values(), strict=True)]
     try:
@@ -221,7 +221,9 @@ class ScoresRange(FakeQuant):
         super().__init__(**kwargs)
         self.build(None)
 
-    def call(self, x: Any, mask: Any, training: bool | None = None) -> Any:
+    def call(  # type: ignore[override]
+        self, x: Any, mask: Any, training: bool | None = None
+    ) -> Any:
         """Returns rounded scores, with the lowest number of the range at masked places.
 
         Args:

@@ -222,8 +222,9 @@ class FakeQuantBuilder:
             if each.operation is call.operation:
                 (value,) = each.outputs
                 consumer = self.consumers.get(value)
-                once = consumer is not None and self.uses[value] == 1
-                found.append(number_behind(consumer) if once else None)
+                if consumer is None or self.uses[value] != 1:
+                    return None
+                found.append(number_behind(consumer))
         return found[0] if len(set(found)) == 1 else None
 
     def _is_taken_up(self, call: Call) -> bool:

@@ -97,7 +97,7 @@ class FileEditor:
     def store(self, tensor: Any, integers: np.ndarray, bits: int) -> None:
         """Gives a tensor integers of 8 or 4 bits, in a buffer of its own."""
         flat = integers.reshape(-1).astype(np.int8)
-        data = flat.view(np.uint8)
+        data: np.ndarray = flat.view(np.uint8)
         if bits == 4:
             nibbles = np.append(data, np.zeros(len(data) % 2, np.uint8)) & 15
             data = nibbles[::2] | (nibbles[1::2] << 4)
