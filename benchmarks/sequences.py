@@ -79,7 +79,7 @@ def _rows(name: str, seed: int) -> list[dict[str, Any]]:
 
 def _fit(model: keras.Model, parts: tuple, epochs: int, rate: float) -> None:
     loss = "sparse_categorical_crossentropy"
-    model.compile(keras.optimizers.Adam(rate), loss, metrics=["accuracy"])
+    model.compile(keras.optimizers.Adam(rate), loss, metrics=["accuracy"], jit_compile=False)
     model.fit(*parts[0], batch_size=64, epochs=epochs, validation_data=parts[1], verbose=2)
 
 

@@ -13,12 +13,12 @@ from keras import layers, ops
 
 from .blocks import encoder
 
-EPOCHS, QAT_EPOCHS, LEARNING_RATE = 8, 2, 1e-3
-VOCABULARY, LENGTH, KINDS, WIDTH = 5000, 24, 6, 64
+EPOCHS, QAT_EPOCHS, LEARNING_RATE = 6, 1, 1e-3
+VOCABULARY, LENGTH, KINDS, WIDTH = 5000, 20, 6, 32
 
 
 def data(folder: str) -> tuple[tuple, tuple, tuple]:
-    """Returns the training, validation and test part as (ids, kinds); ids (questions, 24).
+    """Returns the training, validation and test part as (ids, kinds); ids (questions, 20).
 
     Args:
         folder: Folder of `trec_train.txt` and `trec_test.txt`.
