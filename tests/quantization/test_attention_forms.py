@@ -28,8 +28,8 @@ MODELS = {
     "padded": (IDS, _attends()),
     "padded and causal, with dropout": (IDS, _attends(dropout=0.1, use_causal_mask=True)),
     "grouped": (
-        IDS,
-        lambda x: _head(layers.GroupQueryAttention(8, 4, 2)(x, x)),
+        ROWS,
+        lambda x: _head(layers.GroupQueryAttention(8, 4, 2)(x, x, use_causal_mask=True)),
     ),
     "plain": (IDS, lambda x: _head(layers.Attention()([x, x]))),
     "dot": (ROWS, lambda x: _head(layers.Dot((2, 2))([layers.Dense(8)(x), x[..., :8]]))),

@@ -125,7 +125,7 @@ class FakeQuantBuilder:
                 self._moved(value, tensors[0], tensor)
                 for value, tensor in zip(call.outputs, outputs, strict=True)
             ]
-        if masked_scores(call) is not None:
+        if masked_scores(call) is not None and call_role is not Role.FLOAT:
             return outputs
         if is_zeroed(call) and id(tensors[-1]) in self.rounded:
             return [self._rounded_as(self.rounded[id(tensors[-1])][1], outputs[0])]
@@ -174,7 +174,8 @@ class FakeQuantBuilder:
         if call_role is Role.ROWS and bits is not None:
             settings = {"bits": table_bits(call.operation, bits), "least": self.least}
             return [self._wrapped(call, QuantizedTable, **settings)(tensors[0], **self._use(call))]
-        if (placed := self._integer_form(call, tensors)) is not None:
+        placed = None if call_role is Role.FLOAT else self._integer_form(call, tensors)
+        if placed is not None:
             return [placed]
         standalone = call_role is Role.NORM and not self._folds(call) and is_channel_norm(call)
         if call_role is Role.AFFINE or standalone:
