@@ -53,6 +53,7 @@ def test_a_stack_of_two_ranges_has_one_scale():
     np.testing.assert_allclose(found, np.asarray(model(x)), atol=0.01 * np.ptp(expected))
 
 
+@keras.saving.register_keras_serializable("test_partly_float_files")
 class Heads(layers.GroupQueryAttention):
     """A class of the user, which is not opened."""
 
@@ -75,7 +76,7 @@ def test_dense_layers_before_an_attention(tmp_path):
     """The converter else gives the attention's float products the integers of the Dense layers."""
     inputs = keras.Input((5, 4))
     query, value = layers.Dense(6)(inputs), layers.Dense(6)(inputs)
-    x = layers.GroupQueryAttention(3, 4, 2, name="heads")(query, value)
+    x = Heads(3, 4, 2, name="heads")(query, value)
     model = keras.Model(inputs, layers.Dense(3)(x))
     data = np.random.default_rng(0).normal(size=(60, 5, 4)).astype("float32")
     trainable = tfnas.quantize_aware(model, data=data)
