@@ -129,7 +129,7 @@ class FakeQuantBuilder:
             return outputs
         if is_zeroed(call) and id(tensors[-1]) in self.rounded:
             return [self._rounded_as(self.rounded[id(tensors[-1])][1], outputs[0])]
-        if self._has_scale_of_table(call):
+        if _has_scale_of_table(self, call):
             self.rows += outputs
             return outputs
         if same := self._range_of_all(call, tensors):
@@ -166,15 +166,15 @@ class FakeQuantBuilder:
                 "one_scale": _channels_share_values(call),
                 "as_convolution": self.fixed and bits == 4 and _is_small_dense(call),
                 "fixed": self.fixed,
-                "factor": self._factor(call) or 1.0,
+                "factor": _factor(self, call) or 1.0,
             }
             return [self._wrapped(call, QuantizedKernel, **settings)(tensors[0], **self._use(call))]
         if call_role is Role.WEIGHTS and bits is not None:
-            return self._registered(call, tensors)
+            return _registered(self, call, tensors)
         if call_role is Role.ROWS and bits is not None:
             settings = {"bits": table_bits(call.operation, bits), "least": self.least}
             return [self._wrapped(call, QuantizedTable, **settings)(tensors[0], **self._use(call))]
-        placed = None if call_role is Role.FLOAT else self._integer_form(call, tensors)
+        placed = None if call_role is Role.FLOAT else _integer_form(self, call, tensors)
         if placed is not None:
             return [placed]
         standalone = call_role is Role.NORM and not self._folds(call) and is_channel_norm(call)
@@ -194,62 +194,6 @@ class FakeQuantBuilder:
             layer = keras.layers.Concatenate(axis=call.operation.axis, name=call.operation.name)
             return [FloatConcatenate(layer, name=name)(tensors)]
         return self.copies.call(call, tensors)
-
-    def _integer_form(self, call: Call, tensors: list[Any]) -> Any:
-        """The output of a call that another layer computes in an integer file; None for others."""
-        if self._is_taken_up(call):
-            return tensors[0]
-        equation = product_equation(call)
-        if equation is not None:
-            name = self.copies.unique(f"integer_{call.operation.name}")
-            return IntegerEinsum(equation, name=name)(*tensors)
-        if repeats_places(call):
-            name = self.copies.unique(f"integer_{call.operation.name}")
-            settings = call.operation.repeats, call.operation.axis
-            return IntegerRepeat(*settings, name=name)(tensors[0])
-        if masked_scores(call) is None:
-            return None
-        args, kwargs = call.arguments(tensors)
-        mask, scores = (*args, *kwargs.values())[:2]
-        name = self.copies.unique(f"{call.name.replace('/', '_')}_range")
-        return ScoresRange(name=name, **self._range_settings())(scores, mask)
-
-    def _factor(self, call: Call) -> float | None:
-        """The number that an EinsumDense takes up from the Rescaling behind each of its calls."""
-        if call.kind != "EinsumDense":
-            return None
-        found = []
-        for each in self.flow.calls:
-            if each.operation is call.operation:
-                (value,) = each.outputs
-                consumer = self.consumers.get(value)
-                if consumer is None or self.uses[value] != 1:
-                    return None
-                found.append(number_behind(consumer))
-        return found[0] if len(set(found)) == 1 else None
-
-    def _is_taken_up(self, call: Call) -> bool:
-        """Whether a call is a Rescaling that the kernel before it takes up."""
-        producer = self.producers.get(call.inputs[0]) if call.kind == "Rescaling" else None
-        if producer is None or role(producer) is not Role.KERNEL or self._stays_float(producer):
-            return False
-        return self._factor(producer) is not None
-
-    def _has_scale_of_table(self, call: Call) -> bool:
-        """Whether a call's output is on the grid of its table, and so needs no range of its own."""
-        is_table = role(call) is Role.ROWS and self.spec.activation_bits == 8
-        bits = self._kernel_bits(call) if is_table else None
-        return bits is not None and table_bits(call.operation, bits) == 8
-
-    def _registered(self, call: Call, tensors: list[Any]) -> list[Any]:
-        """A registered layer, whose kernels have 8 bits: those that any operator takes."""
-        args, kwargs = call.arguments(tensors)
-        axes: Any = registered_form(call.operation)
-        for name in axes:
-            weight_of(call.operation, name, "integer_form")
-        layer = self._wrapped(call, QuantizedWeights, axes=axes, least=self.least)
-        layer.build_from_config({"layer": call.operation.get_build_config()})
-        return list(keras.tree.flatten(layer(*args, **kwargs, **self._use(call))))
 
     def _use(self, call: Call) -> dict[str, int]:
         """The argument that tells the calls of a shared layer apart; none for its first one."""
@@ -317,7 +261,7 @@ class FakeQuantBuilder:
             return fuses_relu(call)
         if masked_scores(consumer) is not None:
             return role(call) is Role.COMPUTE  # its ranges are those of the places that count
-        if self._is_taken_up(consumer):
+        if _is_taken_up(self, consumer):
             return True
         return self._role(consumer) is Role.NORM and self._folds(consumer)
 
@@ -441,20 +385,82 @@ class FakeQuantBuilder:
             self.wrappers[key] = wrapper(layer, name=f"quantized_{layer.name}", **settings)
         return self.wrappers[key]
 
-    def _range_settings(self) -> dict[str, Any]:
-        spec = self.spec
-        settings = {name: getattr(spec, name) for name in ("ranges", "momentum", "percentile")}
-        return {"bits": spec.activation_bits, **settings}
-
     def _fake_quant(self, after: str, tensor: Any, **settings: Any) -> Any:
         base = f"{after.replace('/', '_')}_range"
         self.names[base] += 1
         count = self.names[base]
         name = base if count == 1 else f"{base}_{count}"
-        layer = FakeQuant(name=name, **self._range_settings(), **settings)
+        layer = FakeQuant(name=name, **_range_settings(self), **settings)
         output = layer(tensor)
         self.rounded[id(output)] = output, layer
         return output
+
+
+def _integer_form(builder: FakeQuantBuilder, call: Call, tensors: list[Any]) -> Any:
+    """The output of a call that another layer computes in an integer file; None for others."""
+    if _is_taken_up(builder, call):
+        return tensors[0]
+    equation = product_equation(call)
+    if equation is not None:
+        name = builder.copies.unique(f"integer_{call.operation.name}")
+        return IntegerEinsum(equation, name=name)(*tensors)
+    if repeats_places(call):
+        name = builder.copies.unique(f"integer_{call.operation.name}")
+        settings = call.operation.repeats, call.operation.axis
+        return IntegerRepeat(*settings, name=name)(tensors[0])
+    if masked_scores(call) is None:
+        return None
+    args, kwargs = call.arguments(tensors)
+    mask, scores = (*args, *kwargs.values())[:2]
+    name = builder.copies.unique(f"{call.name.replace('/', '_')}_range")
+    return ScoresRange(name=name, **_range_settings(builder))(scores, mask)
+
+
+def _factor(builder: FakeQuantBuilder, call: Call) -> float | None:
+    """The number that an EinsumDense takes up from the Rescaling behind each of its calls."""
+    if call.kind != "EinsumDense":
+        return None
+    found = []
+    for each in builder.flow.calls:
+        if each.operation is call.operation:
+            (value,) = each.outputs
+            consumer = builder.consumers.get(value)
+            if consumer is None or builder.uses[value] != 1:
+                return None
+            found.append(number_behind(consumer))
+    return found[0] if len(set(found)) == 1 else None
+
+
+def _is_taken_up(builder: FakeQuantBuilder, call: Call) -> bool:
+    """Whether a call is a Rescaling that the kernel before it takes up."""
+    producer = builder.producers.get(call.inputs[0]) if call.kind == "Rescaling" else None
+    if producer is None or role(producer) is not Role.KERNEL or builder._stays_float(producer):
+        return False
+    return _factor(builder, producer) is not None
+
+
+def _has_scale_of_table(builder: FakeQuantBuilder, call: Call) -> bool:
+    """Whether a call's output is on the grid of its table, and so needs no range of its own."""
+    is_table = role(call) is Role.ROWS and builder.spec.activation_bits == 8
+    bits = builder._kernel_bits(call) if is_table else None
+    return bits is not None and table_bits(call.operation, bits) == 8
+
+
+def _registered(builder: FakeQuantBuilder, call: Call, tensors: list[Any]) -> list[Any]:
+    """A registered layer, whose kernels have 8 bits: those that any operator takes."""
+    args, kwargs = call.arguments(tensors)
+    axes: Any = registered_form(call.operation)
+    for name in axes:
+        weight_of(call.operation, name, "integer_form")
+    layer = builder._wrapped(call, QuantizedWeights, axes=axes, least=builder.least)
+    layer.build_from_config({"layer": call.operation.get_build_config()})
+    return list(keras.tree.flatten(layer(*args, **kwargs, **builder._use(call))))
+
+
+def _range_settings(builder: FakeQuantBuilder) -> dict[str, Any]:
+    spec = builder.spec
+    settings = {name: getattr(spec, name) for name in ("ranges", "momentum", "percentile")}
+    return {"bits": spec.activation_bits, **settings}
 
 
 def _is_small_dense(call: Call) -> bool:
