@@ -7,8 +7,6 @@ from keras import layers
 
 import tfnas
 
-THEME = "transformers and recurrent networks as integers"
-
 
 def float_operators(file):
     """Names of a file's operators with float inputs or outputs."""
@@ -44,29 +42,17 @@ def text_float_size(text_model):
     return tfnas.to_tflite(text_model).size
 
 
-FLOAT_TABLE = pytest.mark.xfail(
-    strict=True, raises=AssertionError, reason=f"{THEME}: the table of an embedding stays float"
-)
-
-
-@FLOAT_TABLE
 @pytest.mark.parametrize("mode", ["int4", "weights8", "int8x4"])
 def test_an_embedding_shrinks_with_the_other_weights(text_model, text_float_size, words, mode):
     file = tfnas.to_tflite(text_model, mode, words if mode == "int8x4" else None)
     assert file.size < 0.5 * text_float_size
 
 
-@FLOAT_TABLE
 def test_an_embedding_shrinks_after_training_for_integers(text_model, text_float_size, words):
     trainable = tfnas.quantize_aware(text_model, "int8", data=words)
     assert tfnas.to_tflite(trainable, "int8").size < 0.5 * text_float_size
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=ValueError,
-    reason=f"{THEME}: mixed_precision counts an embedding as float and refuses the size",
-)
 def test_mixed_precision_reaches_what_dynamic_reaches(text_model, text_float_size, words):
     file, _ = tfnas.mixed_precision(text_model, 0.5, words)
     assert file.size <= 0.5 * text_float_size

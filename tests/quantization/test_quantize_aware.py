@@ -676,7 +676,6 @@ FLOATS = {
     "a number divided": (VECTOR, lambda x: 1.0 / (2.0 + ops.relu(dense(x)))),
     "powers": (VECTOR, lambda x: dense(x) ** 3),
     "ops.exp": (VECTOR, lambda x: ops.exp(dense(x))),
-    "ops.matmul": (SEQUENCE, lambda x: ops.matmul(x, ops.transpose(x, (0, 2, 1)))),
     "ops.clip": (VECTOR, lambda x: ops.clip(dense(x), -0.5, 0.5)),
     "embedding": (VECTOR, lambda x: L.Embedding(9, 4, name="odd")(ops.cast(ops.abs(x), "int32"))),
 }

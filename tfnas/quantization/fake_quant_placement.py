@@ -19,6 +19,18 @@ from tfnas.graph.functional import Call, LayerCopies, Walk
 from tfnas.graph.preprocessing import calls_in_front
 from tfnas.graph.registered_layers import registered_form, weight_of
 from tfnas.quantization.activation_forms import PReluForm
+from tfnas.quantization.attention_forms import ScoresRange
+from tfnas.quantization.call_forms import (
+    EQUAL_MASKED,
+    is_equal_scores,
+    is_zeroed,
+    masked_scores,
+    number_behind,
+    product_equation,
+    repeats_places,
+)
+from tfnas.quantization.einsum_forms import IntegerEinsum, IntegerRepeat
+from tfnas.quantization.embedding_forms import QuantizedTable, table_bits
 from tfnas.quantization.fake_quant import MIN_RANGE_16, FakeQuant
 from tfnas.quantization.inner_ranges import BITS as INNER_BITS
 from tfnas.quantization.integer_layers import (
@@ -84,6 +96,7 @@ class FakeQuantBuilder:
         self.calls: Counter[int] = Counter()
         # By the id of a tensor of the new model: the tensor, and the layer that rounded it.
         self.rounded: dict[int, tuple[Any, FakeQuant]] = {}
+        self.rows: list[Any] = []  # rows of rounded tables, which have the scale of the table
 
     def on_input(self, tensor: Any) -> Any:
         """Returns a model input with fake quantization; integer inputs stay as they are."""
@@ -114,6 +127,13 @@ class FakeQuantBuilder:
                 self._moved(value, tensors[0], tensor)
                 for value, tensor in zip(call.outputs, outputs, strict=True)
             ]
+        if masked_scores(call) is not None and call_role is not Role.FLOAT:
+            return outputs
+        if is_zeroed(call) and id(tensors[-1]) in self.rounded:
+            return [self._rounded_as(self.rounded[id(tensors[-1])][1], outputs[0])]
+        if _has_scale_of_table(self, call):
+            self.rows += outputs
+            return outputs
         if same := self._range_of_all(call, tensors):
             return [self._rounded_as(same, tensor) for tensor in outputs]
         settings = {
@@ -146,12 +166,19 @@ class FakeQuantBuilder:
                 "one_scale": _channels_share_values(call),
                 "as_convolution": self.fixed and bits == 4 and _is_small_dense(call),
                 "fixed": self.fixed,
+                "factor": _factor(self, call) or 1.0,
             }
             return [self._wrapped(call, QuantizedKernel, **settings)(tensors[0], **self._use(call))]
         if call_role is Role.WEIGHTS and bits is not None:
-            return self._registered(call, tensors)
+            return _registered(self, call, tensors)
         if call_role is Role.LOOP and bits is not None:
-            return self._recurrent(call, tensors)
+            return _recurrent(self, call, tensors)
+        if call_role is Role.ROWS and bits is not None:
+            settings = {"bits": table_bits(call.operation, bits), "least": self.least}
+            return [self._wrapped(call, QuantizedTable, **settings)(tensors[0], **self._use(call))]
+        placed = None if call_role is Role.FLOAT else _integer_form(self, call, tensors)
+        if placed is not None:
+            return [placed]
         standalone = call_role is Role.NORM and not self._folds(call) and is_channel_norm(call)
         if call_role is Role.AFFINE or standalone:
             options = {k: v for k, v in call.arguments(tensors)[1].items() if k == "training"}
@@ -172,30 +199,12 @@ class FakeQuantBuilder:
 
     def _fixed_range(self, call: Call, call_role: Role) -> tuple[float, float] | None:
         """The range of an output that needs no data; None for others."""
+        bits = self.spec.activation_bits
+        if is_equal_scores(call):
+            return EQUAL_MASKED, 0.0
         if call_role is Role.LOOP and not self._stays_float(call):
-            return output_range(call.operation, self.spec.activation_bits)
-        return fixed_range(call, self.spec.activation_bits) if call_role is Role.FIXED else None
-
-    def _recurrent(self, call: Call, tensors: list[Any]) -> list[Any]:
-        """A recurrent layer, whose kernels have 8 bits and one scale each."""
-        settings = {
-            "state_bits": max(self.spec.state_bits, self.spec.activation_bits),
-            "ranges": self.spec.ranges,
-            "momentum": self.spec.momentum,
-            "least": self.least,
-        }
-        mask = {"mask": tensors[-1]} if has_mask(call) else {}
-        return [self._wrapped(call, QuantizedRecurrent, **settings)(tensors[0], **mask)]
-
-    def _registered(self, call: Call, tensors: list[Any]) -> list[Any]:
-        """A registered layer, whose kernels have 8 bits: those that any operator takes."""
-        args, kwargs = call.arguments(tensors)
-        axes: Any = registered_form(call.operation)
-        for name in axes:
-            weight_of(call.operation, name, "integer_form")
-        layer = self._wrapped(call, QuantizedWeights, axes=axes, least=self.least)
-        layer.build_from_config({"layer": call.operation.get_build_config()})
-        return list(keras.tree.flatten(layer(*args, **kwargs, **self._use(call))))
+            return output_range(call.operation, bits)
+        return fixed_range(call, bits) if call_role is Role.FIXED else None
 
     def _use(self, call: Call) -> dict[str, int]:
         """The argument that tells the calls of a shared layer apart; none for its first one."""
@@ -261,6 +270,10 @@ class FakeQuantBuilder:
             return "float" not in value.dtype  # "bfloat16" holds "float" too
         if self._role(consumer) is Role.RELU:
             return fuses_relu(call)
+        if masked_scores(consumer) is not None:
+            return role(call) is Role.COMPUTE  # its ranges are those of the places that count
+        if _is_taken_up(self, consumer):
+            return True
         return self._role(consumer) is Role.NORM and self._folds(consumer)
 
     def _takes_the_range_of_a_merge(self, call: Call, value: Any) -> bool:
@@ -342,7 +355,8 @@ class FakeQuantBuilder:
 
     def _as_float(self, call: Call, tensor: Any) -> Any:
         """A rounded tensor as an operator with kernels takes it that stays float."""
-        if id(tensor) not in self.rounded or call.kind == "Concatenate":
+        is_rounded = id(tensor) in self.rounded or any(tensor is rows for rows in self.rows)
+        if not is_rounded or call.kind == "Concatenate":
             return tensor
         weights = getattr(call.operation, "weights", ())
         if not self._is_island(call) and all(len(weight.shape) < 2 for weight in weights):
@@ -386,17 +400,91 @@ class FakeQuantBuilder:
         base = f"{after.replace('/', '_')}_range"
         self.names[base] += 1
         count = self.names[base]
-        layer = FakeQuant(
-            bits=self.spec.activation_bits,
-            ranges=self.spec.ranges,
-            momentum=self.spec.momentum,
-            percentile=self.spec.percentile,
-            name=base if count == 1 else f"{base}_{count}",
-            **settings,
-        )
+        name = base if count == 1 else f"{base}_{count}"
+        layer = FakeQuant(name=name, **_range_settings(self), **settings)
         output = layer(tensor)
         self.rounded[id(output)] = output, layer
         return output
+
+
+def _integer_form(builder: FakeQuantBuilder, call: Call, tensors: list[Any]) -> Any:
+    """The output of a call that another layer computes in an integer file; None for others."""
+    if _is_taken_up(builder, call):
+        return tensors[0]
+    equation = product_equation(call)
+    if equation is not None:
+        name = builder.copies.unique(f"integer_{call.operation.name}")
+        return IntegerEinsum(equation, name=name)(*tensors)
+    if repeats_places(call):
+        name = builder.copies.unique(f"integer_{call.operation.name}")
+        settings = call.operation.repeats, call.operation.axis
+        return IntegerRepeat(*settings, name=name)(tensors[0])
+    if masked_scores(call) is None:
+        return None
+    args, kwargs = call.arguments(tensors)
+    mask, scores = (*args, *kwargs.values())[:2]
+    name = builder.copies.unique(f"{call.name.replace('/', '_')}_range")
+    return ScoresRange(name=name, **_range_settings(builder))(scores, mask)
+
+
+def _factor(builder: FakeQuantBuilder, call: Call) -> float | None:
+    """The number that an EinsumDense takes up from the Rescaling behind each of its calls."""
+    if call.kind != "EinsumDense":
+        return None
+    found = []
+    for each in builder.flow.calls:
+        if each.operation is call.operation:
+            (value,) = each.outputs
+            consumer = builder.consumers.get(value)
+            if consumer is None or builder.uses[value] != 1:
+                return None
+            found.append(number_behind(consumer))
+    return found[0] if len(set(found)) == 1 else None
+
+
+def _is_taken_up(builder: FakeQuantBuilder, call: Call) -> bool:
+    """Whether a call is a Rescaling that the kernel before it takes up."""
+    producer = builder.producers.get(call.inputs[0]) if call.kind == "Rescaling" else None
+    if producer is None or role(producer) is not Role.KERNEL or builder._stays_float(producer):
+        return False
+    return _factor(builder, producer) is not None
+
+
+def _has_scale_of_table(builder: FakeQuantBuilder, call: Call) -> bool:
+    """Whether a call's output is on the grid of its table, and so needs no range of its own."""
+    is_table = role(call) is Role.ROWS and builder.spec.activation_bits == 8
+    bits = builder._kernel_bits(call) if is_table else None
+    return bits is not None and table_bits(call.operation, bits) == 8
+
+
+def _recurrent(builder: FakeQuantBuilder, call: Call, tensors: list[Any]) -> list[Any]:
+    """A recurrent layer, whose kernels have 8 bits and one scale each."""
+    spec = builder.spec
+    settings = {
+        "state_bits": max(spec.state_bits, spec.activation_bits),
+        "ranges": spec.ranges,
+        "momentum": spec.momentum,
+        "least": builder.least,
+    }
+    mask = {"mask": tensors[-1]} if has_mask(call) else {}
+    return [builder._wrapped(call, QuantizedRecurrent, **settings)(tensors[0], **mask)]
+
+
+def _registered(builder: FakeQuantBuilder, call: Call, tensors: list[Any]) -> list[Any]:
+    """A registered layer, whose kernels have 8 bits: those that any operator takes."""
+    args, kwargs = call.arguments(tensors)
+    axes: Any = registered_form(call.operation)
+    for name in axes:
+        weight_of(call.operation, name, "integer_form")
+    layer = builder._wrapped(call, QuantizedWeights, axes=axes, least=builder.least)
+    layer.build_from_config({"layer": call.operation.get_build_config()})
+    return list(keras.tree.flatten(layer(*args, **kwargs, **builder._use(call))))
+
+
+def _range_settings(builder: FakeQuantBuilder) -> dict[str, Any]:
+    spec = builder.spec
+    settings = {name: getattr(spec, name) for name in ("ranges", "momentum", "percentile")}
+    return {"bits": spec.activation_bits, **settings}
 
 
 def _is_small_dense(call: Call) -> bool:

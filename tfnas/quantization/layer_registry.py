@@ -15,6 +15,7 @@ class Role(enum.Enum):
     KERNEL = enum.auto()
     WEIGHTS = enum.auto()
     LOOP = enum.auto()
+    ROWS = enum.auto()
     NORM = enum.auto()
     AFFINE = enum.auto()
     RELU = enum.auto()
@@ -28,7 +29,7 @@ class Role(enum.Enum):
 
 
 # Roles of layers whose weights are quantized.
-WITH_WEIGHTS = (Role.KERNEL, Role.WEIGHTS, Role.LOOP)
+WITH_WEIGHTS = (Role.KERNEL, Role.WEIGHTS, Role.LOOP, Role.ROWS)
 _ROLES = {"same": Role.SAME, "compute": Role.COMPUTE, "open": Role.OPEN, "float": Role.FLOAT}
 
 

@@ -6,6 +6,7 @@
 | WEIGHTS | a registered layer with weights: they are quantized as its output is       |
 | LOOP    | a recurrent layer: each step computes in integers, and its output is       |
 |         | quantized                                                                  |
+| ROWS    | rows of a table, which is quantized as its output is: Embedding              |
 | NORM    | BatchNormalization: folded into the kernel before it, else like AFFINE     |
 | AFFINE  | a factor and an offset for each channel: Rescaling, Normalization          |
 | RELU    | clipping, which is part of the quantization of the output before it        |
@@ -30,6 +31,15 @@ from tfnas.graph.functional import Call
 from tfnas.graph.idle_layers import IDLE
 from tfnas.graph.registered_layers import is_of_keras
 from tfnas.keras_private import mask_of
+from tfnas.quantization.call_forms import (
+    computes_integers,
+    is_equal_scores,
+    is_zeroed,
+    masked_scores,
+    product_equation,
+    repeats_places,
+)
+from tfnas.quantization.einsum_axes import dense_axes
 from tfnas.quantization.layer_registry import Role, registered_role
 from tfnas.quantization.normalization_rules import NORMALIZATIONS, reason_against_form
 from tfnas.quantization.recurrent_cells import KINDS, reason_for_float_loop
@@ -42,10 +52,11 @@ KERNEL_LAYERS = (
     "DepthwiseConv1D",
     "DepthwiseConv2D",
     "Conv2DTranspose",
+    "EinsumDense",
 )
 # The converter requires one scale for the entire kernel of these ("'tfl.transpose' op has
 # mismatched quantized axes" otherwise); all others have one scale per channel.
-ONE_SCALE = ("Dense", "Conv2DTranspose")
+ONE_SCALE = ("Dense", "EinsumDense", "Conv2DTranspose")
 _EIGHT_BITS = ("Conv2DTranspose",)  # TFLite has no 4-bit kernel for these
 # Nor for these with 16-bit activations: the interpreter accepts such a file and misreads it.
 _EIGHT_BITS_16 = ("Conv2DTranspose", "DepthwiseConv1D", "DepthwiseConv2D")
@@ -85,6 +96,7 @@ _COMPUTE = {
     "GlobalAveragePooling2D",
     "LeakyReLU",
     "LeakyRelu",
+    "Matmul",
     "Mean",
     "OneHotCategories",
     "Silu",
@@ -126,10 +138,14 @@ def _role(call: Call) -> Role:
     kind, registered = call.kind, registered_role(call.operation)
     if registered is not None:
         return registered
+    if kind == "EinsumDense" and dense_axes(call.operation) is None:
+        return Role.FLOAT
     if kind in KERNEL_LAYERS:
         return Role.KERNEL
     if kind in KINDS:
         return Role.LOOP if reason_for_float_loop(call) is None else Role.FLOAT
+    if kind == "Embedding":
+        return Role.ROWS
     if kind == "BatchNormalization":
         return Role.NORM
     if kind in ("Rescaling", "Normalization"):
@@ -138,8 +154,13 @@ def _role(call: Call) -> Role:
         return Role.FLOAT if reason_against_form(call) else Role.FORM
     if kind == "PReLU":
         return Role.FORM
-    if kind in _SAME:
+    if kind in _SAME or computes_integers(call) or repeats_places(call):
         return Role.SAME
+    if kind in ("Einsum", "Dot"):
+        return Role.COMPUTE if product_equation(call) is not None else Role.FLOAT
+    if kind == "Where":
+        known = masked_scores(call) or is_zeroed(call) or is_equal_scores(call)
+        return Role.COMPUTE if known else Role.FLOAT
     name = activation_name(call)
     if name is not None:
         return _ACTIVATIONS.get(name, Role.FLOAT)
@@ -156,7 +177,7 @@ def averages_by_mask(call: Call) -> bool:
     return call.kind == "GlobalAveragePooling1D" and masked
 
 
-_BINARY = {"Add", "Subtract", "Multiply", "Maximum", "Minimum"}
+_BINARY = {"Add", "Subtract", "Multiply", "Maximum", "Minimum", "Matmul"}
 
 
 def kernel_bits(kind: str, bits: int, activation_bits: int) -> int:

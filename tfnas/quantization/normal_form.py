@@ -21,6 +21,8 @@ import numpy as np
 
 from tfnas.graph.functional import Call, LayerCopies, rebuild, walk
 from tfnas.quantization.activation_forms import sixteen_bit_activation
+from tfnas.quantization.attention_forms import averaged_places, opened_attention, plain_attention
+from tfnas.quantization.einsum_axes import output_sizes
 from tfnas.quantization.integer_layers import (
     HARD_SILU,
     OneHotCategories,
@@ -50,14 +52,21 @@ def normal_form(model: keras.Model, bits: int = 8) -> tuple[keras.Model, Origins
     split: dict[int, list[Any]] = {}
     origins: Origins = {}
 
-    def parts_of(layer: Any, call: Call) -> list[Any]:
+    def parts_of(layer: Any, call: Call, x: Any = None) -> list[Any]:
         if id(layer) not in split:
-            split[id(layer)] = _split_layer(layer, copies)
+            known = {} if x is None else output_sizes(layer, x)
+            split[id(layer)] = _split_layer(layer, copies, known)
             origins.update({id(part): (call.name, call.kind) for part in split[id(layer)]})
         return split[id(layer)]
 
     def apply(call: Call, tensors: list[Any]) -> list[Any]:
         layer = call.operation
+        if (opened := opened_attention(call, tensors, apply)) is not None:
+            return opened
+        if (attended := plain_attention(call, tensors, copies)) is not None:
+            return attended
+        if (averaged := averaged_places(call, tensors, copies)) is not None:
+            return averaged
         merged = _merge_pairwise(call, tensors, copies, bits)
         if merged is not None:
             return [merged]
@@ -82,7 +91,7 @@ def normal_form(model: keras.Model, bits: int = 8) -> tuple[keras.Model, Origins
         if call.kind not in _SPLIT:
             return copies.call(call, tensors)
         (tensor,) = tensors
-        for part in parts_of(layer, call):
+        for part in parts_of(layer, call, tensor):
             replaced = _other_activation(part, activation_of(part), tensor, copies, bits)
             tensor = part(tensor) if replaced is None else replaced
         return [tensor]
@@ -96,10 +105,10 @@ def _other_activation(
     operation: Any, function: str | None, tensor: Any, copies: LayerCopies, bits: int
 ) -> Any:
     """An activation in the form that has kernels of these bits; None where it has them itself."""
-    if isinstance(operation, keras.layers.ReLU) and operation.negative_slope:
-        if not operation.threshold and operation.max_value is None:
-            name = copies.unique(operation.name)
-            return keras.layers.LeakyReLU(operation.negative_slope, name=name)(tensor)
+    is_relu = isinstance(operation, keras.layers.ReLU) and operation.negative_slope
+    if is_relu and not operation.threshold and operation.max_value is None:
+        name = copies.unique(operation.name)
+        return keras.layers.LeakyReLU(operation.negative_slope, name=name)(tensor)
     if bits <= 8:
         return None
     if {function, type(operation).__name__} & HARD_SILU:
@@ -197,10 +206,20 @@ def _scale_and_offset(call: Call) -> tuple[float, float] | None:
     if call.kind == "Negative":
         return -1.0, 0.0
     arguments = call.node.arguments.args
-    is_number = [isinstance(a, int | float | np.number) and np.isfinite(a) for a in arguments]
+    is_number = [_is_number(argument) for argument in arguments]
     if call.kind not in _AFFINE or len(is_number) != 2 or not any(is_number):
         return None
     return _AFFINE[call.kind](float(arguments[is_number.index(True)]), is_number[0])
+
+
+def _is_number(argument: Any) -> bool:
+    """Whether an argument is one finite number, perhaps in an array without dimensions."""
+    if not isinstance(argument, int | float | np.number):
+        if isinstance(argument, keras.KerasTensor | keras.Variable):
+            return False
+        if getattr(argument, "shape", None) != ():
+            return False
+    return bool(np.isfinite(float(argument)))
 
 
 # Operation -> function of the number, and of whether the number comes before the tensor.
@@ -213,7 +232,7 @@ _AFFINE: dict[str, Callable[[float, bool], tuple[float, float] | None]] = {
 _AFFINE["Divide"] = _AFFINE["TrueDivide"]
 
 
-def _split_layer(layer: Any, copies: LayerCopies) -> list[Any]:
+def _split_layer(layer: Any, copies: LayerCopies, known: dict[str, Any]) -> list[Any]:
     """The layers that one layer is split into; together they compute the same."""
     activation = activation_of(layer)
     if isinstance(layer, keras.layers.SeparableConv1D | keras.layers.SeparableConv2D):
@@ -221,9 +240,9 @@ def _split_layer(layer: Any, copies: LayerCopies) -> list[Any]:
     elif isinstance(layer, keras.layers.Conv1DTranspose):
         parts = _as_image_layers(layer, copies)
     elif activation is None:
-        return [copies.of(layer)]
+        return [copies.of(layer, **known)]
     else:
-        parts = [copies.of(layer, activation="linear")]
+        parts = [copies.of(layer, activation="linear", **known)]
     if activation is not None:
         name = copies.unique(f"{layer.name}_{activation}")
         parts.append(keras.layers.Activation(layer.activation, name=name))

@@ -29,6 +29,9 @@ from tfnas.graph.preprocessing import calls_in_front
 from tfnas.graph.traversal import flat_outputs
 from tfnas.keras_private import all_layers, functional_inside
 from tfnas.quantization.activation_forms import PReluForm, SixteenBitActivation
+from tfnas.quantization.attention_forms import ScoresRange
+from tfnas.quantization.call_forms import MASKED
+from tfnas.quantization.einsum_forms import IntegerEinsum, IntegerRepeat
 from tfnas.quantization.fake_quant import FakeQuant
 from tfnas.quantization.fake_quant_placement import FakeQuantBuilder
 from tfnas.quantization.float32_model import to_float32
@@ -226,6 +229,13 @@ def strip_quantization(model: keras.Model) -> keras.Model:
         layer = call.operation
         if isinstance(layer, FloatInput):
             return tensors
+        if isinstance(layer, ScoresRange):
+            args, _ = call.arguments(tensors)
+            return [keras.ops.where(args[1], args[0], MASKED)]
+        if isinstance(layer, IntegerRepeat):
+            return [keras.ops.repeat(tensors[0], layer.repeats, axis=layer.axis)]
+        if isinstance(layer, IntegerEinsum):
+            return [keras.ops.einsum(layer.equation, *tensors)]
         if isinstance(layer, FakeQuant):
             if layer.relu is None:
                 return tensors
@@ -237,7 +247,12 @@ def strip_quantization(model: keras.Model) -> keras.Model:
             if isinstance(layer, QuantizedRecurrent):
                 _, kwargs = call.arguments(tensors)
                 return [copies.of(layer.layer)(tensors[0], mask=kwargs.get("mask"))]
-            return [copies.of(layer.layer)(tensors if len(tensors) > 1 else tensors[0])]
+            output = copies.of(layer.layer)(tensors if len(tensors) > 1 else tensors[0])
+            factor = getattr(layer, "factor", 1.0)
+            if factor != 1.0:
+                name = copies.unique(f"{layer.layer.name}_scale")
+                output = keras.layers.Rescaling(factor, name=name)(output)
+            return [output]
         return copies.call(call, tensors)
 
     float_model = rebuild(model, apply, class_of=model)
@@ -305,7 +320,9 @@ def unquantized_layers(model: keras.Model) -> list[Skipped]:
         if isinstance(call.operation, FloatConcatenate):
             reason = "joins numbers of a layer that stays float"
             skipped.append(Skipped(call.operation.layer.name, "Concatenate", reason))
-        if isinstance(call.operation, (FakeQuant, FloatInput, *_WRAPPERS)):
+        if isinstance(
+            call.operation, (FakeQuant, FloatInput, IntegerEinsum, IntegerRepeat, *_WRAPPERS)
+        ):
             continue
         call_role = role(call, bits)
         if call_role is Role.NORM and not is_channel_norm(call):

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from tfnas.graph.macs import layer_macs
 from tfnas.graph.registered_layers import register_layer, weight_of
+from tfnas.quantization.einsum_axes import dense_axes, dense_product
 from tfnas.quantization.layer_roles import ONE_SCALE
 
 PACKAGE = "tfnas"
@@ -26,7 +27,7 @@ class QuantizedKernel(keras.layers.Wrapper):
     """Calls a layer with its kernel rounded to a symmetric grid of 2^bits - 1 steps.
 
     Args:
-        layer: A Dense or convolution layer.
+        layer: A Dense, EinsumDense or convolution layer.
         bits: 2 to 8.
         active: Whether it rounds.
         least: Minimum of a channel's largest absolute weight, for its scale. The scale of the bias
@@ -40,6 +41,7 @@ class QuantizedKernel(keras.layers.Wrapper):
         fixed: Whether a weight `ends` holds the end of each channel's grid, (channels,). Where it
             is 0 the grid follows the kernel, as without it. It is for kernels that hold rounded
             values already (:mod:`tfnas.quantization.round_model`).
+        factor: A number that the kernel and the bias of an EinsumDense are multiplied by.
     """
 
     def __init__(
@@ -51,9 +53,11 @@ class QuantizedKernel(keras.layers.Wrapper):
         one_scale: bool = False,
         as_convolution: bool = False,
         fixed: bool = False,
+        factor: float = 1.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(layer, **kwargs)
+        self.factor = factor
         self.bits, self.active, self.least, self.one_scale = bits, active, least, one_scale
         self.as_convolution, self.fixed = as_convolution, fixed
         self.ends: Any = None
@@ -83,8 +87,10 @@ class QuantizedKernel(keras.layers.Wrapper):
         """
         layer = self.layer
         if not self.active:
-            return layer(x)
+            return layer(x) if self.factor == 1.0 else layer(x) * self.factor
         value = layer.kernel.value
+        if isinstance(layer, keras.layers.EinsumDense):
+            return self._call_einsum(x, self.rounded(value * self.factor, use))
         if isinstance(layer, keras.layers.Conv1D | keras.layers.DepthwiseConv1D):
             return self._call_1d(x, self.rounded(tf.expand_dims(value, 0), use))
         if self.as_convolution:
@@ -113,6 +119,11 @@ class QuantizedKernel(keras.layers.Wrapper):
         sizes = [-1 if size is None else size for size in x.shape[1:-1]]
         lead = [-1] if -1 not in sizes else [tf.shape(x)[0]]
         return tf.reshape(found, [*lead, *sizes, kernel.shape[-1]])
+
+    def _call_einsum(self, x: Any, kernel: Any) -> Any:
+        axes, bias = dense_axes(self.layer), self.layer.bias
+        assert axes is not None  # by the role of the layer
+        return dense_product(axes, x, kernel, None if bias is None else bias.value * self.factor)
 
     def _call_as_convolution(self, x: Any, kernel: Any) -> Any:
         """A dense layer as a convolution of size 1."""
@@ -219,7 +230,7 @@ class QuantizedKernel(keras.layers.Wrapper):
 
     def get_config(self) -> dict[str, Any]:
         """Returns the layer's configuration, for saving."""
-        names = ("bits", "active", "least", "one_scale", "as_convolution", "fixed")
+        names = ("bits", "active", "least", "one_scale", "as_convolution", "fixed", "factor")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 

@@ -40,7 +40,7 @@ from tfnas.quantization.spec import FLOAT, QuantSpec
 from tfnas.table import table
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.convert import to_tflite
-from tfnas.tflite.quantizer_recipes import apply_recipe, layers_of_file, weights_recipe
+from tfnas.tflite.quantizer_recipes import layers_of_file, with_weight_formats
 
 if TYPE_CHECKING:
     import keras
@@ -295,7 +295,7 @@ class _FormatSearch:
             return None
 
     def _quantize_weights(self, spec: QuantSpec) -> Artifact:
-        return apply_recipe(self.float_file, weights_recipe(self.model, self.float_file, spec))
+        return with_weight_formats(self.model, self.float_file, spec)
 
     @functools.cached_property
     def expected(self) -> list[np.ndarray]:

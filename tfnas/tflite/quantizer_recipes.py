@@ -37,6 +37,7 @@ from tfnas.tflite.file_runs import fixed_batch
 from tfnas.tflite.file_weights import FileKernel, read_kernels
 from tfnas.tflite.flatbuffer import TensorInfo, innermost
 from tfnas.tflite.recipe_input import for_quantizer
+from tfnas.tflite.table_lookups import quantize_tables, read_tables
 
 if TYPE_CHECKING:
     import keras
@@ -60,7 +61,7 @@ _FOUR_BITS = {"CONV_2D", "FULLY_CONNECTED"}
 def layers_of_file(
     model: keras.Model, artifact: Artifact
 ) -> dict[str, tuple[str, list[FileKernel]]]:
-    """Returns the layers that the kernels of a file belong to.
+    """Returns the layers that the kernels and tables of a file belong to.
 
     Args:
         model: The Keras or tf_keras model.
@@ -71,7 +72,7 @@ def layers_of_file(
     """
     classes = {layer.name: type(layer).__name__ for layer in all_layers(model)}
     layers: dict[str, tuple[str, list[FileKernel]]] = {}
-    for kernel in read_kernels(artifact):
+    for kernel in (*read_kernels(artifact), *read_tables(artifact)):
         name = _layer_of(kernel, classes, counted=not is_tf_keras(model))
         layers.setdefault(name, (classes.get(name, kernel.operator), []))[1].append(kernel)
     return layers
@@ -97,8 +98,7 @@ def weights_recipe(model: keras.Model, artifact: Artifact, spec: QuantSpec) -> l
         spec: Integer weights and float activations.
 
     Raises:
-        ValueError: An item of `spec.layers` matches no layer with a kernel, or no kernel
-            would be quantized.
+        ValueError: An item of `spec.layers` matches no layer with a kernel.
     """
     layers = layers_of_file(model, artifact)
     spec.check_patterns([(name, kind) for name, (kind, _) in layers.items()])
@@ -109,12 +109,40 @@ def weights_recipe(model: keras.Model, artifact: Artifact, spec: QuantSpec) -> l
             if bits is not None and kernel.operator in _NAMES:
                 supported = bits if kernel.operator in _FOUR_BITS else max(bits, 8)
                 recipe += _recipe_items(artifact, kernel, supported, spec.weight_only)
-    if not recipe:
+    return recipe
+
+
+def with_weight_formats(model: keras.Model, artifact: Artifact, spec: QuantSpec) -> Artifact:
+    """Returns a float32 file with the weights of each layer as a specification says.
+
+    Args:
+        model: The model.
+        artifact: Its float32 file.
+        spec: Integer weights and float activations.
+
+    Raises:
+        ConversionError: ai-edge-quantizer can't quantize the file.
+        ValueError: An item of `spec.layers` matches no layer with a kernel, or no kernel
+            would be quantized.
+    """
+    recipe = weights_recipe(model, artifact, spec)
+    layers = layers_of_file(model, artifact)
+    bits = {
+        kernel.tensor.name: spec.weight_bits(name, kind)
+        for name, (kind, kernels) in layers.items()
+        for kernel in kernels
+        if kernel.operator == "GATHER"
+    }
+    tables = {name: each for name, each in bits.items() if each is not None}
+    if not recipe and not tables:
         raise ValueError(
             f"mode {spec.mode!r} must quantize the kernel of some layer, got none for "
             f"{', '.join(list(layers)[:5]) or 'a file without kernels'}"
         )
-    return recipe
+    result = apply_recipe(artifact, recipe) if recipe else artifact
+    if tables:
+        result = dataclasses.replace(result, content=quantize_tables(result.content, tables))
+    return result
 
 
 def _recipe_items(

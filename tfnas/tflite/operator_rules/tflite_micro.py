@@ -248,7 +248,10 @@ def micro_faults(op: OperatorInfo) -> Iterator[str]:
 
 def _least_inputs(name: str) -> int:
     """The number of inputs that the rules below look at."""
-    looked_at = (*_PRODUCTS.get(name, ()), *((1,) if name in ("FILL", "GATHER") else ()))
+    looked_at = (
+        *_PRODUCTS.get(name, ()),
+        *((1,) if name in ("FILL", "GATHER", "EMBEDDING_LOOKUP") else ()),
+    )
     first = (0,) if name in ("DEQUANTIZE", "RELU6", *_UNSUPPORTED_INPUTS) else ()
     return 1 + max((*looked_at, *first), default=-1)
 
@@ -260,6 +263,8 @@ def _kernel_faults(op: OperatorInfo) -> Iterator[str]:
     if op.name == "DEQUANTIZE" and len(op.inputs[0].zero_points) > 1:
         # It runs, but its output is wrong: measured with the package of October 2026.
         yield f"{op.name}: a step a channel, of which it takes the first for all"
+    if op.name == "EMBEDDING_LOOKUP" and len(op.inputs[1].zero_points) > 1:
+        yield f"{op.name}: a step a row, of which it takes the first for all"
     if op.name == "RELU6" and _rescales(op):  # wrong outputs too
         yield f"{op.name}: another step for its output than for its input, which it ignores"
     if op.inputs and op.inputs[0].dtype in _UNSUPPORTED_INPUTS.get(op.name, ()):

@@ -40,9 +40,7 @@ def _check(conversion: Conversion) -> None:
     # Recurrent steps and normalizations count in bits of their own.
     inside = {id(range_) for layer in step_layers(model) for range_ in layer.fake_quants}
     between = (
-        layer
-        for layer in layers
-        if id(layer) not in inside and not isinstance(layer, InnerRange)
+        layer for layer in layers if id(layer) not in inside and not isinstance(layer, InnerRange)
     )
     wrong = next((layer for layer in between if layer.bits != spec.activation_bits), None)
     if wrong is not None:

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfnas.graph.functional import walk
+from tfnas.keras_private import followed_graph
 from tfnas.legacy.rebuild import is_tf_keras
+from tfnas.quantization.call_forms import ATTENTION
+from tfnas.quantization.layer_roles import averages_by_mask
 from tfnas.quantization.normalization_rules import NORMALIZATIONS
 from tfnas.quantization.round_model import RoundedLayer
 from tfnas.quantization.spec import QuantSpec
@@ -73,9 +76,11 @@ class Conversion:
     def needs_fake_quantization(self) -> bool:
         """Whether integer activations need fake quantization, not the converter's own ranges."""
         # The converter's calibrator ends the process on the loops of recurrent layers.
+        if self.aware or not self.spec.needs_calibration:
+            return False
         custom = self.has_own_formats or self.has_recurrent_layers or self.has_normalizations
-        custom = custom or self.streaming  # there is no state to calibrate a file of one frame with
-        return not self.aware and self.spec.needs_calibration and custom
+        # There is no state to calibrate a file of one frame with.
+        return custom or self.attends or self.streaming
 
     @property
     def has_own_formats(self) -> bool:
@@ -93,9 +98,21 @@ class Conversion:
     @property
     def has_normalizations(self) -> bool:
         """Whether a Keras 3 model normalizes each example, which the converter leaves float."""
-        if self.sparse or is_tf_keras(self.model):
+        if self.sparse or is_tf_keras(self.model) or followed_graph(self.model) is None:
             return False
         return any(call.kind in NORMALIZATIONS for call in walk(self.model).calls)
+
+    @property
+    def attends(self) -> bool:
+        """Whether a Keras 3 model has attention, or an average over the steps that a mask leaves.
+
+        The converter makes floats of the second, and its ranges of scores reach to a mask's -1e9.
+        """
+        if self.sparse or is_tf_keras(self.model) or followed_graph(self.model) is None:
+            return False
+        return any(
+            call.kind in ATTENTION or averages_by_mask(call) for call in walk(self.model).calls
+        )
 
     @property
     def has_recurrent_layers(self) -> bool:

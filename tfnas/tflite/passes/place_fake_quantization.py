@@ -35,6 +35,8 @@ def place_fake_quantization(conversion: Conversion) -> Conversion:
     if not (conversion.has_own_formats or placed.has_recurrent_layers):
         left = layers_in_the_way(placed.model, conversion.spec, unquantized_layers(placed.model))
         if not {layer.kind for layer in left} <= MAY_STAY_FLOAT:
+            if not conversion.has_normalizations:
+                return conversion  # the converter's own ranges may do
             raise ConversionError(message_of_refusal(conversion.spec, left))
     return placed
 

@@ -7,7 +7,7 @@ import dataclasses
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.passes.conversion_state import Conversion
 from tfnas.tflite.passes.validate_file import check_formats
-from tfnas.tflite.quantizer_recipes import apply_recipe, weights_recipe
+from tfnas.tflite.quantizer_recipes import with_weight_formats
 
 
 def quantize_weights(conversion: Conversion) -> Conversion:
@@ -27,7 +27,7 @@ def quantize_weights(conversion: Conversion) -> Conversion:
     if not conversion.uses_recipe:
         return conversion
     spec, float_file = conversion.spec, conversion.file
-    quantized = apply_recipe(float_file, weights_recipe(conversion.model, float_file, spec))
+    quantized = with_weight_formats(conversion.model, float_file, spec)
     origin = {**quantized.origin, "mode": spec.mode}
     artifact = Artifact(quantized.content, spec.mode, origin)
     check_formats(artifact, spec)

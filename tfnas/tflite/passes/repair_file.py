@@ -7,12 +7,14 @@ import dataclasses
 from tfnas.tflite.conversion_error import ConversionError, conversion_message
 from tfnas.tflite.graph_repair import repair
 from tfnas.tflite.passes.conversion_state import Conversion
+from tfnas.tflite.table_lookups import mend_lookups
 
 
 def repair_file(conversion: Conversion) -> Conversion:
-    """Makes 16-bit operators as TFLite's kernels require them.
+    """Makes 16-bit operators and lookups of tables as TFLite's kernels require them.
 
-    :mod:`tfnas.tflite.graph_repair` says what the converter gets wrong.
+    :mod:`tfnas.tflite.graph_repair` and :mod:`tfnas.tflite.table_lookups` say what the converter
+    gets wrong.
 
     Args:
         conversion: The converter's file.
@@ -26,7 +28,7 @@ def repair_file(conversion: Conversion) -> Conversion:
     if not conversion.aware:
         return conversion
     try:
-        content = repair(conversion.content)
+        content = mend_lookups(repair(conversion.content))
     except Exception as error:  # nothing has validated the file: it may raise any type
         message = conversion_message(conversion.model, conversion.spec, error)
         raise ConversionError(message) from error

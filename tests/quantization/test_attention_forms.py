@@ -1,0 +1,151 @@
+"""Attention and products of activations in integers: Keras and the file agree, masks are exact."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import tfnas
+from tfnas.quantization.attention_forms import ScoresRange
+from tfnas.quantization.einsum_axes import product
+
+WORDS, WIDTH, LENGTH = 50, 16, 8
+IDS, ROWS = "ids", "rows"
+
+
+def _head(x):
+    return layers.Dense(4)(ops.reshape(x, (-1, int(np.prod(x.shape[1:])))))
+
+
+def _attends(**options):
+    call = {k: options.pop(k) for k in ("use_causal_mask",) if k in options}
+    return lambda x: _head(layers.MultiHeadAttention(2, 8, name="mha", **options)(x, x, **call))
+
+
+MODELS = {
+    "multi-head": (ROWS, _attends()),
+    "causal": (ROWS, _attends(use_causal_mask=True)),
+    "padded": (IDS, _attends()),
+    "padded and causal, with dropout": (IDS, _attends(dropout=0.1, use_causal_mask=True)),
+    "grouped": (
+        ROWS,
+        lambda x: _head(layers.GroupQueryAttention(8, 4, 2)(x, x, use_causal_mask=True)),
+    ),
+    "plain": (IDS, lambda x: _head(layers.Attention()([x, x]))),
+    "dot": (ROWS, lambda x: _head(layers.Dot((2, 2))([layers.Dense(8)(x), x[..., :8]]))),
+    "einsum dense": (
+        ROWS,
+        lambda x: _head(layers.EinsumDense("abc,cde->abde", (LENGTH, 2, 4), bias_axes="de")(x)),
+    ),
+    "masked mean": (IDS, lambda x: layers.Dense(4)(layers.GlobalAveragePooling1D()(x))),
+}
+
+
+def _model(kind, build):
+    keras.utils.set_random_seed(3)
+    if kind == ROWS:
+        inputs = x = keras.Input((LENGTH, WIDTH))
+    else:
+        inputs = keras.Input((LENGTH,), dtype="int32")
+        x = layers.Embedding(WORDS, WIDTH, "normal", mask_zero=True)(inputs)
+    model = keras.Model(inputs, build(x))
+    rng = np.random.default_rng(2)
+    for weight in model.weights:
+        if "bias" in weight.name or weight.name == "embeddings":
+            weight.assign(rng.normal(size=weight.shape) * (1.0 if weight.name[0] == "e" else 0.1))
+    return model
+
+
+def _data(kind):
+    rng = np.random.default_rng(4)
+    if kind == ROWS:
+        return rng.normal(size=(48, LENGTH, WIDTH)).astype("float32")
+    ids = rng.integers(1, WORDS, (48, LENGTH)).astype("int32")
+    return ids * (np.arange(LENGTH) < rng.integers(2, LENGTH + 1, (48, 1)))
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def case(request):
+    kind, build = MODELS[request.param]
+    model, data = _model(kind, build), _data(kind)
+    return model, tfnas.quantize_aware(model, "int8", data=data), data
+
+
+def test_file_is_of_integers_and_agrees_with_keras(case):
+    model, aware, data = case
+    file = tfnas.to_tflite(aware, "int8")
+    names = [op.name for op in file.graph.operators]
+    tensors = [t.dtype for op in file.graph.operators for t in (*op.inputs, *op.outputs)]
+    assert not any(dtype.startswith("float") for dtype in tensors), names
+    assert not tfnas.unquantized_layers(aware)
+    expected = aware.predict(data, verbose=0)
+    steps = np.abs(file.predict(data) - expected) / file.outputs[0].scale
+    assert np.median(steps) <= 1.01
+    assert steps.max() < 4.5
+    exact = model.predict(data, verbose=0)
+    assert np.abs(expected - exact).mean() < 0.05 * np.abs(exact).max()
+
+
+def test_strip_gives_the_float_function_back(case):
+    model, aware, data = case
+    stripped = tfnas.strip_quantization(aware)
+    assert all(type(layer).__module__.startswith("keras.") for layer in stripped.layers)
+    np.testing.assert_allclose(
+        stripped.predict(data, verbose=0), model.predict(data, verbose=0), atol=1e-5
+    )
+
+
+def test_saved_models_load(case, tmp_path):
+    _, aware, data = case
+    aware.save(tmp_path / "aware.keras")
+    loaded = tfnas.load_model(tmp_path / "aware.keras")
+    np.testing.assert_array_equal(loaded.predict(data, verbose=0), aware.predict(data, verbose=0))
+
+
+def test_zeros_of_pruned_projections_stay():
+    kind, build = MODELS["multi-head"]
+    model, _ = tfnas.prune(_model(kind, build), 0.5)
+    aware = tfnas.quantize_aware(model, "int8", data=_data(kind))
+    aware.compile("adam", "mse")
+    aware.fit(_data(kind), np.zeros((48, 4)), verbose=0)
+    inner = [layer.layer for layer in aware.layers if hasattr(layer, "layer")]
+    projections = [layer for layer in inner if isinstance(layer, layers.EinsumDense)]
+    assert len(projections) == 4
+    for layer in projections:
+        assert 0.4 < np.mean(np.asarray(layer.kernel) == 0) < 0.6
+
+
+def test_post_training_integers_take_the_same_forms():
+    kind, build = MODELS["padded"]
+    model, data = _model(kind, build), _data(kind)
+    file = tfnas.to_tflite(model, "int8", data)
+    assert "SELECT_V2" in [op.name for op in file.graph.operators]
+    exact = model.predict(data, verbose=0)
+    assert np.abs(file.predict(data) - exact).mean() < 0.05 * np.abs(exact).max()
+
+
+def test_masked_places_get_at_most_one_step_together():
+    scores = np.random.default_rng(5).normal(0.0, 3.0, (64, 32)).astype("float32")
+    mask = np.arange(32) < np.random.default_rng(6).integers(1, 33, (64, 1))
+    layer = ScoresRange()
+    layer.observing = True
+    weights = np.asarray(ops.softmax(layer(scores, mask)))
+    assert (weights * ~mask).sum(axis=1).max() <= 1 / 256
+    exact = np.asarray(ops.softmax(np.where(mask, scores, -1e9)))
+    assert np.abs(weights - exact).max() < 0.02
+
+
+@pytest.mark.parametrize(
+    ("equation", "ranks", "expected"),
+    [
+        ("btnh,bsnh->bnts", (4, 4), ("bn", "h", "t", "s")),
+        ("...x,xy->...y", (3, 2), ("", "x", "ab", "y")),
+        ("ab,bc->c", (2, 2), None),
+        ("aa,ab->ab", (2, 2), None),
+        ("ab->a", (2,), None),
+    ],
+)
+def test_axes_of_products(equation, ranks, expected):
+    axes = product(equation, ranks)
+    found = axes and (axes.batch, axes.summed, axes.own(axes.first), axes.own(axes.second))
+    assert found == expected

@@ -1,0 +1,102 @@
+"""Tables whose rows are looked up, in integers: Keras and the file agree."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import tfnas
+from tfnas.quantization.embedding_forms import QuantizedTable, table_bits
+
+WORDS, WIDTH, LENGTH = 200, 16, 6
+
+
+def lookup(width=WIDTH):
+    ids = keras.Input((LENGTH,), batch_size=1, dtype="int32")
+    x = layers.Flatten()(layers.Embedding(WORDS, width, name="words")(ids))
+    model = keras.Model(ids, layers.Dense(4, name="head")(x))
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(WORDS, width)) * rng.uniform(0.02, 1.0, (WORDS, 1))
+    rows[7] = 0.0
+    model.get_layer("words").set_weights([rows])
+    return model
+
+
+@pytest.fixture(scope="module")
+def ids():
+    return np.random.default_rng(1).integers(0, WORDS, (40, LENGTH)).astype("int32")
+
+
+@pytest.fixture(scope="module", params=["int8", "int4"])
+def converted(request, ids):
+    """(bits, the float model, the quantization-aware one, its file)."""
+    model = lookup()
+    spec = tfnas.QuantSpec(layers={"Embedding": request.param})
+    aware = tfnas.quantize_aware(model, spec, data=ids)
+    return int(request.param[3:]), model, aware, tfnas.to_tflite(aware, "int8")
+
+
+def test_file_and_keras_agree(converted, ids):
+    _, _, aware, file = converted
+    expected = aware.predict(ids, batch_size=1, verbose=0)
+    steps = np.abs(file.predict(ids) - expected) / file.outputs[0].scale
+    assert np.median(steps) < 0.5
+    assert steps.max() < 1.5
+    assert not tfnas.unquantized_layers(aware)
+
+
+def test_file_holds_integers_alone_and_runs_on_microcontrollers(converted, ids):
+    bits, _, _, file = converted
+    tensors = [t for op in file.graph.operators for t in (*op.inputs, *op.outputs)]
+    assert not any(tensor.dtype.startswith("float") for tensor in tensors)
+    tables = {t.index: t for t in tensors if t.constant is not None and t.shape[:1] == (WORDS,)}
+    halves = [len(table.constant) for table in tables.values() if table.shape[1] > 1]
+    assert min(halves) == WORDS * WIDTH * bits // 8
+    tfnas.check_micro(file)
+    if bits == 4:
+        steps = (tfnas.run_micro(file, ids[:3]) - file.predict(ids[:3])) / file.outputs[0].scale
+        assert np.abs(steps).max() < 1.5
+
+
+def test_rows_of_4_bits_are_within_half_a_step_of_their_own(converted, ids):
+    bits, model, aware, _ = converted
+    if bits == 8:
+        pytest.skip("one step for the table")
+    table = np.asarray(model.get_layer("words").embeddings)
+    wrapper = next(layer for layer in aware.layers if isinstance(layer, QuantizedTable))
+    rows = np.asarray(wrapper(np.arange(WORDS)[None]))[0]
+    ends = np.abs(table).max(axis=1, keepdims=True)
+    step = (ends + np.abs(table).max() / 255) / 7  # scales are rounded up
+    assert (np.abs(rows - table) <= step / 2 + 1e-6).all()
+    assert (rows[7] == 0.0).all()
+
+
+def test_strip_and_save(converted, ids, tmp_path):
+    _, model, aware, _ = converted
+    stripped = tfnas.strip_quantization(aware)
+    np.testing.assert_array_equal(stripped.predict(ids, verbose=0), model.predict(ids, verbose=0))
+    aware.save(tmp_path / "aware.keras")
+    loaded = tfnas.load_model(tmp_path / "aware.keras")
+    np.testing.assert_array_equal(loaded.predict(ids, verbose=0), aware.predict(ids, verbose=0))
+
+
+def test_tables_learn_through_the_rounding(ids):
+    aware = tfnas.quantize_aware(lookup(), tfnas.QuantSpec(layers={"words": "int4"}), data=ids)
+    before = np.array(aware.get_layer("quantized_words").layer.embeddings)
+    aware.compile("sgd", "mse")
+    aware.fit(ids, np.ones((len(ids), 4)), epochs=1, verbose=0)
+    after = np.array(aware.get_layer("quantized_words").layer.embeddings)
+    assert np.abs(after - before).max() > 0
+
+
+def test_a_table_of_an_odd_width_keeps_8_bits():
+    assert table_bits(layers.Embedding(5, 3), 4) == 8
+    assert table_bits(layers.Embedding(5, 4), 4) == 4
+
+
+def test_16_bit_files_rescale_the_rows_that_they_find(ids):
+    model = lookup()
+    file = tfnas.to_tflite(tfnas.quantize_aware(model, "int16x8", data=ids), "int16x8")
+    assert [op.name for op in file.graph.operators][:2] == ["GATHER", "QUANTIZE"]
+    expected = model.predict(ids, batch_size=1, verbose=0)
+    assert np.abs(file.predict(ids) - expected).max() < 0.02 * np.abs(expected).max()

@@ -1,0 +1,88 @@
+"""Integer forms of tables whose rows are looked up.
+
+With 8 bits a table has one scale, which is that of the rows too: an integer GATHER moves numbers,
+so its output needs no rounding of its own, and a scale for each row would be lost in it.
+
+With 4 bits 15 steps for the whole table would be too coarse, since rows differ in size (those of
+rare words stay where training began). So each row has a scale of its own, and these are a second
+table, of 8 bits: the output is the product of both lookups, with a range of its own. No integer
+operator takes what a GATHER of 4 bits gives: :mod:`tfnas.tflite.table_lookups` puts two weights
+into a byte of the file's table, and takes them apart behind the lookup.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfnas.graph.registered_layers import register_layer
+from tfnas.quantization.quantized_kernel import PACKAGE, QuantizedKernel, zeros_to_ones
+
+# A table of few bits as the converter takes it: in steps of 8-bit integers. It would write an
+# int4 constant for 4 bits.
+_STEPS_8 = 127.0
+_SCALE_STEPS = 255.0
+_ALMOST_NOTHING = 1e-4  # of a step: a scale that is on the grid stays where it is
+
+
+def table_bits(layer: keras.layers.Embedding, bits: int) -> int:
+    """Returns the requested bits; 8 for a table of an odd number of columns, which has no halves.
+
+    Args:
+        layer: The layer of the table.
+        bits: 8 or 4.
+    """
+    return 8 if layer.output_dim % 2 else bits
+
+
+@register_layer(macs=0)
+@keras.saving.register_keras_serializable(PACKAGE)
+class QuantizedTable(QuantizedKernel):
+    """Looks rows up in the rounded table of an Embedding layer.
+
+    Args:
+        layer: An Embedding layer.
+        **options: As of :class:`~tfnas.quantization.quantized_kernel.QuantizedKernel`.
+    """
+
+    def build(self, input_shape: Any = None) -> None:
+        """Builds the layer."""
+        if not self.layer.built:
+            self.layer.build(input_shape)
+        self.built = True
+
+    def call(self, x: Any, use: int = 0) -> Any:
+        """Returns the rows of the rounded table.
+
+        Args:
+            x: Numbers of rows, of any shape.
+            use: Index of the call, where a model calls the layer several times.
+        """
+        if not self.active:
+            return self.layer(x)
+        numbers = x if x.dtype in (tf.int32, tf.int64) else tf.cast(x, tf.int32)
+        table = tf.convert_to_tensor(self.layer.embeddings)
+        if self.bits == 8:
+            rows = tf.gather(self._on_grid(table, use, whole=True), numbers)
+        else:
+            rounded, scales = self._rows_and_scales(tf.cast(table, tf.float32))
+            rows = tf.gather(rounded, numbers) * tf.gather(scales, numbers)
+        return tf.cast(rows, self.compute_dtype)
+
+    def _rows_and_scales(self, table: Any) -> tuple[Any, Any]:
+        """The rows in units of their scales, (rows, columns), and the scales, (rows, 1)."""
+        fixed = tf.stop_gradient(table)
+        ends = tf.reduce_max(tf.abs(fixed), axis=1, keepdims=True)
+        largest = zeros_to_ones(tf.reduce_max(ends))
+        step = largest / _SCALE_STEPS
+        # Rounded up: no weight is beyond the end of its row.
+        scales = tf.math.ceil(ends / step - _ALMOST_NOTHING) * step
+        rows = table / zeros_to_ones(scales)
+        steps = 2.0 ** (self.bits - 1) - 1.0
+        on_grid = tf.round(tf.clip_by_value(rows, -1.0, 1.0) * steps) / steps
+        rows = rows + tf.stop_gradient(on_grid - rows)
+        end = _STEPS_8 / steps
+        rows = tf.quantization.fake_quant_with_min_max_vars(rows, -end, end, narrow_range=True)
+        return rows, tf.quantization.fake_quant_with_min_max_vars(scales, 0.0, largest)
