@@ -72,7 +72,8 @@ def main(argv: list[str]) -> None:
                 }
             )
     headers = list(max(rows, key=len))
-    print(table(headers, [[row.get(key, "") for key in headers] for row in rows], right=2))
+    rows = [{key: row.get(key, "") for key in headers} for row in rows]
+    print(table(headers, [list(row.values()) for row in rows], right=2))
     record.write("patches", rows, seed=0)
 
 

@@ -35,7 +35,7 @@ def flags_of(name: str) -> set[str]:
     tree = parsed(name)
     found = {
         str(call.args[0].value)
-        for kind in ("string", "integer", "float", "bool", "list", "enum")
+        for kind in ("string", "integer", "float", "bool", "list", "enum", "multi_enum")
         for call in calls(tree, f"flags.DEFINE_{kind}")
         if isinstance(call.args[0], ast.Constant)
     }

@@ -20,7 +20,8 @@ SECTIONS = [
 QUICK = [
     DOCS / f"{name}.md"
     for name in (
-        *("accelerators", "models", "patches", "search_algorithms", "troubleshooting", "verify"),
+        *("accelerators", "integer_forms", "models", "patches", "search_algorithms"),
+        *("text_models", "troubleshooting", "verify"),
     )
 ]
 LONG = [ROOT / "README.md", DOCS / "start.md", DOCS / "channels.md", *GUIDES]

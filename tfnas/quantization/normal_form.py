@@ -113,6 +113,8 @@ def _other_activation(
         return None
     if {function, type(operation).__name__} & HARD_SILU:
         return hard_silu(tensor, copies.unique)
+    if function is None:
+        return None
     name = copies.unique(f"{operation.name}_16_bits")
     return sixteen_bit_activation(operation, function, tensor, name)
 
