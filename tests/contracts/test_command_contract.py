@@ -22,6 +22,7 @@ REQUIRED = {
     "qat": ["--dataset=digits"],
     "ptq": ["--dataset=digits"],
     "compress": ["--dataset=digits", "--max_bytes=0.5"],
+    "verify": ["--dataset=digits", "--file={tmp}/file.tflite"],
 }
 
 
@@ -165,7 +166,8 @@ def test_a_missing_file_is_named_in_one_line(run, tmp_path, name):
 
 
 def test_the_commands_are_those_of_before():
-    assert set(COMMANDS) == {*TRAINERS, "compress", "search", "export", "bench", "profile"}
+    others = "compress", "search", "export", "verify", "lint", "patches", "bench", "profile"
+    assert set(COMMANDS) == {*TRAINERS, *others}
     assert len(COMMANDS) == len(set(COMMANDS))
 
 

@@ -7,7 +7,7 @@ import pytest
 from keras import layers, ops
 
 import tfnas
-from tfnas.targets.readiness import Verdict
+from tfnas.targets.readiness import RuntimeVerdict
 
 
 def of(*inputs_and_output):
@@ -94,7 +94,7 @@ def test_an_npu_is_judged_by_its_compiler_and_others_are_unknown(mixed):
     assert verdict.known
     assert verdict.share == 0.0
     assert {each.operator for each in verdict.fallbacks} >= {"CONV_2D", "FULLY_CONNECTED"}
-    assert found.of("hexagon") == Verdict(
+    assert found.of("hexagon") == RuntimeVerdict(
         "hexagon", False, "unknown: no rules for it are known here"
     )
     assert "unknown" in str(found)

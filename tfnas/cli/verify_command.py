@@ -45,6 +45,9 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
     bound, target = values["bound"].value, values["repair"].value
     if bound is not None and not bound >= 0:
         raise ValueError(f"bound must be a number of at least 0, got {bound}")
+    for path in (positional[0], values["file"].value):
+        if not pathlib.Path(path).exists():
+            raise ValueError(f"{path} must be a file, got none of this name")
     file = Artifact.load(values["file"].value, values["signature"].value)
     check_name(values["data"].value)
     model = loading_of(values).load(positional[0])

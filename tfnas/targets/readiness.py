@@ -48,7 +48,7 @@ class Fallback:
 
 
 @dataclasses.dataclass(frozen=True)
-class Verdict:
+class RuntimeVerdict:
     """What one runtime takes of a file.
 
     Args:
@@ -95,9 +95,9 @@ class Readiness(Tabular):
         verdicts: One for each runtime.
     """
 
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[RuntimeVerdict, ...]
 
-    def of(self, runtime: str) -> Verdict:
+    def of(self, runtime: str) -> RuntimeVerdict:
         """Returns the verdict of a runtime.
 
         Args:
@@ -174,19 +174,19 @@ def readiness(
     return Readiness(tuple(_verdict(artifact, runtime) for runtime in runtimes))
 
 
-def _verdict(artifact: Artifact, runtime: str) -> Verdict:
+def _verdict(artifact: Artifact, runtime: str) -> RuntimeVerdict:
     if runtime == GPU:
         return _by_rules(artifact, runtime, gpu_faults)
     if runtime == MICRO:
         return _by_rules(artifact, runtime, lambda op, _: list(dict.fromkeys(micro_faults(op))))
     if runtime in ACCELERATORS:
         return _by_vela(artifact, runtime)
-    return Verdict(runtime, False, "unknown: no rules for it are known here")
+    return RuntimeVerdict(runtime, False, "unknown: no rules for it are known here")
 
 
 def _by_rules(
     artifact: Artifact, runtime: str, faults: Callable[[OperatorInfo, FileGraph], list[str]]
-) -> Verdict:
+) -> RuntimeVerdict:
     graph = artifact.graph
     macs = [op.macs for op in profile_file(artifact).operators] if _is_fixed(graph) else []
     costs = macs or [None] * len(graph.operators)
@@ -197,7 +197,7 @@ def _by_rules(
         if reasons
     ]
     delegated = [cost for cost, reasons in zip(costs, found, strict=True) if not reasons]
-    return Verdict(
+    return RuntimeVerdict(
         runtime,
         True,
         _SOURCES[runtime],
@@ -209,7 +209,7 @@ def _by_rules(
     )
 
 
-def _by_vela(artifact: Artifact, runtime: str) -> Verdict:
+def _by_vela(artifact: Artifact, runtime: str) -> RuntimeVerdict:
     report = vela(artifact, runtime)
     graph = artifact.graph
     places = {op.outputs[0].name: place for place, op in enumerate(graph.operators) if op.outputs}
@@ -224,7 +224,7 @@ def _by_vela(artifact: Artifact, runtime: str) -> Verdict:
     left = {each.place for each in fallbacks}
     taken = [place not in left for place in range(len(graph.operators))]
     total = _total(macs) if macs else None
-    return Verdict(
+    return RuntimeVerdict(
         runtime,
         True,
         f"ethos-u-vela, {report.system_config}",
@@ -251,7 +251,7 @@ def _total(costs: Sequence[int | None]) -> int | None:
     return None if None in costs else sum(cost for cost in costs if cost is not None)
 
 
-def _row(verdict: Verdict) -> list[str]:
+def _row(verdict: RuntimeVerdict) -> list[str]:
     if not verdict.known:
         return [verdict.runtime, "unknown", "-", "-", "-"]
     taken = verdict.operators - len(verdict.fallbacks)

@@ -17,7 +17,7 @@ import numpy as np
 
 from tfnas.measure.quantization_debugger.layer_names import LayerNames
 from tfnas.measure.quantization_debugger.quantization_error import quantization_error
-from tfnas.measure.verification.file_values import FileValues
+from tfnas.measure.verification.file_values import FileTensors
 from tfnas.measure.verification.layer_values import LayerValue, layer_values
 from tfnas.measure.verification.reasons import reason_of, reason_of_noise
 from tfnas.tflite.artifact import Artifact
@@ -68,7 +68,7 @@ def first_departure(
         The layer; None where the file holds what every layer computes.
     """
     layers = layer_values(model, columns)
-    values = FileValues(artifact, model, columns, len(layers[0].output) if layers else 1)
+    values = FileTensors(artifact, model, columns, len(layers[0].output) if layers else 1)
     errors = [values.error_of(layer.output) for layer in layers]
     held = [error <= limit for error in errors]
     for place in reversed(range(len(layers))):
@@ -103,7 +103,9 @@ def _following(layers: Sequence[LayerValue], place: int) -> list[LayerValue]:
     return found
 
 
-def _operator(model: keras.Model, artifact: Artifact, layer: LayerValue, values: FileValues) -> str:
+def _operator(
+    model: keras.Model, artifact: Artifact, layer: LayerValue, values: FileTensors
+) -> str:
     """The operator that the layer became: by its name, else by the numbers of its output."""
     names = LayerNames(model)
     with_output = [op for op in artifact.graph.operators if op.outputs]

@@ -14,7 +14,7 @@ from tfnas.tflite.artifact import Artifact
 _MOST_AXES = 4  # of tensors that are compared in every order of their axes
 
 
-class FileValues:
+class FileTensors:
     """The values of all float tensors of a file for a few examples.
 
     Args:

@@ -16,7 +16,7 @@ from tfnas.measure.quantization_debugger.error_report import LayerError
 from tfnas.measure.verification.layer_values import LayerValue
 
 if TYPE_CHECKING:
-    from tfnas.measure.verification.file_values import FileValues
+    from tfnas.measure.verification.file_values import FileTensors
 
 FLOAT16_LARGEST = 65504.0
 _POOLS = ("MaxPooling1D", "MaxPooling2D", "AveragePooling1D", "AveragePooling2D")
@@ -26,7 +26,7 @@ Other = tuple[str, np.ndarray]
 
 
 def reason_of(
-    layer: LayerValue, following: Sequence[LayerValue], values: FileValues, limit: float
+    layer: LayerValue, following: Sequence[LayerValue], values: FileTensors, limit: float
 ) -> str:
     """Returns why a layer's output is not in a file; empty where no known reason fits.
 
