@@ -668,6 +668,7 @@ def with_constants(function: tf.types.experimental.ConcreteFunction) -> Any:
 # Calls while a model is opened.
 
 _WATCHED, _REPLACING = threading.local(), threading.Lock()
+_WATCHERS: dict[str, Any] = {}  # Keras' own function, and how many replace it now
 
 
 @contextlib.contextmanager
@@ -685,7 +686,12 @@ def outer_layer_calls(
     """
     import keras
 
-    original = keras.layers.Layer.__call__
+    with _REPLACING:
+        if not _WATCHERS:
+            _WATCHERS["original"] = keras.layers.Layer.__call__
+            _WATCHERS["count"] = 0
+        _WATCHERS["count"] += 1
+        original = _WATCHERS["original"]
 
     @functools.wraps(original)
     def watched(layer: Any, *args: Any, **kwargs: Any) -> Any:
@@ -698,16 +704,18 @@ def outer_layer_calls(
         finally:
             _WATCHED.replace = replace
 
-    with _REPLACING:
-        if not hasattr(keras.layers.Layer.__call__, "replaceable"):
-            watched.replaceable = True  # type: ignore[attr-defined]
-            keras.layers.Layer.__call__ = watched
+    keras.layers.Layer.__call__ = watched
     before = getattr(_WATCHED, "replace", None)
     _WATCHED.replace = replace
     try:
         yield
     finally:
         _WATCHED.replace = before
+        with _REPLACING:
+            _WATCHERS["count"] -= 1
+            if not _WATCHERS["count"]:
+                keras.layers.Layer.__call__ = _WATCHERS["original"]
+                _WATCHERS.clear()
 
 
 # Recurrent layers.

@@ -182,7 +182,10 @@ def test_models_of_tokens(tokens, mode):
     x = np.random.default_rng(0).integers(0, 40, (64, 12))
     file, float_file = tfnas.to_tflite(tokens, mode), tfnas.to_tflite(tokens)
     expected = {"int4": "int4", "weights8": "int8"}[mode]
-    assert formats(tokens, file) == {"mid": {expected}, "head": {expected}}
+    found = formats(tokens, file)
+    assert (found["mid"], found["head"]) == ({expected}, {expected})
+    tables = [op.inputs[0] for op in file.graph.operators if op.name == "GATHER"]
+    assert expected in {table.dtype for table in tables}
     assert file.inputs[0].dtype == "int32"
     assert noise(file, float_file, x) < 0.1
     static = tfnas.apply_recipe(float_file, "static_wi8_ai8", x)
@@ -335,10 +338,10 @@ def test_mixed_precision_refuses_models_without_inputs_and_trained_ones(x):
 def test_mixed_precision_skips_layers_that_stay_float_with_integer_activations():
     keras.utils.set_random_seed(0)
     layers = keras.layers
-    inputs = keras.Input((8, 16))
-    x = layers.MultiHeadAttention(2, 16)(inputs, inputs)
+    inputs = keras.Input((4, 4, 4, 2))
+    x = layers.Conv3D(4, 2)(inputs)  # no integer kernel
     model = keras.Model(inputs, layers.Dense(64, name="head")(layers.Flatten()(x)))
-    data = np.random.default_rng(0).normal(size=(64, 8, 16))
+    data = np.random.default_rng(0).normal(size=(64, 4, 4, 4, 2))
     size = np.int64(tfnas.to_tflite(model, "int8x4", data).size + 100)
     file, found = tfnas.mixed_precision(model, size, data, activations="int8")
     assert file.size <= size

@@ -387,6 +387,10 @@ class FakeQuantBuilder:
             return False
         own = call.name, call.kind
         names = self.origins.get(id(call.operation), own)
+        if names is not own and role(call) is Role.RELU:
+            return (
+                False  # the activation of a layer with a kernel, clipped as its output is rounded
+            )
         return self.spec.leaves_float(*own, *names, activation_name(call))
 
     def _wrapped(self, call: Call, wrapper: type, **settings: Any) -> Any:

@@ -91,6 +91,12 @@ class RuntimeVerdict:
 class Readiness(Tabular):
     """What runtimes take of a file. Prints as tables.
 
+    Example:
+        >>> import keras, tfnas
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+        >>> tfnas.readiness(tfnas.to_tflite(model), ["gpu"]).complete
+        True
+
     Args:
         verdicts: One for each runtime.
     """

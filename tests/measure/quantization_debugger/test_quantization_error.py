@@ -474,7 +474,8 @@ def test_operators_without_a_counterpart_are_listed_and_the_others_measured():
 
 def test_layers_that_become_float32_unrequested_are_reported():
     keras.utils.set_random_seed(0)
-    stack = [layers.EinsumDense("ab,bc->ac", 16, name="e"), layers.Dense(3, name="d")]
+    einsum = layers.EinsumDense("abc,bcd->abd", (4, 16), name="e")  # a kernel for each row
+    stack = [layers.Reshape((4, 3)), einsum, layers.Flatten(), layers.Dense(3, name="d")]
     model = keras.Sequential([keras.Input((12,)), *stack])
     found = measure(model, tfnas.to_tflite(model, "int8", X), X, keep_float=[1])
     assert set(found.worst()) == {"e", "d"}

@@ -43,6 +43,13 @@ _INTEGERS = ("int8", "int8x4", "int16x8", "dynamic", "int4")
 class Verification(Tabular):
     """Whether a file computes what its model computes. Prints as tables, the answer first.
 
+    Example:
+        >>> import keras, numpy as np, tfnas
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+        >>> found = tfnas.verify(model, tfnas.to_tflite(model), np.ones((8, 4), "float32"))
+        >>> found.worst().passed
+        True
+
     Args:
         model: Name of the model.
         mode: Format of the file, one of :class:`tfnas.QuantSpec`'s.

@@ -269,9 +269,13 @@ def _scratch_sizes(op: OperatorInfo) -> list[int]:
     if op.name == "TRANSPOSE_CONV" and integers:  # sums of 32 or 64 bits
         return [_elements(op.outputs[0]) * (4 if op.outputs[0].dtype == "int8" else 8)]
     if op.name == "UNIDIRECTIONAL_SEQUENCE_LSTM":  # a buffer for each gate, of the cell's type
-        cell = [tensor for tensor in op.inputs if tensor.variable][-1]
-        return [_bytes(cell)] * 4
+        states = [tensor for tensor in op.inputs if tensor.variable]
+        if not states:
+            raise ValueError("file must have states in UNIDIRECTIONAL_SEQUENCE_LSTM, got none")
+        return [_bytes(states[-1])] * 4
     if op.name == "SVDF":  # products with each filter, and with integers sums of each unit
+        if len(op.inputs) < 2 or not (op.inputs[0].shape and op.inputs[1].shape and op.outputs):
+            raise ValueError("file must have inputs and filters in SVDF, got a damaged one")
         filters, batch = op.inputs[1].shape[0], op.inputs[0].shape[0]
         of_units = [4 * _elements(op.outputs[0])] if integers else []
         return [4 * batch * filters, *of_units]
