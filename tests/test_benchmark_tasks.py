@@ -76,9 +76,9 @@ def test_every_problem_has_the_same_functions():
         "japanese_vowels",
         "trec",
         "etth1",
-        "spoken_digits",
-        "blood_cells",
-        "camvid",
+        pytest.param("spoken_digits", marks=pytest.mark.slow),
+        pytest.param("blood_cells", marks=pytest.mark.slow),
+        pytest.param("camvid", marks=pytest.mark.slow),
     ],
 )
 def test_a_model_trains_and_is_judged(name):
