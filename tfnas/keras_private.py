@@ -691,7 +691,7 @@ def outer_layer_calls(
             _WATCHERS["original"] = keras.layers.Layer.__call__
             _WATCHERS["count"] = 0
         _WATCHERS["count"] += 1
-        original = _WATCHERS["original"]
+    original = _WATCHERS["original"]
 
     @functools.wraps(original)
     def watched(layer: Any, *args: Any, **kwargs: Any) -> Any:
@@ -704,7 +704,8 @@ def outer_layer_calls(
         finally:
             _WATCHED.replace = replace
 
-    keras.layers.Layer.__call__ = watched
+    with _REPLACING:
+        keras.layers.Layer.__call__ = watched
     before = getattr(_WATCHED, "replace", None)
     _WATCHED.replace = replace
     try:

@@ -18,8 +18,7 @@ import numpy as np
 from ai_edge_litert import interpreter as litert
 from ai_edge_litert import schema_py_generated as schema
 
-from tfnas.tflite.flatbuffer import pack
-from tfnas.tflite.float_gaps import kind_of
+from tfnas.tflite.flatbuffer import kind_of, pack
 
 _OPERATOR, _TYPE = schema.BuiltinOperator, schema.TensorType
 # Operators that compute each number of their output from numbers at the same place.

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tfnas.tflite.flatbuffer import pack, unpack
+from tfnas.tflite.flatbuffer import kind_of, pack, unpack
 
 _TYPE = schema.TensorType
 
@@ -37,8 +37,7 @@ class FileEditor:
 
     def kind(self, op: Any) -> int:
         """Returns the operator's code."""
-        code = self.model.operatorCodes[op.opcodeIndex]
-        return int(max(code.builtinCode, code.deprecatedBuiltinCode))
+        return kind_of(self.model, op)
 
     def name(self, index: int) -> str:
         """Returns a tensor's name."""

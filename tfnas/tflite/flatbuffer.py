@@ -211,6 +211,17 @@ def pack(model: schema.ModelT, builder: flatbuffers.Builder | None = None) -> by
     return bytes(builder.Output())
 
 
+def kind_of(model: Any, op: Any) -> int:
+    """Returns the number of an operator's kind.
+
+    Args:
+        model: The objects of a file.
+        op: One of its operators.
+    """
+    code = model.operatorCodes[op.opcodeIndex]
+    return int(max(code.builtinCode, code.deprecatedBuiltinCode))
+
+
 class _AlignedBuffer(schema.BufferT):
     """A buffer with the alignment of the schema; the generated code aligns to 4 bytes only.
 

@@ -12,6 +12,8 @@ from typing import Any
 
 from ai_edge_litert import schema_py_generated as schema
 
+from tfnas.tflite.flatbuffer import kind_of
+
 _OPERATOR, _TYPE = schema.BuiltinOperator, schema.TensorType
 _INTEGERS = (_TYPE.INT8, _TYPE.INT16)
 _MOVES = (
@@ -97,17 +99,6 @@ def _like(graph: Any, shaped: Any, quantized: Any) -> int:
     tensor.name, tensor.buffer = shaped.name, 0
     graph.tensors.append(tensor)
     return len(graph.tensors) - 1
-
-
-def kind_of(model: Any, op: Any) -> int:
-    """Returns the number of an operator's kind.
-
-    Args:
-        model: The objects of a file.
-        op: One of its operators.
-    """
-    code = model.operatorCodes[op.opcodeIndex]
-    return int(max(code.builtinCode, code.deprecatedBuiltinCode))
 
 
 def _gap_before(model: Any, graph: Any, op: Any, makers: dict[int, Any]) -> list[Any] | None:

@@ -20,8 +20,8 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tfnas.tflite.activation_tables import write_tables
-from tfnas.tflite.flatbuffer import OperatorInfo, pack, unpack
-from tfnas.tflite.float_gaps import close_float_gaps, kind_of
+from tfnas.tflite.flatbuffer import OperatorInfo, kind_of, pack, unpack
+from tfnas.tflite.float_gaps import close_float_gaps
 from tfnas.tflite.unused_parts import remove_unused
 
 _OPERATOR, _TYPE = schema.BuiltinOperator, schema.TensorType

@@ -203,8 +203,7 @@ def verify(
     if result.passed:
         return result
     departure = _departure(inner, artifact, columns, mode, limits)
-    if departure is None and (reordered := _reordered(inner, artifact, columns, limits)):
-        departure = reordered
+    departure = departure or _reordered(inner, artifact, columns, limits)
     tried: tuple[Repair, ...] = ()
     repaired = None
     if repair:
@@ -318,12 +317,11 @@ def _reordered(
         return None
     names = [artifact.outputs[place].name for place in order if place is not None]
     place = next(n for n, other in enumerate(order) if n != other)
+    error = errors(expected[place], found[place])["relative"]  # of one shape: they were compared
     return Departure(
-        model.outputs[place].name if hasattr(model.outputs[place], "name") else str(place),
+        model.outputs[place].name,
         "",
         0.0,
-        max(errors(expected[place], found[place]).get("relative", 0.0), 0.0)
-        if expected[place].shape == found[place].shape
-        else float("inf"),
+        error,
         f"the file has the outputs in another order: the model's are {', '.join(names)}",
     )

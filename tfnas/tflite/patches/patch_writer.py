@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tfnas.tflite.flatbuffer import integers, pack, unpack
+from tfnas.tflite.flatbuffer import integers, kind_of, pack, unpack
 from tfnas.tflite.metadata import attached_files, with_files
 from tfnas.tflite.patches.patch_plan import Key, PatchOperator, PatchPlan
 
 _VALID = 1  # the schema's Padding.VALID
-_WINDOWED = ("CONV_2D", "DEPTHWISE_CONV_2D", "MAX_POOL_2D", "AVERAGE_POOL_2D")
+_CODE = schema.BuiltinOperator
+_WINDOWED = (_CODE.CONV_2D, _CODE.DEPTHWISE_CONV_2D, _CODE.MAX_POOL_2D, _CODE.AVERAGE_POOL_2D)
 # Operator -> its version by the type of its numbers; others are 1.
 _VERSIONS = {
     "SLICE": {schema.TensorType.INT8: 2, schema.TensorType.INT16: 4},
@@ -86,7 +87,7 @@ class _Writer:
             np.int32,
         )
         made.outputs = np.array([output], np.int32)
-        if self._name_of(original) in _WINDOWED:
+        if kind_of(self._model, original) in _WINDOWED:
             made.builtinOptions = copy.copy(original.builtinOptions)
             made.builtinOptions.padding = _VALID
         return made
@@ -96,11 +97,6 @@ class _Writer:
             return True
         data = self._model.buffers[self._tensors[index].buffer].data
         return data is not None and len(data) > 0
-
-    def _name_of(self, operator: Any) -> str:
-        code = self._model.operatorCodes[operator.opcodeIndex]
-        number = max(code.builtinCode, code.deprecatedBuiltinCode)
-        return {v: k for k, v in vars(schema.BuiltinOperator).items() if isinstance(v, int)}[number]
 
     def _place(self, key: Key) -> int:
         return int(key[1]) if key[0] == "file" else self._places[key]
@@ -146,7 +142,7 @@ class _Writer:
 
     def _code(self, name: str, kind: int) -> int:
         """The place of an operator's code; a new one where the file has none of its version."""
-        number = getattr(schema.BuiltinOperator, name)
+        number = getattr(_CODE, name)
         version = _VERSIONS[name].get(kind, 1)
         for place, code in enumerate(self._model.operatorCodes):
             known = max(code.builtinCode, code.deprecatedBuiltinCode)
