@@ -65,7 +65,10 @@ def _toctree(caption: str, pages: list[str]) -> str:
 
 
 def _site_source(app: Any, docname: str, source: list[str]) -> None:
-    """Completes pages for the site; links to files that are no pages of it become their text."""
+    """Completes pages for the site; links to files that are no pages of it become their text.
+
+    README.md is the site's index.
+    """
     if docname == "reference":
         source[0] += _reference()
     if docname == "index":
@@ -78,6 +81,8 @@ def _site_source(app: Any, docname: str, source: list[str]) -> None:
         path = match["target"].partition("#")[0]
         target = (here / path).resolve()
         is_page = target.is_relative_to(pages) and target.is_file()
+        if target == pages / "README.md":
+            return match[0].replace("README.md", "index.md")
         return match[0] if not path or is_page else match["text"]
 
     source[0] = _LINK.sub(replaced, source[0])
