@@ -7,6 +7,8 @@ from typing import Any
 
 ROOT = pathlib.Path(__file__).parents[1]
 _LINK = re.compile(r"(?<!!)\[(?P<text>[^\]]*)\]\((?!https?:)(?P<target>[^)\s]+)\)")
+_PAGE = re.compile(r"\]\(([\w/]+)\.md\)")
+_MODULES = {name: name for name in ("data", "legacy", "schedules")} | {"metrics": "tasks.metrics"}
 
 
 def _names() -> list[str]:
@@ -26,27 +28,61 @@ html_show_copyright = False
 myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence"]
 autosummary_generate = False
+autodoc_default_options = {"members": True, "member-order": "bysource"}
+autodoc_typehints = "none"  # docstrings say types and shapes in words
+autodoc_preserve_defaults = True
 napoleon_google_docstring = True
 suppress_warnings = ["myst.header"]  # decisions and records begin as they like
 
 
 def _reference() -> str:
-    """The table of all public names, which docs/reference.md ends with on the site."""
+    """The table of all public names and what each does, which docs/reference.md ends with."""
+    names = _names()
     head = ["", "```{eval-rst}", ".. currentmodule:: tfnas", "", ".. autosummary::"]
-    lines = [*head, "   :nosignatures:", "", *(f"   {name}" for name in _names()), "```", ""]
-    return "\n".join(lines)
+    table = ["   :nosignatures:", "", *(f"   {name}" for name in names), ""]
+    described = [_described(name) for name in sorted(names, key=lambda name: name in _MODULES)]
+    return "\n".join([*head, *table, *described, "```", ""])
+
+
+def _described(name: str) -> str:
+    """The directive that shows a name's docstring: a class, a function or a module."""
+    if name in _MODULES:
+        return f".. automodule:: tfnas.{_MODULES[name]}\n"
+    return f".. auto{'class' if name[0].isupper() else 'function'}:: tfnas.{name}\n"
+
+
+def _toctrees() -> str:
+    """The site's navigation: the sections of docs/README.md with the pages that they list."""
+    text = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    sections = [section.partition("\n") for section in re.split(r"^## ", text, flags=re.M)]
+    captions = [("Begin", ["start"])]
+    captions += [(title, _PAGE.findall(body)) for title, _, body in sections[1:]]
+    return "\n".join(_toctree(title, pages) for title, pages in captions)
+
+
+def _toctree(caption: str, pages: list[str]) -> str:
+    return "\n".join(["```{toctree}", ":hidden:", f":caption: {caption}", *pages, "```", ""])
 
 
 def _site_source(app: Any, docname: str, source: list[str]) -> None:
-    """Completes the reference; links to files that are no pages of the site become their text."""
+    """Completes pages for the site; links to files that are no pages of it become their text.
+
+    README.md is the site's index.
+    """
     if docname == "reference":
         source[0] += _reference()
+    if docname == "index":
+        source[0] += "\n" + _toctrees()
+    if docname == "decisions/README":
+        source[0] += "\n```{toctree}\n:hidden:\n:glob:\n[0-9]*\n```\n"
     here, pages = pathlib.Path(app.env.doc2path(docname)).parent, pathlib.Path(app.srcdir).resolve()
 
     def replaced(match: re.Match[str]) -> str:
         path = match["target"].partition("#")[0]
         target = (here / path).resolve()
         is_page = target.is_relative_to(pages) and target.is_file()
+        if target == pages / "README.md":
+            return match[0].replace("README.md", "index.md")
         return match[0] if not path or is_page else match["text"]
 
     source[0] = _LINK.sub(replaced, source[0])

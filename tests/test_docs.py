@@ -10,7 +10,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 DECISIONS = sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md"))
 SECTIONS = ["Context", "Decision", "Alternatives", "Evidence", "Status"]
 PAGES = [
-    *(ROOT / name for name in ("README.md", "BUILD_NOTES.md", "CHANGELOG.md", "SECURITY.md")),
+    *(ROOT / f"{name}.md" for name in ("README", "BUILD_NOTES", "CHANGELOG", "CONTRIBUTING")),
+    ROOT / "SECURITY.md",
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 each = pytest.mark.parametrize(

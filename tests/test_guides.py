@@ -13,6 +13,9 @@ from page_blocks import ROOT, beginning, blocks_of, run
 
 DOCS = ROOT / "docs"
 GUIDES = sorted((DOCS / "guides").glob("*.md"))
+BY_TASK_OR_DEVICE = sorted(
+    page for name in ("tasks", "devices") for page in (DOCS / name).glob("*.md")
+)
 SECTIONS = [
     *("Overview", "When to use it", "Example", "How it works", "Settings"),
     *("Command", "Results", "Pitfalls"),
@@ -20,11 +23,23 @@ SECTIONS = [
 QUICK = [
     DOCS / f"{name}.md"
     for name in (
-        *("accelerators", "integer_forms", "models", "patches", "search_algorithms"),
+        *(
+            "accelerators",
+            "contributing",
+            "integer_forms",
+            "models",
+            "patches",
+            "search_algorithms",
+        ),
         *("text_models", "troubleshooting", "verify"),
+        *("tasks/detection", "tasks/segmentation", "tasks/series", "tasks/text"),
+        *("devices/microcontroller", "devices/npu", "devices/phone", "devices/server"),
     )
 ]
-LONG = [ROOT / "README.md", DOCS / "start.md", DOCS / "channels.md", *GUIDES]
+LONG = [
+    *(ROOT / "README.md", DOCS / "start.md", DOCS / "channels.md", *GUIDES),
+    *(page for page in BY_TASK_OR_DEVICE if page not in QUICK),
+]
 # Their blocks are run by tests of the packages that they are about, and of tests/test_docs.py.
 TESTED_ELSEWHERE = {
     *("add_a_technique", "any_task", "distillation", "post_training", "streaming", "training"),
@@ -34,7 +49,7 @@ TESTED_ELSEWHERE = {
 NOT_RUN = {"large_searches", "metrics", "supernet"}
 WRITTEN = [
     page
-    for page in [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *GUIDES]
+    for page in [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *GUIDES, *BY_TASK_OR_DEVICE]
     if page.stem not in ("renamed", "benchmarks", "coverage")
 ]
 BENCHMARKS = (DOCS / "benchmarks.md").read_text(encoding="utf-8")
@@ -83,9 +98,22 @@ def test_a_guide_has_its_form(page):
     assert blocks_of(text)
 
 
+@pytest.mark.parametrize("page", BY_TASK_OR_DEVICE, ids=name_of)
+def test_a_page_of_a_task_or_device_says_what_to_call_and_what_it_costs(page):
+    text = page.read_text(encoding="utf-8")
+    sections = re.findall(r"^## (.*)", text, re.MULTILINE)
+    assert sections[-2:] == ["What it costs", "Pitfalls"]
+    assert "benchmarks.md" in text.split("\n## What it costs\n")[1]
+    assert blocks_of(text)
+    assert commands_of(text)
+
+
 def test_the_index_has_all_pages():
     text, own = (DOCS / "README.md").read_text(encoding="utf-8"), ("README.md", "index.md")
-    pages = [page.relative_to(DOCS).as_posix() for page in [*DOCS.glob("*.md"), *GUIDES]]
+    pages = [
+        page.relative_to(DOCS).as_posix()
+        for page in [*DOCS.glob("*.md"), *GUIDES, *BY_TASK_OR_DEVICE]
+    ]
     assert [page for page in pages if page not in own and f"]({page})" not in text] == []
 
 
@@ -172,10 +200,22 @@ def test_the_site_keeps_links_to_its_pages_alone(site):
     env = types.SimpleNamespace(doc2path=lambda name: str(DOCS / f"{name}.md"))
     app = types.SimpleNamespace(env=env, srcdir=str(DOCS))
     source = [
-        "[a](start.md#install) [b](../README.md) [c](#here) [d](guides/search.md) ![e](../x.png)"
+        "[a](start.md#install) [b](../README.md) [c](#here) [d](guides/search.md) ![e](../x.png) "
+        "[f](README.md#by-task)"
     ]
     site._site_source(app, "choose", source)
-    assert source == ["[a](start.md#install) b [c](#here) [d](guides/search.md) ![e](../x.png)"]
+    kept = "[a](start.md#install) b [c](#here) [d](guides/search.md) ![e](../x.png)"
+    assert source == [f"{kept} [f](index.md#by-task)"]
+
+
+def test_the_navigation_of_the_site_has_the_sections_of_the_index(site):
+    text = (DOCS / "README.md").read_text(encoding="utf-8")
+    captions = re.findall(r"^:caption: (.*)$", site._toctrees(), re.MULTILINE)
+    assert captions == ["Begin", *re.findall(r"^## (.*)$", text, re.MULTILINE)]
+    listed = re.findall(r"^([a-z_]+(?:/\w+)?)$", site._toctrees(), re.MULTILINE)
+    pages = {page.relative_to(DOCS).with_suffix("").as_posix() for page in DOCS.rglob("*.md")}
+    numbered = {page for page in pages if page.startswith("decisions/0")}
+    assert sorted(listed) == sorted(pages - numbered - {"README", "index"})
 
 
 def strings_of_the_source():
@@ -206,7 +246,7 @@ def test_messages_of_the_troubleshooting_page_are_those_of_the_source():
     assert gone == []
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", *GUIDES], ids=name_of)
+@pytest.mark.parametrize("page", [ROOT / "README.md", *GUIDES, *BY_TASK_OR_DEVICE], ids=name_of)
 def test_a_page_reads_easily(page, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     readability = importlib.import_module("readability")

@@ -13,7 +13,7 @@ import pkgutil
 import sys
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def _modules_of_names() -> dict[str, str]:

@@ -105,7 +105,7 @@ class Device:
 
         Args:
             limits: Upper bounds by metric.
-            prefix: Prefix of the metric's name in the error message, such as "max_".
+            prefix: Prefix of the metric's name in the error message, such as `max_`.
 
         Raises:
             ValueError: The firmware alone takes as many bytes as a limit allows.

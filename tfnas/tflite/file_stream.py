@@ -15,7 +15,7 @@ class FileStream:
     """A stream through a file of `to_tflite(model, streaming=True)`.
 
     The file gets its state as inputs and gives it as outputs of the same names, which start with
-    "state_". This class hands them on from frame to frame, as an application does on a device.
+    `state_`. This class hands them on from frame to frame, as an application does on a device.
 
     Example:
         >>> import keras, numpy as np, tfnas

@@ -234,3 +234,11 @@ def test_the_format_of_a_file_is_that_of_its_tensors(dense):
     for mode in ("float32", "float16", "dynamic"):
         assert format_of(tfnas.to_tflite(wide, mode)) == mode
     assert dataclasses.replace(DEFAULT_BOUNDS["int8"]).relative == 0.1
+
+
+def test_a_file_of_8_bits_with_16_inside_is_one_of_8_bits():
+    normed = keras.Sequential([keras.Input((6, 8)), layers.LayerNormalization(), layers.Dense(4)])
+    x = np.random.default_rng(0).normal(size=(40, 6, 8)).astype("float32")
+    file = tfnas.to_tflite(normed, "int8", x)
+    assert "int16" in {op.outputs[0].dtype for op in file.graph.operators}
+    assert format_of(file) == "int8"

@@ -77,6 +77,9 @@ DEFAULT_BOUNDS = {
 def format_of(artifact: Artifact) -> str:
     """Returns the mode of :class:`tfnas.QuantSpec` that a file's tensors have.
 
+    A file that begins or ends in 8 bits is one of 8 bits: normalizations and recurrent layers have
+    16 inside it.
+
     Example:
         >>> from tfnas.measure.latency import reference_artifact
         >>> format_of(reference_artifact())
@@ -90,9 +93,11 @@ def format_of(artifact: Artifact) -> str:
     activations = {tensor.dtype for tensor in outputs if tensor.constant is None}
     weights = {kernel.tensor.dtype for kernel in read_kernels(artifact)}
     four_bits = bool(weights & {"int4", "int2"})
-    if "int16" in activations:
+    eight_bits = {"int8", "uint8"}
+    ends = {tensor.dtype for tensor in (*artifact.inputs, *artifact.outputs)}
+    if "int16" in activations and not ends & eight_bits:
         return "int16x8"
-    if activations & {"int8", "uint8"}:
+    if activations & eight_bits:
         return "int8x4" if four_bits else "int8"
     if four_bits:
         return "int4"
