@@ -146,9 +146,9 @@ def factorize(subject: Subject) -> str:
     largest_difference(answers(smaller, subject.x), outputs_of(subject))
     before, after = subject.model.count_params(), smaller.count_params()
     if not report.layers:
-        if not report.skipped:
+        if not report.left:
             raise Silent("no layer factorized, none named")
-        return f"no layer is smaller in factors: {report.skipped[0].reason}"
+        return f"no layer is smaller in factors: {report.left[0].reason}"
     require(after < before, f"{before} to {after} weights")
     return f"full rank equal to {error:.1g}; rank 1: {before} to {after} weights"
 

@@ -445,8 +445,13 @@ def test_other_objects_than_built_models_raise():
     with pytest.raises(ValueError, match="model must be built"):
         tfnas.prune(keras.Sequential([layers.Dense(2)]), 0.5)
     flat = keras.Sequential([keras.Input((4,)), layers.Flatten()])
-    with pytest.raises(ValueError, match="must leave a kernel, got none of 0"):
+    with pytest.raises(ValueError, match="leave a kernel, got none of 0: no layer has weights"):
         tfnas.prune(flat, 0.5)
+    integers = keras.Sequential([keras.Input((4,)), layers.Dense(2, name="head")])
+    integers.get_layer("head").quantize("int8")
+    for technique, amount in ((tfnas.prune, 0.5), (tfnas.cluster, 4)):
+        with pytest.raises(ValueError, match="got none of 0: Dense 'head': quantized already"):
+            technique(integers, amount)
 
 
 def test_the_example_is_true():

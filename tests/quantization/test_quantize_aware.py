@@ -1310,6 +1310,18 @@ def test_a_model_that_is_quantized_already_is_refused():
         tfnas.quantize_aware(trainable)
 
 
+def test_kernels_of_lora_and_of_keras_own_integers_are_refused_by_name():
+    model = keras.Sequential([keras.Input((4,)), L.Dense(3, name="head")])
+    model.get_layer("head").enable_lora(2)
+    with pytest.raises(ValueError, match="no LoRA weights, got those of 'head'"):
+        tfnas.quantize_aware(model)
+    model = keras.Sequential([keras.Input((4,)), L.Dense(3, name="head")])
+    model.get_layer("head").quantize("int8")
+    for function in (tfnas.quantize_aware, tfnas.to_tflite):
+        with pytest.raises(ValueError, match="got 'head' of int8 kernels by Keras' quantize"):
+            function(model)
+
+
 @pytest.mark.parametrize(
     "function", [tfnas.strip_quantization, lambda m: tfnas.calibrate(m, examples(VECTOR))]
 )

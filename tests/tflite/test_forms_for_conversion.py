@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 import tfnas
-from tfnas.tflite.forms_for_conversion import roll
+from tfnas.tflite.forms_for_conversion import largest_place, roll, smallest_place
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,33 @@ def test_a_model_with_rolls_converts():
     data = np.random.default_rng(0).normal(size=(1, 4, 6, 3)).astype("float32")
     file = tfnas.to_tflite(model)
     np.testing.assert_allclose(file.predict(data), model(data), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("axis", "keepdims"), [(1, False), (-1, True), (None, False), (None, True)]
+)
+def test_places_are_those_of_numpy(axis, keepdims):
+    x = np.random.default_rng(0).integers(-3, 3, (3, 4, 2))
+    for place, expected in ((largest_place, np.argmax), (smallest_place, np.argmin)):
+        for values in (x, x.astype("float32"), x.astype("uint8")):
+            found = place(values, axis, keepdims)
+            np.testing.assert_array_equal(found, expected(values, axis=axis, keepdims=keepdims))
+
+
+def test_a_model_that_gives_classes_converts():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6,))
+    x = layers.Dense(5)(inputs)
+    model = keras.Model(inputs, [ops.argmax(x, axis=-1), ops.argmin(x, axis=1, keepdims=True)])
+    data = np.random.default_rng(0).normal(size=(20, 6)).astype("float32")
+    for one, other in zip(tfnas.to_tflite(model).predict(data), model(data), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_name_that_tensorflow_refuses_is_in_the_error():
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(2, name="own head")])
+    with pytest.raises(tfnas.ConversionError, match="'own head' is not a valid"):
+        tfnas.to_tflite(model)
 
 
 def test_an_input_that_nothing_reads_may_stay_float():

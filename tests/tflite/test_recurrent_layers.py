@@ -191,3 +191,16 @@ def test_keras_own_functions_return_after_a_conversion(fixed):
     tfnas.to_tflite(network(layers.SimpleRNN(2)))
     _, outputs, _ = backend.rnn(lambda x, s: (x, s), X, (np.zeros((7, 3), "float32"),))
     np.testing.assert_array_equal(outputs, X)
+
+
+def test_a_stateful_file_begins_at_rest_whatever_the_model_has_seen():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input(batch_shape=(2, 4, 3))
+    model = keras.Model(inputs, layers.GRU(5, stateful=True, name="memory")(inputs))
+    x = np.random.default_rng(0).normal(size=(2, 4, 3)).astype("float32")
+    first = np.array(model(x))
+    state = np.array(model.get_layer("memory").states[0])
+    file = tfnas.to_tflite(model)
+    np.testing.assert_array_equal(model.get_layer("memory").states[0], state)
+    np.testing.assert_allclose(file.predict(x), first, atol=1e-5)
+    np.testing.assert_allclose(file.predict(x, stateful=True), first, atol=1e-5)

@@ -22,7 +22,7 @@ from tfnas.data.reading import check_data
 from tfnas.graph.compatibility import TRAINED_WITH, check_float
 from tfnas.graph.functional import Skipped, clone, walk
 from tfnas.graph.functional_form import copyable_form
-from tfnas.graph.layer_kernels import LayerSelection, check_built
+from tfnas.graph.layer_kernels import LayerSelection, check_any_kernel, check_built
 from tfnas.keras_private import own_variables
 
 if TYPE_CHECKING:
@@ -151,6 +151,7 @@ def prepare(
     check_built(model)
     check_float(model, "cluster", TRAINED_WITH)
     kernels, none = find_kernels(model, plan.embeddings)
+    check_any_kernel(kernels, none, "clusters and exclude must leave a kernel to cluster")
     tasks, skipped = plan.admit(kernels)
     paths = {task.kernel.path for task in tasks}
     try:

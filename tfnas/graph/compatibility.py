@@ -58,6 +58,49 @@ def check_float(
             )
 
 
+def check_not_quantized_by_keras(model: keras.Model) -> None:
+    """Raises ValueError for a model of `keras.Model.quantize`.
+
+    Example:
+        >>> import keras
+        >>> check_not_quantized_by_keras(keras.Sequential([keras.layers.Dense(3)]))
+
+    Args:
+        model: A Keras model.
+
+    Raises:
+        ValueError: Keras quantized a layer; the message names it.
+    """
+    for layer in all_layers(model):
+        mode = getattr(layer, "quantization_mode", None)
+        if mode:
+            raise ValueError(
+                f"model must have float kernels, got {layer.name!r} of {mode} kernels by Keras' "
+                "quantize(), which have no form in a .tflite file: pass the model as it was before"
+            )
+
+
+def check_no_lora(model: keras.Model) -> None:
+    """Raises ValueError for LoRA weights: a kernel that is a sum can't be rounded as one.
+
+    Example:
+        >>> import keras
+        >>> check_no_lora(keras.Sequential([keras.layers.Dense(3)]))
+
+    Args:
+        model: A Keras model.
+
+    Raises:
+        ValueError: A layer has LoRA weights; the message names it.
+    """
+    for layer in all_layers(model):
+        if getattr(layer, "lora_enabled", False):
+            raise ValueError(
+                f"model must have no LoRA weights, got those of {layer.name!r}: build the model "
+                "without LoRA, and assign the sum, layer.kernel, to its kernel"
+            )
+
+
 def check_uncompressed(name: str, kernel: np.ndarray, technique: str, exclude: str = "") -> None:
     """Raises ValueError for a kernel whose zeros or shared values would be lost.
 

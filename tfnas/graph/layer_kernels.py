@@ -127,6 +127,19 @@ def model_kernels(
     return kernels, skipped
 
 
+def check_any_kernel(kernels: Sequence[Any], skipped: Sequence[Skipped], rule: str) -> None:
+    """Raises ValueError where a model has no kernel, with what its layers have instead.
+
+    Args:
+        kernels: Its kernels.
+        skipped: Its layers with weights but no usable kernel.
+        rule: What was asked for, the beginning of the message.
+    """
+    if not kernels:
+        reasons = [f"{each.kind} {each.name!r}: {each.reason}" for each in skipped[:3]]
+        raise ValueError(f"{rule}, got none of 0: {'; '.join(reasons) or 'no layer has weights'}")
+
+
 def named(kernels: Sequence[AnyKernel], selection: Any, argument: str) -> dict[int, str]:
     """Selects kernels; returns id of each selected kernel -> the first item that matched it.
 

@@ -168,7 +168,7 @@ def _traced(
 
     own = [variable.name for variable in own_variables(model)]
     if own:
-        raise CannotTrace(f"it has weights outside of its layers, {own[0]!r}")
+        raise CannotTrace(f"it has weights outside of its layers, {own[0]!r}: give each a layer")
     try:
         with constants_recorded(model, inputs):
             outputs = call(inputs)

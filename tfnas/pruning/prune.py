@@ -14,7 +14,7 @@ from tfnas.data.reading import check_data
 from tfnas.graph.compatibility import TRAINED_WITH, check_float, check_unshared
 from tfnas.graph.functional import clone
 from tfnas.graph.functional_form import copyable_form
-from tfnas.graph.layer_kernels import LayerSelection
+from tfnas.graph.layer_kernels import LayerSelection, check_any_kernel
 from tfnas.pruning.criteria import WITH_DATA, Criterion, check_criterion
 from tfnas.pruning.gradients import LossGradients
 from tfnas.pruning.mask_constraint import assign_masks, attach, carry_masks
@@ -109,6 +109,7 @@ def prune(
     model = copyable_form(model, data)
     kernels, none = find_kernels(model)
     check_float(model, "prune", TRAINED_WITH)
+    check_any_kernel(kernels, none, "layers and exclude must leave a kernel")
     kept, excluded = select(kernels, layers, exclude)
     kept, unfit = plan.admit(kept)
     for kernel in kept:

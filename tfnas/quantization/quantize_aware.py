@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import keras
 
 from tfnas.graph.batchnorm import fitting_columns, layers_of
-from tfnas.graph.compatibility import carry_zeros
+from tfnas.graph.compatibility import carry_zeros, check_no_lora, check_not_quantized_by_keras
 from tfnas.graph.functional import Call, LayerCopies, Skipped, rebuild, walk
 from tfnas.graph.functional_form import as_functional
 from tfnas.graph.model_class import plain
@@ -134,6 +134,7 @@ def with_fake_quantization(model: keras.Model, spec: QuantSpec, fixed: bool = Fa
         fixed: Whether the grids of kernels can be fixed, see
             :class:`tfnas.quantization.quantized_kernel.QuantizedKernel`.
     """
+    check_no_lora(model)
     doubles = any(layer.compute_dtype == "float64" for layer in all_layers(model))
     single = to_float32(plain(model)) if doubles else model
     flat, origins = normal_form(with_integer_inputs(single), spec.activation_bits)
@@ -368,6 +369,7 @@ def _check_model(model: object) -> None:
         raise ValueError(f"model must be a Keras 3 model, got {type(model).__name__}")
     walk(model)  # raises unless the model is functional or Sequential, and built
     check_not_quantized(model)
+    check_not_quantized_by_keras(model)
 
 
 def _check_arguments(spec: QuantSpec, engine: str) -> None:

@@ -48,10 +48,17 @@ def conversion_message(model: keras.Model, spec: QuantSpec, error: Exception) ->
         )
     )
     ops += sorted(set(re.findall(r"'(tf\.\w+|tfl\.\w+)' op", text)))
-    cause = text.strip().splitlines()[0][:200] if text.strip() else type(error).__name__
+    cause = _reason(text) or type(error).__name__
     if ops:
         cause = f"operation {', '.join(op.strip() for op in ops)} has no TFLite kernel"
     return f"model {model.name!r} can't be converted to {spec.mode}: {cause}{_place(text, model)}"
+
+
+def _reason(text: str) -> str:
+    """The first line of an error, or of what Keras prints in bold inside of a layer's error."""
+    bold = re.search(r"\x1b\[1m(.+?)\x1b\[0m", text, re.DOTALL)
+    lines = (bold[1] if bold else text).strip().splitlines()
+    return lines[0][:200] if lines else ""
 
 
 def death_message(model: keras.Model, spec: QuantSpec, death: HelperDied) -> str:

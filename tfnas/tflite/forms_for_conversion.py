@@ -1,13 +1,14 @@
 """What Keras computes in another form while a model is traced for TensorFlow's converter.
 
 TFLite has no kernel for some operations whose values other ones compute exactly: recurrent layers
-(:mod:`tfnas.tflite.recurrent_layers`), and a roll, which is two slices that change places.
+(:mod:`tfnas.tflite.recurrent_layers`), a roll, which is two slices that change places, and the
+place of the largest or smallest number, which Keras finds with bitwise operations.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tfnas.keras_private import backend_functions_replaced
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 @contextlib.contextmanager
 def traced_for_conversion() -> Iterator[None]:
     """Traces operations of this thread in the forms of this module while it is open."""
-    functions = {**functions_for_conversion(), "numpy.roll": roll}
+    places = {"numpy.argmax": largest_place, "numpy.argmin": smallest_place}
+    functions = {**functions_for_conversion(), **places, "numpy.roll": roll}
     with backend_functions_replaced(functions), placeholders_for_steps():
         yield
 
@@ -57,3 +59,48 @@ def roll(x: Any, shift: int | Sequence[int], axis: int | Sequence[int] | None = 
         start, end = tf.split(x, [first, size - first], axis=one)
         x = tf.concat([end, start], axis=one)
     return x
+
+
+def largest_place(x: Any, axis: int | None = None, keepdims: bool = False) -> tf.Tensor:
+    """Returns the place of the largest number as `keras.ops.argmax` does, where 0.0 equals -0.0.
+
+    Example:
+        >>> import numpy as np
+        >>> largest_place(np.array([[1.0, 3.0, 2.0]]), axis=1).numpy()
+        array([1], dtype=int32)
+
+    Args:
+        x: A tensor of any shape.
+        axis: The axis; None: all values in one row.
+        keepdims: Whether the axis stays, with the size 1.
+
+    Returns:
+        Places, int32.
+    """
+    import tensorflow as tf
+
+    return _place(tf.argmax, x, axis, keepdims)
+
+
+def smallest_place(x: Any, axis: int | None = None, keepdims: bool = False) -> tf.Tensor:
+    """Returns the place of the smallest number; as :func:`largest_place`.
+
+    Args:
+        x: A tensor of any shape.
+        axis: The axis; None: all values in one row.
+        keepdims: Whether the axis stays, with the size 1.
+    """
+    import tensorflow as tf
+
+    return _place(tf.argmin, x, axis, keepdims)
+
+
+def _place(find: Callable[..., Any], x: Any, axis: int | None, keepdims: bool) -> tf.Tensor:
+    import tensorflow as tf
+
+    x = tf.convert_to_tensor(x)
+    values = tf.reshape(x, [-1]) if axis is None else x
+    places = find(values, 0 if axis is None else axis, output_type=tf.int32)
+    if not keepdims:
+        return places
+    return tf.reshape(places, [1] * len(x.shape)) if axis is None else tf.expand_dims(places, axis)

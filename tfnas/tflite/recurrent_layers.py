@@ -21,14 +21,16 @@ References:
 
 from __future__ import annotations
 
+import contextlib
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
 from tfnas.graph.batchnorm import layers_of
+from tfnas.keras_private import all_layers
 from tfnas.tflite.flatbuffer import read_graphs
 
 if TYPE_CHECKING:
@@ -80,6 +82,26 @@ def functions_for_conversion() -> dict[str, Callable[..., Any]]:
     """Returns the functions of Keras' backend that conversion replaces, by their names."""
     others = ("gru", "bidirectional_lstm", "bidirectional_gru")
     return {"rnn": loop, "lstm": _fused_lstm, **dict.fromkeys(others, _no_other_form)}
+
+
+@contextlib.contextmanager
+def states_at_rest(model: Any) -> Iterator[None]:
+    """Has the states of stateful layers at 0 while it is open: a file begins with what it finds.
+
+    Args:
+        model: A Keras 3 model; one of tf_keras stays as it is.
+    """
+    layers = all_layers(model) if isinstance(model, keras.Model) else []
+    stateful = (each.states for each in layers if getattr(each, "stateful", False))
+    states = [state for each in stateful for state in keras.tree.flatten(each)]
+    before = [keras.ops.convert_to_numpy(state) for state in states]
+    try:
+        for state in states:
+            state.assign(keras.ops.zeros_like(state))
+        yield
+    finally:
+        for state, value in zip(states, before, strict=True):
+            state.assign(value)
 
 
 def loop(

@@ -30,7 +30,7 @@ from tfnas.tflite.frozen_saved_model import (
     write_saved_model,
 )
 from tfnas.tflite.quiet_converter import quiet_converter
-from tfnas.tflite.recurrent_layers import may_be_fused
+from tfnas.tflite.recurrent_layers import may_be_fused, states_at_rest
 from tfnas.tflite.saved_model_converter import (
     NEW_CONVERTER,
     ConverterOptions,
@@ -73,10 +73,16 @@ def run_converter(
     placeholders = has_placeholders(model)
     options = ConverterOptions(spec, names, sparse, aware, placeholders)
     try:
-        with quiet_converter(), traced_for_conversion(), tempfile.TemporaryDirectory() as folder:
-            written = written_for_converter(model, folder)
+        with (
+            quiet_converter(),
+            traced_for_conversion(),
+            states_at_rest(model),
+            tempfile.TemporaryDirectory() as folder,
+        ):
+            errors: list[Exception] = []
+            written = written_for_converter(model, folder, errors)
             if written is None:
-                return _converted_by_keras_way(model, options, columns)
+                return _converted_by_keras_way(model, options, columns, errors)
             saved_model, signatures = written
             if not is_isolated() or any(column.dtype.hasobject for column in columns):
                 return convert_saved_model(saved_model, signatures, options, columns)
@@ -88,13 +94,14 @@ def run_converter(
 
 
 def written_for_converter(
-    model: keras.Model, folder: str
+    model: keras.Model, folder: str, errors: list[Exception]
 ) -> tuple[str, Sequence[str] | None] | None:
     """Writes a model as a SavedModel: of constants, or as `from_keras_model` writes it.
 
     Args:
         model: A built Keras 3 or tf_keras model with known inputs.
         folder: An empty folder.
+        errors: Gets what a way that fails raises.
 
     Returns:
         The SavedModel, and the signatures to convert (None: all). None: it can't be written.
@@ -110,6 +117,7 @@ def written_for_converter(
             raise
         except Exception as error:  # there is another way
             _LOG.debug("%s can't be written as a SavedModel (%s): %r", model.name, part, error)
+            errors.append(error)
     return None
 
 
@@ -137,11 +145,23 @@ def _converted_apart(
 
 
 def _converted_by_keras_way(
-    model: keras.Model, options: ConverterOptions, columns: Sequence[np.ndarray]
+    model: keras.Model,
+    options: ConverterOptions,
+    columns: Sequence[np.ndarray],
+    errors: Sequence[Exception],
 ) -> bytes:
-    """Converts by `from_keras_model`, which needs no SavedModel; always in this process."""
+    """Converts by `from_keras_model`, which needs no SavedModel; always in this process.
+
+    Where it fails too, the first of the errors of the other ways is the reason: its own, of a model
+    that can't be traced, is one of Keras 2.
+    """
     import tensorflow as tf
 
-    with NEW_CONVERTER:
-        converter = tf.lite.TFLiteConverter.from_keras_model(model)
-    return run(converter, options, columns)
+    try:
+        with NEW_CONVERTER:
+            converter = tf.lite.TFLiteConverter.from_keras_model(model)
+        return run(converter, options, columns)
+    except Exception as error:
+        if errors:
+            raise errors[0] from error
+        raise

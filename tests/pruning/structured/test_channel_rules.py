@@ -145,6 +145,20 @@ def test_channels_of_tokens_are_followed(through):
     assert whole == {"head"} | ({"back"} if through == "mixer" else set())
 
 
+def test_a_mask_is_no_state_of_a_recurrent_layer():
+    keras.utils.set_random_seed(0)
+    words = keras.Input((10,), dtype="int32")
+    x = layers.Embedding(12, 8, mask_zero=True, name="table")(words)
+    x = layers.Bidirectional(layers.GRU(4, return_sequences=True), name="both")(x)
+    model = keras.Model(words, layers.Dense(2, name="head")(layers.LSTM(6, name="last")(x)))
+    dependencies, removed, _ = assert_pruned_equals_masked(model)
+    whole = {g.name for g in dependencies.groups if not removed[g.removable].any()}
+    assert whole == {"head"}
+    same = slice_channels(model, dependencies, np.zeros_like(removed))
+    x = np.array([[3, 1, 2, 0, 0, 0, 0, 0, 0, 0]])
+    np.testing.assert_allclose(same(x), model(x), atol=1e-6)
+
+
 @pytest.mark.parametrize("seed", range(25))
 def test_random_graphs_pruned_equal_masked(seed):
     assert_pruned_equals_masked(random_model(seed, steps=6), seed)
@@ -184,6 +198,20 @@ def test_what_mixes_channels_locks_them_and_says_why(lock):
     change = next(group for group in report.groups if group.name == "a")
     assert change.before == change.after
     assert re.search(reason, change.reason)
+
+
+def test_layers_without_a_rule_are_named_where_nothing_and_where_something_goes():
+    inputs = keras.Input((3, 4, 4, 2))
+    x = layers.ConvLSTM2D(4, 3, padding="same", name="own")(inputs)
+    alone = keras.Model(inputs, layers.Conv2D(2, 1)(x))
+    with pytest.raises(ValueError, match="ConvLSTM2D 'own' is not supported"):
+        prune_channels(alone, 0.3)
+    x = layers.Conv2D(2, 1)(layers.Conv2D(8, 1)(x))
+    _, report = prune_channels(keras.Model(inputs, x), 0.3)
+    assert "left whole: ConvLSTM2D 'own' is not supported" in report.notes
+    ends = [layers.Dense(4)(inputs), layers.Dense(4)(inputs)]
+    with pytest.raises(ValueError, match="8 channels have to stay: it is the model's output"):
+        prune_channels(keras.Model(inputs, ends), 0.3)
 
 
 def test_channels_that_all_depend_on_each_other_are_named():

@@ -77,6 +77,7 @@ class Dependencies:
         roots: The root of each channel id, (channel ids,): coupled channels have one root.
         exclude: Paths of layers whose channels are not removed.
         approximate: Whether channels may be removed from what LayerNormalization normalizes.
+        whole: Maps the path of each layer with weights that no rule covers to the reason.
     """
 
     flow: Walk
@@ -87,6 +88,7 @@ class Dependencies:
     roots: np.ndarray
     exclude: tuple[str, ...] = ()
     approximate: bool = False
+    whole: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def kept(self, ids: np.ndarray, removed: np.ndarray) -> np.ndarray:
         """Returns True for the channel ids that stay.
@@ -153,7 +155,15 @@ def _traced(
     roots = found.ids.roots(np.arange(len(found.ids)))
     groups = _groups(found.ids, roots)
     traced = Dependencies(
-        flow, found.values, found.layers, found.rewrites, groups, roots, tuple(exclude), approximate
+        flow,
+        found.values,
+        found.layers,
+        found.rewrites,
+        groups,
+        roots,
+        tuple(exclude),
+        approximate,
+        found.whole,
     )
     return traced, found.options
 

@@ -153,6 +153,8 @@ def report_of(
         )
         if names
     ]
+    named = {reason for group in dependencies.groups for reason in group.locked.values()}
+    notes += [f"left whole: {why}" for why in dependencies.whole.values() if why not in named]
     notes += _zeros_and_clusters(model)
     return ChannelPruningReport(
         groups,

@@ -116,6 +116,7 @@ class ChannelTrace:
         self.layers: dict[int, ChannelLayer] = {}
         self.rewrites: dict[Call, Rewrite] = {}
         self.options: dict[Call, list[int]] = {}
+        self.whole: dict[str, str] = {}  # path of a layer with weights -> why no channel goes
         self._choices = choices or {}
 
     def known(self, value: Value) -> Channels:
@@ -223,6 +224,8 @@ class ChannelTrace:
         """
         for value in call.inputs:
             self.lock(value, reason)
+        if getattr(call.operation, "weights", None):
+            self.whole[call.name] = reason
         return [self._fixed(value, reason) for value in call.outputs]
 
     def fixed_input(self, value: Value) -> None:

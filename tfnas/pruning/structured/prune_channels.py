@@ -284,17 +284,18 @@ def excluded(model: keras.Model, patterns: Sequence[str]) -> list[str]:
 
 
 def _obstacles(dependencies: Dependencies) -> str:
-    """The most frequent reasons why channels have to stay, except the model's output."""
+    """The most frequent reasons why channels have to stay; the model's output where alone."""
     if not dependencies.groups:
         return (
             "; the model has no layer with known output channels: prune the channels of a model "
             "before it is quantized"
         )
     reasons: Counter[str] = Counter(r for g in dependencies.groups for r in g.locked.values())
-    del reasons[MODEL_OUTPUT]
-    return "".join(
-        f"; {count} channels have to stay: {reason}" for reason, count in reasons.most_common(2)
-    )
+    whole = [reason for reason in dependencies.whole.values() if reason not in reasons]
+    if whole or len(reasons) > 1:
+        del reasons[MODEL_OUTPUT]
+    texts = [f"{count} channels have to stay: {reason}" for reason, count in reasons.most_common(2)]
+    return "".join(f"; {text}" for text in [*texts, *whole[:2]])
 
 
 class _CostTarget:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tfnas.graph.call_arguments import named_arguments
 from tfnas.graph.functional import Call, Value
 from tfnas.pruning.structured.activation_rules import locking_activation
 from tfnas.pruning.structured.channel_ids import Channels
@@ -33,9 +34,18 @@ def _recurrent(trace: ChannelTrace, call: Call) -> list[Channels]:
     units = own.sizes["units"]
     trace.ids.join(incoming, own.weights[0].axes[0])
     _count_steps(own, own.weights, value)
-    for state in call.inputs[1:]:
+    for state in _states(trace, call):
         trace.ids.join(trace.along(state), units)
     return [Channels({len(value.shape) - 1: units}) for value in call.outputs]
+
+
+def _states(trace: ChannelTrace, call: Call) -> list[Value]:
+    """The initial states that a call takes. Its mask, which is no state, is locked."""
+    mask = named_arguments(call).get("mask")
+    for value in call.inputs[1:]:
+        if value is mask:
+            trace.lock(value, f"{call.kind} {call.name!r} takes it as a mask")
+    return [value for value in call.inputs[1:] if value is not mask]
 
 
 def _units(
@@ -66,7 +76,7 @@ def _bidirectional(trace: ChannelTrace, call: Call) -> list[Channels]:
     layer, value = call.operation, call.inputs[0]
     inner = (layer.forward_layer, layer.backward_layer)
     kinds = {type(each).__name__ for each in inner}
-    if not kinds <= set(_GATES) or len(call.inputs) > 1 or len(kinds) > 1:
+    if not kinds <= set(_GATES) or _states(trace, call) or len(kinds) > 1:
         return trace.opaque(call, f"{call.kind} {call.name!r} has other layers or states inside")
     incoming = trace.only(value, 2, f"{call.kind} {call.name!r} runs over it")
     own, first = trace.layer(call)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from tfnas.graph.compatibility import check_not_quantized_by_keras
 from tfnas.graph.model_class import plain
 from tfnas.legacy.rebuild import is_tf_keras
 from tfnas.legacy.tfmot_qat import is_quantized
@@ -36,6 +37,7 @@ def prepare(conversion: Conversion) -> Conversion:
             f"{spec.mode!r}"
         )
     if not old:
+        check_not_quantized_by_keras(model)
         model = to_float32(plain(model))
     if aware and spec.activations == "float32":
         model, aware = strip_quantization(model), False
