@@ -107,14 +107,14 @@ def commands_of(text):
 
 @pytest.mark.parametrize("page", WRITTEN, ids=name_of)
 def test_flags_of_commands_exist(page):
-    from tfnas.cli import app
+    from tfnas.cli.command_table import command_of, commands, flags_of
 
     unknown = []
     for name, *arguments in commands_of(page.read_text(encoding="utf-8")):
-        if name not in app.commands():  # a technique of the reader's own
+        if name not in commands():  # a technique of the reader's own
             assert page.stem == "add_a_technique"
             continue
-        known = app.flags_of(app._command_module(name))
+        known = flags_of(command_of(name))
         for flag in re.findall(r"--([\w-]+)", " ".join(a for a in arguments if a[:2] == "--")):
             if flag not in known and flag.removeprefix("no") not in known:
                 unknown.append(f"{name} --{flag}")

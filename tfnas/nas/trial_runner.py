@@ -48,7 +48,8 @@ from tfnas.nas.fit_results import epochs_of_results
 from tfnas.nas.keras_tuner_private import SaveBestEpoch
 from tfnas.nas.keras_warnings import without_optimizer_warnings
 from tfnas.nas.measured_trial import COMPRESSED_MODEL, MEASUREMENT, MODEL_FILE, latency_metrics
-from tfnas.nas.objectives import KNOWN_DIRECTIONS, REWARD, Objectives
+from tfnas.nas.metric_directions import KNOWN_DIRECTIONS, REWARD
+from tfnas.nas.objectives import Objectives
 from tfnas.nas.reward import mnasnet_reward
 from tfnas.nas.successive_halving import continue_from
 from tfnas.nas.trial_failures import InfeasibleTrialError
