@@ -178,6 +178,19 @@ def test_the_site_keeps_links_to_its_pages_alone(site):
     assert source == ["[a](start.md#install) b [c](#here) [d](guides/search.md) ![e](../x.png)"]
 
 
+def test_the_page_of_commands_is_made_from_the_flags():
+    from tfnas.cli.command_table import command_of, commands, flags_of
+
+    spec = importlib.util.spec_from_file_location("command_page", DOCS / "command_page.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    text = module.PAGE.read_text(encoding="utf-8")
+    assert text == module.page(), "run python docs/command_page.py"
+    for name in commands():
+        for flag in flags_of(command_of(name)):
+            assert re.search(rf"^\| `--(\[no\])?{flag}[=`]", text, re.MULTILINE)
+
+
 def strings_of_the_source():
     """All strings in tfnas/, with \\0 for what an f-string fills in; implicit joins are joined."""
     found = set()

@@ -138,7 +138,8 @@ def _texts(doc: str) -> dict[str, str]:
     arguments = doc.partition("Args:")[2].partition("Raises:")[0]
     found = re.findall(r"^    (\w+): (.+(?:\n {8}.+)*)", arguments, re.MULTILINE)
     return {
-        name: re.split(r"[.:;] ", " ".join(text.split()))[0].rstrip(".") for name, text in found
+        name: re.split(r"[.:;] ", text[0].lower() + " ".join(text[1:].split()))[0].rstrip(".")
+        for name, text in found
     }
 
 
