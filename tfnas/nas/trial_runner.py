@@ -290,7 +290,7 @@ class TrialRunner:
         options = dict(kwargs)
         if not self._observed and not needs_every_validation(kwargs, self.objectives.names):
             options = validate_at_the_end(kwargs, reported)
-        options["callbacks"] = cheaper_callbacks([*(kwargs.get("callbacks") or ()), *callbacks])
+        options["callbacks"] = cheaper_callbacks([*callbacks, *(kwargs.get("callbacks") or ())])
         return self.hypermodel.fit(task.hyperparameters, model, *args, **options)
 
     def _logs_of_measured_epoch(
