@@ -85,6 +85,7 @@ tables:
 	$(PYTHON) benchmarks/coverage_page.py
 
 docs: $(READY_DEV)
+	$(BIN)/python docs/command_page.py
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
 	@echo "the site is build/docs/index.html"
 

@@ -151,7 +151,7 @@ def test_digits_ask_for_scikit_learn(monkeypatch):
 
 
 def test_reports_with_pictures_ask_for_matplotlib_before_any_work(monkeypatch, tmp_path):
-    from tfnas.cli.export_command import _check, define
+    from tfnas.cli.export_command import _check_combinations, define
 
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     output = tmp_path / "out"
@@ -173,7 +173,7 @@ def test_reports_with_pictures_ask_for_matplotlib_before_any_work(monkeypatch, t
     flags = define(absl.flags.FlagValues())
     flags(["export", "--errors", "--mode=int8", "--dataset=digits"])
     with pytest.raises(ImportError, match=r"matplotlib must .* plot of errors"):
-        _check(flags)
+        _check_combinations(flags)
     assert not output.exists()
 
 

@@ -135,14 +135,14 @@ def commands_of(text):
 
 @pytest.mark.parametrize("page", WRITTEN, ids=name_of)
 def test_flags_of_commands_exist(page):
-    from tfnas.cli import app
+    from tfnas.cli.command_table import command_of, commands, flags_of
 
     unknown = []
     for name, *arguments in commands_of(page.read_text(encoding="utf-8")):
-        if name not in app.commands():  # a technique of the reader's own
+        if name not in commands():  # a technique of the reader's own
             assert page.stem == "add_a_technique"
             continue
-        known = app.flags_of(app._command_module(name))
+        known = flags_of(command_of(name))
         for flag in re.findall(r"--([\w-]+)", " ".join(a for a in arguments if a[:2] == "--")):
             if flag not in known and flag.removeprefix("no") not in known:
                 unknown.append(f"{name} --{flag}")
@@ -216,6 +216,19 @@ def test_the_navigation_of_the_site_has_the_sections_of_the_index(site):
     pages = {page.relative_to(DOCS).with_suffix("").as_posix() for page in DOCS.rglob("*.md")}
     numbered = {page for page in pages if page.startswith("decisions/0")}
     assert sorted(listed) == sorted(pages - numbered - {"README", "index"})
+
+
+def test_the_page_of_commands_is_made_from_the_flags():
+    from tfnas.cli.command_table import command_of, commands, flags_of
+
+    spec = importlib.util.spec_from_file_location("command_page", DOCS / "command_page.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    text = module.PAGE.read_text(encoding="utf-8")
+    assert text == module.page(), "run python docs/command_page.py"
+    for name in commands():
+        for flag in flags_of(command_of(name)):
+            assert re.search(rf"^\| `--(\[no\])?{flag}[=`]", text, re.MULTILINE)
 
 
 def strings_of_the_source():

@@ -11,6 +11,7 @@ from importlib.machinery import ModuleSpec
 OPTIONAL = {
     "sklearn": ("scikit-learn", "digits"),
     "matplotlib": ("matplotlib", "plots"),
+    "tensorboard": ("tensorboard", "tensorboard"),
     "tf_keras": ("tf-keras", "legacy"),
     "tensorflow_model_optimization": ("tensorflow-model-optimization", "legacy"),
     "tflite_micro": ("tflite-micro", "micro"),

@@ -14,6 +14,7 @@ import pytest
 
 import tfnas
 from tfnas.cli import app, compress_command, profile_command
+from tfnas.cli.command_table import flags_of
 from tfnas.measure.latency import reference_artifact
 from tfnas.tflite.flatbuffer import pack, unpack
 
@@ -57,16 +58,25 @@ def test_help_names_all_commands(tfnas_command, flag):
 @pytest.mark.parametrize(
     ("name", "shown"),
     [
-        ("search", ["usage: tfnas search [flags]", "--dataset=...", "--max_trials=...", "[20]"]),
-        ("export", ["usage: tfnas export MODEL.keras [flags]", "--mode=...", "[float32]"]),
-        ("bench", ["usage: tfnas bench FILE... [flags]", "--[no]xnnpack", "--rounds=..."]),
+        (
+            "search",
+            [
+                "usage: tfnas search --dataset=... --directory=... [flags]",
+                *("--max_trials=N", "(default: 20)", "\nData:\n  --data=..."),
+            ],
+        ),
+        (
+            "export",
+            ["usage: tfnas export MODEL.keras [flags]", "--mode=NAME", "int16x8", "float32)"],
+        ),
+        ("bench", ["usage: tfnas bench FILE... [flags]", "--[no]xnnpack", "--rounds=N"]),
         ("profile", ["usage: tfnas profile MODEL.keras|FILE.tflite [flags]", "--[no]layers"]),
     ],
 )
 def test_help_of_a_command(tfnas_command, name, shown):
     code, out, err = tfnas_command(name, "--help")
     assert (code, err) == (0, "")
-    for text in [*shown, f"example: tfnas {name}"]:
+    for text in [*shown, "Examples:\n  # ", f"\n  tfnas {name} "]:
         assert text in out
 
 
@@ -128,7 +138,7 @@ def test_wrong_usage(tfnas_command, argv, message):
         (["export", "{tmp}/none.keras"], "none.keras"),
         (
             ["export", "{tmp}/none.keras", "--dataset={tmp}/none.npz"],
-            "dataset must be a file or a folder that exists",
+            "must be a file or a folder that exists",
         ),
         (
             ["export", "{model}", "--mode=int8", "--output={tmp}/o.tflite"],
@@ -138,7 +148,7 @@ def test_wrong_usage(tfnas_command, argv, message):
         (["bench", "{tmp}/broken.keras"], "must be a .tflite file"),
         (
             ["search", "--dataset={tmp}/none.npz", "--directory={tmp}/run"],
-            "dataset must be a file or a folder that exists",
+            "must be a file or a folder that exists",
         ),
         (
             ["search", "--dataset=digits", "--directory={tmp}/run", "--learning_rate=0"],
@@ -163,6 +173,7 @@ def test_an_error_of_many_lines_becomes_one(tfnas_command, monkeypatch):
     def fails(positional, values):
         raise RuntimeError("first\n  second\n" + "x" * 1000)
 
+    monkeypatch.setattr(profile_command, "check", lambda positional, values: None)
     monkeypatch.setattr(profile_command, "main", fails)
     code, _, err = tfnas_command("profile", "m.keras")
     assert code == 1
@@ -176,6 +187,7 @@ def test_ctrl_c(tfnas_command, monkeypatch):
     def interrupted(positional, values):
         raise KeyboardInterrupt
 
+    monkeypatch.setattr(profile_command, "check", lambda positional, values: None)
     monkeypatch.setattr(profile_command, "main", interrupted)
     assert tfnas_command("profile", "m.keras") == (130, "", "tfnas profile: error: interrupted\n")
 
@@ -337,18 +349,19 @@ def test_code_in_a_file_runs_only_where_it_is_trusted(tfnas_command, of_own_laye
     assert tfnas_command("profile", "code.keras", "--nosafe_mode")[0] == 0
 
 
-def test_help_marks_required_flags_and_shows_defaults(capsys):
+def test_help_marks_required_flags_and_shows_defaults(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     assert app.main(["prune", "--help"]) == 0
     lines = {
         line.split("=")[0].split()[0]: line
         for line in capsys.readouterr().out.splitlines()
         if "--" in line
     }
-    assert lines["--data"].endswith("(required)")
-    assert lines["--[no]sparse"].endswith("[True]")
-    assert lines["--[no]overwrite"].endswith("[False]")
-    assert lines["--epochs"].endswith("[0]")
-    assert "[" not in lines["--exclude"]
+    assert lines["--sparsity"].endswith("(required)")
+    assert lines["--[no]sparse"].endswith("(default: on)")
+    assert lines["--[no]overwrite"].endswith("(default: off)")
+    assert lines["--epochs"].endswith("(default: 0)")
+    assert "(" not in lines["--exclude"]
 
 
 def test_a_mistyped_command_is_guessed(capsys):
@@ -378,5 +391,5 @@ def test_errors_name_flags(tmp_path, capsys):
     ],
 )
 def test_errors_on_data_name_its_flag(text, shown):
-    values = app.flags_of(compress_command)
+    values = flags_of(compress_command)
     assert app._with_flags(text, values) == shown

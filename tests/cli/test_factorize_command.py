@@ -4,7 +4,7 @@ import keras
 import pytest
 
 import tfnas
-from tfnas.cli import app
+from tfnas.cli.command_table import flags_of
 from tfnas.cli.technique_command import command_of
 
 
@@ -37,7 +37,7 @@ def run(saved, tmp_path, capsys):
 
     def call(*arguments):
         folder = tmp_path / "out"
-        values = app.flags_of(command)
+        values = flags_of(command)
         argv = ["tfnas", str(saved), "--dataset=digits", f"--directory={folder}", *arguments]
         positional = values(argv)[1:]
         code = command.main(positional, values)

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
+from tfnas.cli import early_checks
 from tfnas.cli.common import define_signature
+from tfnas.runtime.argument_rules import check_choice
 
 if TYPE_CHECKING:
     from tfnas.targets.android import PhoneLatency
@@ -18,7 +20,17 @@ if TYPE_CHECKING:
 SUMMARY = "measure the latency of .tflite files side by side"
 POSITIONAL = "FILE..."
 _COUNTS = ("batch_sizes", "thread_counts")
-EXAMPLE = "example: tfnas bench a.tflite b.tflite --threads=2"
+EXAMPLES = (
+    ("two files, measured in turns", "tfnas bench a.tflite b.tflite --threads=2"),
+    (
+        "examples per second for batches and threads",
+        "tfnas bench a.tflite --throughput --batch_sizes=1,8,64 --thread_counts=1,4",
+    ),
+    (
+        "a connected phone too",
+        "tfnas bench a.tflite --adb --adb_binary=android_aarch64_benchmark_model",
+    ),
+)
 
 
 def define(values: flags.FlagValues) -> flags.FlagValues:
@@ -54,7 +66,6 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
     from tfnas.table import table
     from tfnas.tflite.artifact import Artifact
 
-    _check(values)
     files = [Artifact.load(path, values["signature"].value) for path in positional]
     reports = _compiled(files, values)
     on_phone = _on_phone(files, values)
@@ -107,10 +118,16 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
     return 0
 
 
-def _check(values: flags.FlagValues) -> None:
-    """Checks combinations of flags before anything is measured."""
+def check(positional: list[str], values: flags.FlagValues) -> None:
+    """Raises what is wrong before anything is measured."""
     from tfnas.targets.android import check_binary
+    from tfnas.targets.ethos_u import ACCELERATORS
 
+    for path in positional:
+        early_checks.check_file(path)
+    early_checks.check_written(values, "json")
+    if values["vela"].value is not None:
+        check_choice("vela", values["vela"].value, list(ACCELERATORS))
     adb, binary, serial = (values[name].value for name in ("adb", "adb_binary", "serial"))
     if adb and not binary:
         raise ValueError("adb_binary must be given with adb, got none")

@@ -182,7 +182,28 @@ def load_model_and_split(
         ValueError: The job would overwrite the model.
     """
     source = pathlib.Path(positional[0])
+    directory = result_folder(source, values, suffix, written)
     model, split = load_inputs(source, values)
+    return model, split, directory
+
+
+def result_folder(
+    source: pathlib.Path,
+    values: flags.FlagValues,
+    suffix: str,
+    written: Sequence[str] = ("model.keras", "model_float.keras"),
+) -> pathlib.Path:
+    """Returns the folder for the results.
+
+    Args:
+        source: The path of the model.
+        values: The flags of :func:`define_data`.
+        suffix: Suffix of the default folder's name, after the name of the model.
+        written: Names of the models that the job writes into its folder.
+
+    Raises:
+        ValueError: The job would overwrite the model.
+    """
     directory = pathlib.Path(
         values["directory"].value or source.with_name(f"{source.stem}_{suffix}")
     )
@@ -190,7 +211,7 @@ def load_model_and_split(
         raise ValueError(
             f"directory {str(directory)!r} must not be that of the model, got the model {source}"
         )
-    return model, split, directory
+    return directory
 
 
 def load_inputs(source: pathlib.Path, values: flags.FlagValues) -> tuple[Any, Any]:
@@ -219,6 +240,14 @@ def load_inputs(source: pathlib.Path, values: flags.FlagValues) -> tuple[Any, An
         loading=loading_of(values),
     )
     return model, split.limited(values["train_limit"].value, seed)  # type: ignore[attr-defined]
+
+
+def define_messages(common: dict[str, Any]) -> None:
+    """Declares --quiet and --verbose."""
+    text = "print the result alone: no progress, and of messages errors alone"
+    flags.DEFINE_bool("quiet", False, text, **common)
+    text = "also print reasons, and what TensorFlow and its converter write"
+    flags.DEFINE_bool("verbose", False, text, **common)
 
 
 def define_signature(common: dict[str, Any]) -> None:

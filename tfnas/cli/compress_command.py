@@ -11,6 +11,7 @@ from typing import Any
 
 from absl import flags
 
+from tfnas.cli import early_checks
 from tfnas.cli.common import (
     amount,
     define_data,
@@ -18,15 +19,27 @@ from tfnas.cli.common import (
     load_inputs,
     load_model_and_split,
     loading_of,
+    result_folder,
 )
 from tfnas.cli.task_flags import define_task, task_arguments
 from tfnas.compression.budget import Budget
 
 SUMMARY = "compress a .keras model, or the best one of a search, to a budget, with a report"
 POSITIONAL = "MODEL.keras|SEARCH_FOLDER"
-EXAMPLE = (
-    "example: tfnas compress model.keras --data=fashion_mnist --max_drop=1.0 "
-    "--max_bytes=100000 --directory=runs/compressed"
+EXAMPLES = (
+    (
+        "at most 1 point of accuracy lost, at most 100 kB",
+        "tfnas compress model.keras --data=fashion_mnist --max_drop=1.0 --max_bytes=100KB "
+        "--directory=runs/compressed",
+    ),
+    (
+        "the best model of a search, at half of its time, in minutes",
+        "tfnas compress runs/digits --max_latency_ratio=0.5 --effort=quick",
+    ),
+    (
+        "a microcontroller with 64 KiB of RAM, of which the firmware takes 20,000 bytes",
+        "tfnas compress model.keras --data=images/ --max_ram_bytes=64KiB --runtime_ram=20000",
+    ),
 )
 RESUMES = True
 MISSED = 3  # exit code
@@ -56,18 +69,46 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
     return values
 
 
+def check(positional: list[str], values: flags.FlagValues) -> None:
+    """Raises what is wrong before TensorFlow is loaded."""
+    from tfnas.compression.device_costs import Target
+    from tfnas.compression.fine_tune_settings import FineTuneSettings
+    from tfnas.jobs.finished_search import finished_config
+    from tfnas.targets.device import Device
+
+    names = ("accelerator", "runtime_flash", "runtime_ram")
+    Target.of(_budget(values), Device(*(values[name].value for name in names)))
+    early_checks.check_data(values)
+    source = pathlib.Path(positional[0])
+    if source.is_dir() and not (source / "saved_model.pb").exists():
+        finished_config(source)
+    elif values["data"].value is None:
+        raise ValueError("data must be given with the file of a model, got none")
+    else:
+        result_folder(source, values, "compressed")
+        early_checks.check_model(positional[0])
+    early_checks.check_written(values, "directory")
+    task_arguments(values)
+    settings = {name: values[name].value for name in ("batch_size", "learning_rate", "seed")}
+    FineTuneSettings(epochs=1, augment=tuple(values["augment"].value), **settings)
+
+
+def _budget(values: flags.FlagValues) -> Budget:
+    texts = {name: values[name].value for name in _LIMITS if values[name].value is not None}
+    limits = {name: _bound(name, text) for name, text in texts.items()}
+    _check_device(values, limits)
+    return Budget.of({k: int(v) if v.is_integer() else v for k, v in limits.items()})
+
+
 def main(positional: list[str], values: flags.FlagValues) -> int:
     """Runs the command."""
     from tfnas.cli.console import progress_display
     from tfnas.jobs.compress import compress
 
-    texts = {name: values[name].value for name in _LIMITS if values[name].value is not None}
-    limits = {name: _bound(name, text) for name, text in texts.items()}
-    _check_device(values, limits)
-    budget = Budget.of({k: int(v) if v.is_integer() else v for k, v in limits.items()})
+    budget = _budget(values)
     model, split, directory = _load_inputs(positional, values)
     loading = loading_of(values)
-    with progress_display() as progress:
+    with progress_display(values) as progress:
         result = compress(
             model,
             split,
@@ -97,7 +138,8 @@ def _texts(doc: str) -> dict[str, str]:
     arguments = doc.partition("Args:")[2].partition("Raises:")[0]
     found = re.findall(r"^    (\w+): (.+(?:\n {8}.+)*)", arguments, re.MULTILINE)
     return {
-        name: re.split(r"[.:;] ", " ".join(text.split()))[0].rstrip(".") for name, text in found
+        name: re.split(r"[.:;] ", text[0].lower() + " ".join(text[1:].split()))[0].rstrip(".")
+        for name, text in found
     }
 
 
@@ -126,8 +168,6 @@ def _load_inputs(
     """The model, its data and the folder; the data of a search are its own by default."""
     source = pathlib.Path(positional[0])
     if not source.is_dir():
-        if values["data"].value is None:
-            raise ValueError("data must be given with the file of a model, got none")
         return load_model_and_split(positional, values, "compressed")
     model, split = load_inputs(source, values)
     directory = values["directory"].value or source.with_name(f"{source.resolve().name}_compressed")

@@ -2,58 +2,35 @@
 
 from __future__ import annotations
 
-import contextlib
-import faulthandler
-import io
-import os
 import sys
-import tempfile
-from collections.abc import Iterator
 from typing import Any
 
-from tfnas.compression.progress import PrintedProgress, TrialNews
+from absl import flags
+
+from tfnas.compression.progress import PrintedProgress, Progress, TrialNews
 
 
-def print_any_text() -> None:
-    """Lets stdout and stderr print what their encoding lacks, such as a name that is not UTF-8."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # not where a descriptor is closed
-            stream.reconfigure(errors="backslashreplace")
+def progress_display(values: flags.FlagValues) -> PlainProgress | NoProgress:
+    """Returns the live display, plain lines if stdout is no terminal, or nothing with --quiet.
 
-
-@contextlib.contextmanager
-def quiet_native_stderr() -> Iterator[None]:
-    """Hides messages that TensorFlow's native code writes to stderr.
-
-    Python's own stderr still works, and a crash of native code still prints a traceback.
+    Args:
+        values: The flags of the command.
     """
-    try:
-        native = sys.stderr.fileno()
-    except (OSError, ValueError, AttributeError):  # stderr is no file, as in tests
-        yield
-        return
-    python_stderr = sys.stderr
-    with (
-        os.fdopen(os.dup(native), "w", buffering=1, errors="backslashreplace") as terminal,
-        tempfile.TemporaryFile() as sink,
-    ):
-        sys.stderr.flush()
-        faulthandler.enable(file=terminal)
-        os.dup2(sink.fileno(), native)
-        sys.stderr = terminal
-        try:
-            yield
-        finally:
-            sys.stderr = python_stderr
-            faulthandler.disable()
-            os.dup2(terminal.fileno(), native)
-
-
-def progress_display() -> PlainProgress:
-    """Returns the live display, or plain lines if stdout is no terminal."""
+    if values["quiet"].value:
+        return NoProgress()
     # Python's stdout is None where its descriptor is closed.
     is_terminal = sys.stdout is not None and sys.stdout.isatty()
     return LiveProgress() if is_terminal else PlainProgress()
+
+
+class NoProgress(Progress):
+    """Shows nothing; used in a `with` block."""
+
+    def __enter__(self) -> NoProgress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Does nothing."""
 
 
 class PlainProgress(PrintedProgress):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
+from tfnas.cli import early_checks
 from tfnas.cli.common import define_data_file, define_image_size, define_layers, loading_of
 from tfnas.compression.techniques.quantized_models import parse_formats
 from tfnas.optional import require
@@ -24,7 +25,20 @@ if TYPE_CHECKING:
 
 SUMMARY = "convert a .keras or .h5 model to a checked .tflite file"
 POSITIONAL = "MODEL.keras"
-EXAMPLE = "example: tfnas export model.keras --mode=int8 --data=fashion_mnist"
+EXAMPLES = (
+    (
+        "8-bit integers, calibrated on the data",
+        "tfnas export model.keras --mode=int8 --data=fashion_mnist",
+    ),
+    (
+        "4-bit weights without training, and C source for TFLite Micro",
+        "tfnas export model.keras --mode=int8x4 --rounding=second_order --data=calibration.npz --c",
+    ),
+    (
+        "a third of the bytes of float32, each layer in the format that hurts least",
+        "tfnas export model.keras --mode=mixed --size=0.33 --data=fashion_mnist",
+    ),
+)
 MIXED = "mixed"
 _CALIBRATION, _EXAMINED = 300, 128
 
@@ -86,17 +100,9 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
 def main(positional: list[str], values: flags.FlagValues) -> int:
     """Runs the command."""
     from tfnas import data
-    from tfnas.data.datasets import check_name
 
-    _check(values)
-    source = pathlib.Path(positional[0])
-    name = values["recipe"].value or values["mode"].value
-    target = values["output"].value or source.with_name(
-        f"{source.stem}_{pathlib.Path(name).stem}.tflite"
-    )
+    source, target = pathlib.Path(positional[0]), _target(positional, values)
     size = data.parse_size(values["image_size"].value)
-    if values["data"].value:
-        check_name(values["data"].value)
     model, split, typical = loading_of(values).load(source), None, None
     if values["data"].value:
         names = {name: values[name].value for name in ("inputs", "targets")}
@@ -105,7 +111,7 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
     artifact, report = _convert(model, typical, values)
     artifact = artifact.minified() if values["slim"].value else artifact
     if values["c"].value:
-        _check_micro(artifact, pathlib.Path(target))
+        _check_micro(artifact)
     path = artifact.save(target)
     _print_artifact(artifact, path)
     if values["c"].value:
@@ -121,8 +127,25 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
     return 0
 
 
-def _check(values: flags.FlagValues) -> None:
-    """Checks combinations of flags before anything is loaded."""
+def _target(positional: list[str], values: flags.FlagValues) -> pathlib.Path:
+    """Where the file is written to: beside the model where --output does not say it."""
+    source, name = pathlib.Path(positional[0]), values["recipe"].value or values["mode"].value
+    beside = source.with_name(f"{source.stem}_{pathlib.Path(name).stem}.tflite")
+    return pathlib.Path(values["output"].value or beside)
+
+
+def check(positional: list[str], values: flags.FlagValues) -> None:
+    """Raises what is wrong before TensorFlow is loaded."""
+    _check_combinations(values)
+    _spec(values)
+    early_checks.check_data(values)
+    early_checks.check_model(positional[0])
+    early_checks.check_written(values, "output")
+    if values["c"].value:
+        _check_c_target(_target(positional, values))
+
+
+def _check_combinations(values: flags.FlagValues) -> None:
     mode, recipe, size = (values[name].value for name in ("mode", "recipe", "size"))
     if (size is None) != (mode != MIXED):
         raise ValueError(
@@ -159,6 +182,15 @@ def _check(values: flags.FlagValues) -> None:
         check_saved_model_folder(values["saved_model"].value)
 
 
+def _spec(values: flags.FlagValues) -> QuantSpec:
+    """The number formats of a mode; those of mode mixed are chosen later."""
+    mode, layers = values["mode"].value, parse_formats(values["layers"].value)
+    names = "correct", "rounding", "eight_bit_share"
+    options = {name: values[name].value for name in names}
+    spec = QuantSpec.of("float32" if mode == MIXED else mode)
+    return dataclasses.replace(spec, layers=layers, **options)
+
+
 def _convert(model: Any, inputs: Any, values: flags.FlagValues) -> tuple[Artifact, Any]:
     """The file of a model, and the report of mode mixed or None."""
     from tfnas.tflite.conversion_error import NoCalibration
@@ -166,19 +198,16 @@ def _convert(model: Any, inputs: Any, values: flags.FlagValues) -> tuple[Artifac
     from tfnas.tflite.mixed_precision import mixed_precision
     from tfnas.tflite.quantizer_recipes import apply_recipe
 
-    mode, layers = values["mode"].value, parse_formats(values["layers"].value)
+    mode = values["mode"].value
     if mode == MIXED:
         activations = values["activations"].value
         return mixed_precision(model, values["size"].value, inputs, activations=activations)
     if values["recipe"].value:
         return apply_recipe(to_tflite(model), values["recipe"].value, inputs), None
-    names = "correct", "rounding", "eight_bit_share"
-    options = {name: values[name].value for name in names}
     more = {name: values[name].value for name in ("sparse", "budget_seconds", "streaming")}
-    spec = dataclasses.replace(QuantSpec.of(mode), layers=layers, **options)
     try:
-        with _progress_printed():
-            return to_tflite(model, spec, inputs, **more), None
+        with _progress_printed(enabled=not values["quiet"].value):
+            return to_tflite(model, _spec(values), inputs, **more), None
     except NoCalibration as error:
         raise ValueError(
             f"data must be given for mode {mode!r}, got none: the ranges of integer "
@@ -187,8 +216,11 @@ def _convert(model: Any, inputs: Any, values: flags.FlagValues) -> tuple[Artifac
 
 
 @contextlib.contextmanager
-def _progress_printed() -> Iterator[None]:
+def _progress_printed(enabled: bool) -> Iterator[None]:
     """Prints the progress of rounding, which a library only logs."""
+    if not enabled:
+        yield
+        return
     log = logging.getLogger("tfnas.quantization.round_model")
     handler, level, propagate = logging.StreamHandler(sys.stdout), log.level, log.propagate
     log.addHandler(handler)
@@ -214,14 +246,17 @@ def _print_artifact(artifact: Artifact, path: pathlib.Path) -> None:
     print(f"  {report.verdict}")
 
 
-def _check_micro(artifact: Artifact, target: pathlib.Path) -> None:
-    """Checks that TFLite Micro can run the file before anything is written."""
-    from tfnas.tflite.operator_rules.tflite_micro import check_micro
-
+def _check_c_target(target: pathlib.Path) -> None:
     if target.suffix in (".c", ".h"):
         raise ValueError(
             f"output must not have the suffix of the C source, got {os.fspath(target)!r}"
         )
+
+
+def _check_micro(artifact: Artifact) -> None:
+    """Checks that TFLite Micro can run the file before anything is written."""
+    from tfnas.tflite.operator_rules.tflite_micro import check_micro
+
     check_micro(artifact)
 
 

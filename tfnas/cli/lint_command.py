@@ -6,12 +6,20 @@ import pathlib
 
 from absl import flags
 
+from tfnas.cli import early_checks
 from tfnas.cli.common import define_signature
+from tfnas.runtime.argument_rules import check_choice
 from tfnas.runtime.files import write_atomically
 
 SUMMARY = "show which operators of a .tflite file a GPU, TFLite Micro or an NPU does not take"
 POSITIONAL = "FILE.tflite"
-EXAMPLE = "example: tfnas lint model.tflite --runtimes=gpu,micro,ethos-u55-128"
+EXAMPLES = (
+    ("several runtimes", "tfnas lint model.tflite --runtimes=gpu,micro,ethos-u55-128"),
+    (
+        "for a script: exit code 3 below 90% of the multiply-accumulates",
+        "tfnas lint model.tflite --runtimes=gpu --min_share=0.9",
+    ),
+)
 NOT_COMPLETE = 3
 
 
@@ -28,16 +36,28 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
     return values
 
 
+def check(positional: list[str], values: flags.FlagValues) -> None:
+    """Raises what is wrong before the file is read."""
+    from tfnas.targets.ethos_u import ACCELERATORS
+    from tfnas.targets.readiness import RUNTIMES
+
+    least, runtimes = values["min_share"].value, values["runtimes"].value
+    early_checks.check_file(positional[0])
+    early_checks.check_written(values, "json")
+    for runtime in runtimes:
+        check_choice("runtimes", runtime, [*RUNTIMES, *ACCELERATORS])
+    if least is not None and not 0 <= least <= 1:
+        raise ValueError(f"min_share must be in [0, 1], got {least}")
+    if least is not None and len(runtimes) != 1:
+        raise ValueError(f"min_share needs one runtime, got {', '.join(runtimes)}")
+
+
 def main(positional: list[str], values: flags.FlagValues) -> int:
     """Runs the command."""
     from tfnas.targets.readiness import readiness
     from tfnas.tflite.artifact import Artifact
 
     least, runtimes = values["min_share"].value, values["runtimes"].value
-    if least is not None and not 0 <= least <= 1:
-        raise ValueError(f"min_share must be in [0, 1], got {least}")
-    if least is not None and len(runtimes) != 1:
-        raise ValueError(f"min_share needs one runtime, got {', '.join(runtimes)}")
     found = readiness(Artifact.load(positional[0], values["signature"].value), runtimes)
     print(found)
     if values["json"].value:

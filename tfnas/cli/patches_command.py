@@ -6,11 +6,18 @@ import pathlib
 
 from absl import flags
 
+from tfnas.cli import early_checks
 from tfnas.cli.common import define_signature
 
 SUMMARY = "rewrite a .tflite file so that its first operators compute in patches, for less RAM"
 POSITIONAL = "FILE.tflite"
-EXAMPLE = "example: tfnas patches model_int8.tflite --max_ram_bytes=64000"
+EXAMPLES = (
+    ("a device with 64,000 bytes", "tfnas patches model_int8.tflite --max_ram_bytes=64000"),
+    (
+        "as few bytes as twice the multiply-accumulates allow",
+        "tfnas patches model_int8.tflite --max_macs_ratio=2 --output=model_patches.tflite",
+    ),
+)
 
 
 def define(values: flags.FlagValues) -> flags.FlagValues:
@@ -24,6 +31,15 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
     flags.DEFINE_string("output", None, text, **common)
     define_signature(common)
     return values
+
+
+def check(positional: list[str], values: flags.FlagValues) -> None:
+    """Raises what is wrong before the file is read."""
+    from tfnas.targets.patch_based import check_bounds
+
+    check_bounds(values["max_ram_bytes"].value, values["max_macs_ratio"].value)
+    early_checks.check_file(positional[0])
+    early_checks.check_written(values, "output")
 
 
 def main(positional: list[str], values: flags.FlagValues) -> int:

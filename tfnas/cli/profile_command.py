@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
+from tfnas.cli import early_checks
 from tfnas.cli.common import define_data_file, define_signature, loading_of
 
 if TYPE_CHECKING:
@@ -15,7 +16,10 @@ if TYPE_CHECKING:
 
 SUMMARY = "count the weights, MACs and activation memory of each layer of a model, or of a file"
 POSITIONAL = "MODEL.keras|FILE.tflite"
-EXAMPLE = "example: tfnas profile model.keras"
+EXAMPLES = (
+    ("each layer of a model", "tfnas profile model.keras"),
+    ("the totals of a file", "tfnas profile model_int8.tflite --nolayers"),
+)
 
 
 def define(values: flags.FlagValues) -> flags.FlagValues:
@@ -28,19 +32,28 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
     return values
 
 
+def check(positional: list[str], values: flags.FlagValues) -> None:
+    """Raises what is wrong before TensorFlow is loaded."""
+    path, name = positional[0], values["data"].value
+    early_checks.check_data(values)
+    if path.endswith(".tflite"):
+        early_checks.check_file(path)
+        if name and not name.endswith(".npz"):
+            raise ValueError(f"data must be an .npz file for a .tflite file, got {name!r}")
+        return
+    if values["signature"].value is not None:
+        raise ValueError(f"signature is of .tflite files alone, got {path!r}")
+    early_checks.check_model(path)
+
+
 def main(positional: list[str], values: flags.FlagValues) -> int:
     """Runs the command."""
     from tfnas.data import load_calibration
-    from tfnas.data.datasets import check_name
     from tfnas.measure.profile import profile
 
     name = values["data"].value
-    if name:
-        check_name(name)
     if positional[0].endswith(".tflite"):
         cost: Profile | FileProfile = _of_file(positional[0], values)
-    elif values["signature"].value is not None:
-        raise ValueError(f"signature is of .tflite files alone, got {positional[0]!r}")
     else:
         model, data = loading_of(values).load(positional[0]), None
         if name:
@@ -61,8 +74,6 @@ def _of_file(path: str, values: flags.FlagValues) -> FileProfile:
     name = values["data"].value
     if not name:
         return profile(file)
-    if not name.endswith(".npz"):
-        raise ValueError(f"data must be an .npz file for a .tflite file, got {name!r}")
     arrays = read_arrays(pathlib.Path(name))
     names = values["inputs"].value or [tensor.name for tensor in file.inputs]
     if not set(names) <= set(arrays) and len(names) == 1 and "x" in arrays:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
+from tfnas.cli import early_checks
 from tfnas.cli.common import (
     amount,
     define_deterministic,
@@ -18,6 +19,7 @@ from tfnas.cli.common import (
     loading_of,
 )
 from tfnas.cli.option_flags import define_options
+from tfnas.runtime.argument_rules import near
 
 if TYPE_CHECKING:
     from tfnas.search_space.compression_choices import CompressionSpace
@@ -25,9 +27,21 @@ if TYPE_CHECKING:
 SUMMARY = "search architectures for a data set and convert the best one"
 POSITIONAL = ""
 RESUMES = True
-EXAMPLE = (
-    "example: tfnas search --dataset=digits --preset=microcontroller --max_trials=16 --epochs=6 "
-    "--final_epochs=30 --target_latency_ms=0.02 --directory=runs/digits"
+EXAMPLES = (
+    (
+        "fast networks for a data set by its name",
+        "tfnas search --dataset=digits --preset=microcontroller --max_trials=16 --epochs=6 "
+        "--final_epochs=30 --target_latency_ms=0.02 --directory=runs/digits",
+    ),
+    (
+        "a Pareto front of accuracy and size, of files up to 60 kB",
+        "tfnas search --dataset=images/ --objectives=file_accuracy,size_bytes "
+        "--limit=size_bytes=60KB --directory=runs/small",
+    ),
+    (
+        "the hyperparameters of build(hp) in my_models.py",
+        "tfnas search --dataset=data.npz --hypermodel=my_models:build --directory=runs/own",
+    ),
 )
 
 
@@ -72,11 +86,21 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
     return values
 
 
-def main(positional: list[str], values: flags.FlagValues) -> int:
-    """Runs the command."""
-    from tfnas.cli.console import progress_display
+def check(positional: list[str], values: flags.FlagValues) -> None:
+    """Raises what is wrong before TensorFlow is loaded."""
+    from tfnas.data.datasets import check_name
+    from tfnas.nas.search_config import SearchConfig
+
+    early_checks.check_written(values, "directory")
+    check_name(values["dataset"].value)
+    if values["teacher"].value is not None:
+        early_checks.check_model(values["teacher"].value, "teacher")
+    SearchConfig(values["dataset"].value, **_settings(values))
+
+
+def _settings(values: flags.FlagValues) -> dict[str, Any]:
+    """The fields of the search's settings."""
     from tfnas.data.image_folder import parse_size
-    from tfnas.jobs.search_job import search
     from tfnas.nas.search_config import SearchConfig
 
     names = {field.name for field in dataclasses.fields(SearchConfig)}
@@ -89,10 +113,19 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
     if values["resume"].value and not (folder / "config.json").exists():
         raise ValueError(f"--directory must hold a search to --resume, got {str(folder)!r}")
     settings["image_size"] = parse_size(values["image_size"].value)
+    return settings
+
+
+def main(positional: list[str], values: flags.FlagValues) -> int:
+    """Runs the command."""
+    from tfnas.cli.console import progress_display
+    from tfnas.jobs.search_job import search
+
+    settings = _settings(values)
     if settings["hypermodel"] is not None:
         return _search_hypermodel(settings, values)
     loading = loading_of(values)
-    with progress_display() as progress:
+    with progress_display(values) as progress:
         result = search(
             values["dataset"].value,
             directory=values["directory"].value,
@@ -113,7 +146,7 @@ def _search_hypermodel(settings: dict[str, Any], values: flags.FlagValues) -> in
     from tfnas.nas.search_config import SearchConfig
 
     config = SearchConfig(values["dataset"].value, **settings)
-    with progress_display() as progress:
+    with progress_display(values) as progress:
         result = search_hypermodel(
             config,
             directory=values["directory"].value,
@@ -129,7 +162,7 @@ _LIMIT = re.compile(r"(\w+)\s*(?:<=|>=|=)(.+)")
 
 def _limit(text: str) -> tuple[str, float]:
     """A metric and its bound; the sign must fit the direction of the metric."""
-    from tfnas.nas.objectives import KNOWN_DIRECTIONS
+    from tfnas.nas.metric_directions import KNOWN_DIRECTIONS
 
     match = _LIMIT.fullmatch(text.strip())
     try:
@@ -149,21 +182,20 @@ def _limit(text: str) -> tuple[str, float]:
 
 def _compression(texts: list[str]) -> CompressionSpace | None:
     """The choices of --compression; None: there are none."""
-    from tfnas.compression.techniques.registry import techniques
-    from tfnas.compression.trial_compression import TECHNIQUES
+    from tfnas.compression.techniques.registry import OF_FIELDS, techniques
     from tfnas.search_space.compression_choices import CompressionSpace
 
     if not texts:
         return None
     own = [field.name for field in dataclasses.fields(CompressionSpace) if field.name != "more"]
-    known = [*own, *(each.name for each in techniques() if each.name not in TECHNIQUES.values())]
+    known = [*own, *(each.name for each in techniques() if each.name not in OF_FIELDS.values())]
     fields: dict[str, tuple[Any, ...]] = {}
     for text in texts:
         name, sign, choices = text.partition("=")
         if name not in known or not sign or name in fields:
             raise ValueError(
                 f"--compression must be field=choices, each of {', '.join(known)} at most once, "
-                f"got {text!r}"
+                f"got {text!r}{near(name, known) if name not in known else ''}"
             )
         fields[name] = tuple(_choice(name, choice.strip()) for choice in choices.split(","))
     more = {name: fields.pop(name) for name in list(fields) if name not in own}

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pathlib
 import types
+from typing import Any
 
 from absl import flags
 
-from tfnas.cli.common import define_training, load_model_and_split
+from tfnas.cli import early_checks
+from tfnas.cli.common import define_training, load_model_and_split, result_folder
 from tfnas.cli.option_flags import define_options, option_values
 from tfnas.cli.task_flags import define_task, task_arguments
+from tfnas.compression.fine_tune_settings import FineTuneSettings
 from tfnas.compression.techniques.registry import technique, techniques
 from tfnas.compression.techniques.technique import Technique
 from tfnas.settings_fields import as_settings
@@ -38,10 +41,10 @@ def command_of(name: str) -> types.SimpleNamespace:
         __name__=module,
         SUMMARY=own.summary,
         POSITIONAL="MODEL.keras",
-        EXAMPLE=f"example: tfnas {own.command} model.keras --data=fashion_mnist {own.example} "
-        f"--directory=runs/{own.suffix}",
+        EXAMPLES=_examples(own),
         RESUMES=RESUMES,
         define=lambda values: _define(own, values, module),
+        check=lambda positional, values: _check(own, positional, values),
         main=lambda positional, values: _main(own, positional, values),
     )
 
@@ -56,12 +59,34 @@ def _define(own: Technique, values: flags.FlagValues, module: str) -> flags.Flag
     return values
 
 
-def _main(own: Technique, positional: list[str], values: flags.FlagValues) -> int:
-    from tfnas.cli.console import progress_display
-    from tfnas.compression.fine_tune_settings import FineTuneSettings
-    from tfnas.compression.technique_row import Step
-    from tfnas.jobs.technique_job import run_techniques
+def _examples(own: Technique) -> tuple[tuple[str, str], ...]:
+    call = f"tfnas {own.command} model.keras"
+    return (
+        (
+            "a data set by its name",
+            f"{call} --data=fashion_mnist {own.example} --directory=runs/{own.suffix}",
+        ),
+        (
+            "a table, and layers of your own in my_layers.py",
+            f"{call} --data=table.csv --targets=label {own.example} --import=my_layers",
+        ),
+    )
 
+
+def _check(own: Technique, positional: list[str], values: flags.FlagValues) -> None:
+    source = pathlib.Path(positional[0])
+    early_checks.check_data(values)
+    early_checks.check_model(positional[0])
+    early_checks.check_written(values, "directory")
+    result_folder(source, values, own.suffix, [source.name])
+    task_arguments(values)
+    _settings(own, values)
+
+
+def _settings(
+    own: Technique, values: flags.FlagValues
+) -> tuple[Any, FineTuneSettings, float | None]:
+    """The settings of the technique and of its training, and the learning rate that was given."""
     settings = own.settings(**option_values(own.settings, values))
     found = option_values(FineTuneSettings, values)
     rate = found["learning_rate"]
@@ -72,11 +97,22 @@ def _main(own: Technique, positional: list[str], values: flags.FlagValues) -> in
         raise ValueError(
             f"epochs must be 0 for {own.command}, which trains nothing, got {training.epochs}"
         )
+    getattr(settings, "spec", None)  # number formats are checked where they are read
+    own.check_epochs(settings, training.epochs)
+    return settings, training, rate
+
+
+def _main(own: Technique, positional: list[str], values: flags.FlagValues) -> int:
+    from tfnas.cli.console import progress_display
+    from tfnas.compression.technique_row import Step
+    from tfnas.jobs.technique_job import run_techniques
+
+    settings, training, rate = _settings(own, values)
     step = Step(own.name, settings, epochs=training.epochs, learning_rate=rate)
     # The models in the folder are the job's: it may neither replace nor remove the one given.
     written = [pathlib.Path(positional[0]).name]
     model, split, directory = load_model_and_split(positional, values, own.suffix, written)
-    with progress_display() as progress:
+    with progress_display(values) as progress:
         result = run_techniques(
             model,
             [step],

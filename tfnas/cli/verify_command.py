@@ -6,12 +6,22 @@ import pathlib
 
 from absl import flags
 
+from tfnas.cli import early_checks
 from tfnas.cli.common import define_data_file, define_signature, loading_of
 from tfnas.runtime.files import write_atomically
 
 SUMMARY = "compare the outputs of a .tflite file with those of its Keras model"
 POSITIONAL = "MODEL.keras"
-EXAMPLE = "example: tfnas verify model.keras --file=model_int8.tflite --data=digits"
+EXAMPLES = (
+    (
+        "a file and its model on typical inputs",
+        "tfnas verify model.keras --file=model_int8.tflite --data=digits",
+    ),
+    (
+        "one that is not verified is converted in other ways",
+        "tfnas verify model.keras --file=model_int8.tflite --data=digits --repair=repaired.tflite",
+    ),
+)
 NOT_VERIFIED = 3
 
 
@@ -35,21 +45,25 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
     return values
 
 
+def check(positional: list[str], values: flags.FlagValues) -> None:
+    """Raises what is wrong before TensorFlow is loaded."""
+    bound = values["bound"].value
+    if bound is not None and not bound >= 0:
+        raise ValueError(f"bound must be a number of at least 0, got {bound}")
+    early_checks.check_data(values)
+    early_checks.check_model(positional[0])
+    early_checks.check_file(values["file"].value)
+    early_checks.check_written(values, "repair", "json")
+
+
 def main(positional: list[str], values: flags.FlagValues) -> int:
     """Runs the command."""
     from tfnas.data import load_calibration
-    from tfnas.data.datasets import check_name
     from tfnas.measure.verification.verify import verify
     from tfnas.tflite.artifact import Artifact
 
     bound, target = values["bound"].value, values["repair"].value
-    if bound is not None and not bound >= 0:
-        raise ValueError(f"bound must be a number of at least 0, got {bound}")
-    for path in (positional[0], values["file"].value):
-        if not pathlib.Path(path).exists():
-            raise ValueError(f"{path} must be a file, got none of this name")
     file = Artifact.load(values["file"].value, values["signature"].value)
-    check_name(values["data"].value)
     model = loading_of(values).load(positional[0])
     names = {each: values[each].value for each in ("inputs", "targets")}
     inputs, _ = load_calibration(model, values["data"].value, **names)

@@ -39,7 +39,7 @@ import numpy as np
 
 from tfnas.clustering.cluster_plan import ClusterPlan, ClusterTask
 from tfnas.clustering.clusterable_kernels import ClusterableKernel, find_kernels
-from tfnas.clustering.clustering_report import ClusteringReport, record_of, report_of
+from tfnas.clustering.clustering_report import ClusteringReport, most_values, record_of, report_of
 from tfnas.clustering.shared_values import (
     GRADIENTS,
     TiedValues,
@@ -280,6 +280,28 @@ class ClusteringCallback(keras.callbacks.Callback):
         self._batches = batch + 1
         if not self._trained:
             self._begin()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Writes `logs["clusters"]`, which callbacks after this one read; Keras calls it.
+
+        Example:
+            >>> import keras, numpy as np, tfnas
+            >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+            >>> model.compile("sgd", "mse")
+            >>> data = np.zeros((64, 8)), np.zeros((64, 4))
+            >>> clustering = tfnas.ClusteringCallback(clusters=4)
+            >>> model.fit(*data, epochs=2, verbose=0, callbacks=[clustering]).history["clusters"]
+            [4.0, 4.0]
+
+        Args:
+            epoch: Number of the epoch, from 0.
+            logs: Gets the number of distinct values of a kernel, as the mean of all kernels; with
+                the granularity "channel" the largest number of a channel.
+        """
+        if logs is not None and self._trained:
+            kernels = [(each.task.kernel, each.plan.granularity) for each in self._trained]
+            counts = [most_values(kernel.groups(kernel.numpy(), by)) for kernel, by in kernels]
+            logs["clusters"] = float(np.mean(counts))
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Clusters the final weights, which may have been averaged or restored.

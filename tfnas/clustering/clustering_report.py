@@ -176,6 +176,15 @@ class ClusteringReport(Printable):
         return [self.summary(), *([folded] if self.folded else []), *self.notes]
 
 
+def most_values(groups: Sequence[np.ndarray]) -> int:
+    """Returns the largest number of distinct values of a group.
+
+    Args:
+        groups: The weights of a kernel that share values: all, or those of each channel.
+    """
+    return max(len(np.unique(group)) for group in groups)
+
+
 def record_of(
     kernel: ClusterableKernel, clusters: int, granularity: str, before: np.ndarray, note: str = ""
 ) -> ClusteredKernel:
@@ -202,7 +211,7 @@ def record_of(
         clusters,
         granularity,
         len(np.unique(before)),
-        max(len(np.unique(group)) for group in groups),
+        most_values(groups),
         int(np.count_nonzero(now == 0)),
         (squared_error / power) ** 0.5 if power else 0.0,
         4 * kernel.size,

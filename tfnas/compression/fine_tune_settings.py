@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from tfnas.data.augmentation import check_augment
+from tfnas.data.augmentation_names import check_augment
 from tfnas.settings_fields import check_options, documented, option
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from tfnas.compression.fine_tune_settings import FineTuneSettings
 from tfnas.compression.technique_context import Context
 from tfnas.compression.technique_row import Step, check_order, context_of
-from tfnas.compression.techniques.registry import technique
+from tfnas.compression.techniques.registry import OF_FIELDS, technique
 from tfnas.compression.techniques.technique import Technique
 from tfnas.compression.trial_refusals import (
     NotCompressible,
@@ -37,8 +37,6 @@ from tfnas.tasks.image_classes import ImageClasses
 
 PARTS = 6  # a technique has a sixth of the epochs
 FINE_TUNING = 1 / 3  # of the network's own learning rate
-# Field of a Compression -> technique.
-TECHNIQUES = {"low_rank": "factorize", "sparsity": "prune", "clusters": "cluster", "aware": "qat"}
 
 
 def epochs_of(compression: Compression, epochs: int) -> dict[str, int]:
@@ -69,7 +67,7 @@ def technique_of(part: str) -> Technique[Any]:
     Raises:
         ValueError: There is none.
     """
-    return technique(TECHNIQUES.get(part, part))
+    return technique(OF_FIELDS.get(part, part))
 
 
 def spec_of(compression: Compression) -> QuantSpec:

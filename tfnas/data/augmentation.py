@@ -16,6 +16,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfnas.data.augmentation_names import NAMES
+
 FRACTION = 1 / 16  # largest shift, as a fraction of an image's side
 
 
@@ -83,23 +85,7 @@ def shift(images: Any, pixels: int | None = None, seed: Any = None) -> Any:
     return padded
 
 
-AUGMENTATIONS: dict[str, Callable[..., Any]] = {"flip": flip, "shift": shift}
-
-
-def check_augment(names: Sequence[str]) -> None:
-    """Checks the names of augmentations.
-
-    Args:
-        names: The names.
-
-    Raises:
-        ValueError: A name is unknown or comes twice.
-    """
-    known = not isinstance(names, str) and all(name in AUGMENTATIONS for name in names)
-    if not known or len(set(names)) < len(names):
-        raise ValueError(
-            f"augment must hold some of {', '.join(AUGMENTATIONS)}, each once, got {names!r}"
-        )
+AUGMENTATIONS: dict[str, Callable[..., Any]] = dict(zip(NAMES, (flip, shift), strict=True))
 
 
 class AugmentedImages(keras.utils.PyDataset):

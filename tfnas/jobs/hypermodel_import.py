@@ -12,6 +12,7 @@ from typing import Any
 import cloudpickle
 import keras_tuner as kt
 
+from tfnas.nas.search_config import check_hypermodel_name
 from tfnas.runtime.argument_rules import did_you_mean
 
 
@@ -26,11 +27,8 @@ def imported_hypermodel(name: str) -> kt.HyperModel | Any:
         ValueError: The name has another form, there is no such module or function, or it is
             something else.
     """
-    module_name, sign, attribute = name.partition(":")
-    if not (sign and attribute.isidentifier() and _is_dotted(module_name)):
-        raise ValueError(
-            f"hypermodel must be module:function, such as my_models:build, got {name!r}"
-        )
+    check_hypermodel_name(name)
+    module_name, _, attribute = name.partition(":")
     module = _imported(module_name)
     if not hasattr(module, attribute):
         known = [each for each, value in vars(module).items() if _is_hypermodel(value)]
@@ -54,10 +52,6 @@ def imported_hypermodel(name: str) -> kt.HyperModel | Any:
         )
     cloudpickle.register_pickle_by_value(module)  # workers need not find the module
     return found
-
-
-def _is_dotted(name: str) -> bool:
-    return all(part.isidentifier() for part in name.split("."))
 
 
 def _imported(name: str) -> ModuleType:

@@ -17,10 +17,11 @@ from tfnas.data.reading import is_dataset
 from tfnas.data.user_data import DataParts
 from tfnas.graph.functional_form import as_functional, compiled_as
 from tfnas.graph.preprocessing import preprocessed, preprocessing_layers, split_preprocessing
+from tfnas.jobs.finished_search import finished_config
 from tfnas.loading import Loading
 from tfnas.nas.search_config import SearchConfig
 from tfnas.quantization.quantize_aware import fake_quants, strip_quantization
-from tfnas.runtime.store import damage_named, read_json_object
+from tfnas.runtime.store import damage_named
 from tfnas.search_space.json_records import check_types
 from tfnas.tflite.recurrent_layers import recurrent_layers
 
@@ -191,14 +192,14 @@ def _search_folder(model: Any) -> pathlib.Path | None:
 
 
 def _search_model(folder: pathlib.Path, loading: Loading) -> keras.Model:
-    _finished_config(folder)
+    finished_config(folder)
     model = loading.load(folder / "best.keras")
     # A search with compression may end in a quantization-aware model; it is quantized again.
     return strip_quantization(model) if fake_quants(model) else model
 
 
 def _search_data(folder: pathlib.Path) -> Parts:
-    config = _finished_config(folder)
+    config = finished_config(folder)
     with damage_named(folder / "config.json", "search"):
         own = ("image_size", "seed")
         check_types(SearchConfig, {name: config[name] for name in config if name in own})
@@ -211,22 +212,3 @@ def _search_data(folder: pathlib.Path) -> Parts:
         raise ValueError(
             f"data must be given: the search's own, {name!r}, can't be read: {error}"
         ) from error
-
-
-def _finished_config(folder: pathlib.Path) -> dict[str, Any]:
-    """Returns the settings of a finished search."""
-
-    def error(why: str) -> ValueError:
-        return ValueError(
-            f"model must be the folder of a finished search, got {str(folder)!r}{why}"
-        )
-
-    for name in ("config.json", "best.keras", "results.json"):
-        if not (folder / name).is_file():
-            raise error(f", which has no {name}")
-    if read_json_object(folder / "results.json", "result").get("interrupted"):
-        raise error(", which was interrupted: the same search on it continues")
-    config = read_json_object(folder / "config.json", "search").get("config")
-    if not isinstance(config, dict):
-        raise error(", whose config.json has no config")
-    return config

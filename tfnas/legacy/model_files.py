@@ -87,9 +87,34 @@ def load_model(
         ValueError: There is no such file, or it can't be loaded.
         ImportError: A file of Keras 2 needs tf_keras, which is not installed.
     """
+    path = pathlib.Path(path)
+    if check_model_file(path):
+        return load_h5(path, custom_objects, safe_mode)
     import keras
 
-    path = pathlib.Path(path)
+    activations.for_keras()
+    if compiled:
+        with contextlib.suppress(Exception):  # a loss of the user's own that is not known here
+            return keras.saving.load_model(path, custom_objects, safe_mode=safe_mode)
+    try:
+        check_keras_archive(path)
+        return keras.saving.load_model(path, custom_objects, compile=False, safe_mode=safe_mode)
+    except Exception as error:  # Keras raises errors of many types for a broken file
+        raise _broken(path, error) from error
+
+
+def check_model_file(path: pathlib.Path) -> bool:
+    """Checks that a file is one of Keras, as far as its first bytes tell; imports no Keras.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Whether it is an HDF5 file.
+
+    Raises:
+        ValueError: There is no such file, or it is of another kind.
+    """
     if (path / "saved_model.pb").is_file():
         names = _saved_model_signatures(path)
         raise ValueError(
@@ -105,26 +130,19 @@ def load_model(
     with path.open("rb") as file:
         hdf5 = file.read(4) == b"\x89HDF"  # TensorFlow up to 2.11 wrote HDF5 under any file name
     if path.suffix.lower() in SUFFIXES or hdf5:
-        return load_h5(path, custom_objects, safe_mode)
+        return True
     if path.suffix.lower() == ".tflite":
         raise ValueError(
             f"model must be a .keras or .h5 file, got {str(path)!r}: pass the Keras model that "
             "it was converted from"
         )
-    if path.suffix.lower() == ".keras" and not zipfile.is_zipfile(path):
+    if path.suffix.lower() != ".keras":
+        raise ValueError(f"model must be a .keras or .h5 file, got {str(path)!r}")
+    if not zipfile.is_zipfile(path):
         raise _broken(
             path, ValueError("it is not a .keras archive: damaged, or saved in another format")
         )
-    activations.for_keras()
-    if compiled:
-        with contextlib.suppress(Exception):  # a loss of the user's own that is not known here
-            return keras.saving.load_model(path, custom_objects, safe_mode=safe_mode)
-    try:
-        if path.suffix.lower() == ".keras":
-            check_keras_archive(path)
-        return keras.saving.load_model(path, custom_objects, compile=False, safe_mode=safe_mode)
-    except Exception as error:  # Keras raises errors of many types for a broken file
-        raise _broken(path, error) from error
+    return False
 
 
 def _saved_model_signatures(folder: pathlib.Path) -> list[str]:

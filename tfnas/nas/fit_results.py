@@ -16,7 +16,8 @@ import keras_tuner as kt
 import numpy as np
 
 from tfnas.nas.keras_tuner_private import validate_results
-from tfnas.nas.objectives import KNOWN_DIRECTIONS, Objectives
+from tfnas.nas.metric_directions import KNOWN_DIRECTIONS
+from tfnas.nas.objectives import Objectives
 from tfnas.runtime.argument_rules import did_you_mean
 
 UNSPECIFIED = "default_objective"  # keras_tuner's name of an objective that is None

@@ -16,7 +16,7 @@ import keras
 import keras_tuner as kt
 
 from tfnas.nas.fit_results import UNSPECIFIED
-from tfnas.nas.objectives import KNOWN_DIRECTIONS
+from tfnas.nas.metric_directions import KNOWN_DIRECTIONS
 from tfnas.runtime.argument_rules import did_you_mean
 from tfnas.search_space.hypermodel import CompressedHyperModel
 

@@ -13,44 +13,20 @@ References:
 from __future__ import annotations
 
 import dataclasses
-import math
-import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import keras_tuner as kt
 
 from tfnas.nas.keras_tuner_private import MultiObjective, created_objective
+from tfnas.nas.metric_directions import KNOWN_DIRECTIONS, Limit, checked_limits
 from tfnas.runtime.argument_rules import did_you_mean
 
-REWARD = "reward"
 ObjectiveLike: TypeAlias = str | kt.Objective | Sequence[str | kt.Objective] | None
-
-KNOWN_DIRECTIONS = {
-    REWARD: "max",
-    "file_accuracy": "max",
-    "latency_ratio": "min",
-    "latency_ms": "min",
-    "size_bytes": "min",
-    "gzip_bytes": "min",
-    "macs": "min",
-    "parameters": "min",
-    "peak_activation_bytes": "min",
-    "flash_bytes": "min",
-    "ram_bytes": "min",
-    "vela_ms": "min",
-    "vela_cycles": "min",
-    "vela_sram_bytes": "min",
-    "vela_flash_bytes": "min",
-    "vela_cpu_operators": "min",
-}
-"""Metrics that tfnas measures itself, with the direction in which they get better."""
-
 
 _OF_KERAS = [
     f"{part}{name}" for part in ("", "val_") for name in ("loss", "accuracy", "auc", "mae", "mse")
 ]
-_MAY_BE_ZERO = ("vela_cpu_operators",)
 
 
 class ParetoObjective(MultiObjective):
@@ -103,23 +79,6 @@ def objective_of(objective: ObjectiveLike, default: ObjectiveLike = None) -> Any
     return objective
 
 
-def default_objectives(target_ms: float | None, target_ratio: float | None) -> tuple[str, ...]:
-    """Returns what is searched for in a space where no objective is set.
-
-    Without a target the reward would be the accuracy, whatever a network costs.
-
-    Example:
-        >>> default_objectives(None, 0.2), default_objectives(None, None)
-        (('reward',), ('file_accuracy', 'latency_ratio'))
-
-    Args:
-        target_ms: The target latency in ms; None: there is none.
-        target_ratio: The target latency as a ratio to the reference model's; None: there is none.
-    """
-    has_target = target_ms is not None or target_ratio is not None
-    return (REWARD,) if has_target else ("file_accuracy", "latency_ratio")
-
-
 def _created(part: Any) -> kt.Objective:
     return created_objective(objective_of(part))
 
@@ -141,31 +100,6 @@ def _named(text: str) -> kt.Objective:
             f"of Keras' by its name, or have a direction ({name}=max), got {name!r}: "
             f"{did_you_mean(name, [*KNOWN_DIRECTIONS, *_OF_KERAS])}"
         ) from error
-
-
-@dataclasses.dataclass(frozen=True)
-class Limit:
-    """A bound that a metric must keep.
-
-    Args:
-        name: Name of the metric.
-        bound: Its largest value, or its smallest value if `direction` is "max".
-        direction: "min" or "max", the direction in which the metric gets better.
-    """
-
-    name: str
-    bound: float
-    direction: str
-
-    def excess(self, value: float) -> float:
-        """Returns by how much a value exceeds the limit, relative to the bound; 0: it keeps it."""
-        if math.isnan(value):
-            return math.inf
-        over = value - self.bound if self.direction == "min" else self.bound - value
-        return max(0.0, over / max(abs(self.bound), 1e-12))
-
-    def __str__(self) -> str:
-        return f"{self.name} {'<=' if self.direction == 'min' else '>='} {self.bound:g}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,25 +130,9 @@ class Objectives:
         """
         parts = getattr(objective, "objectives", [objective])
         known = {**KNOWN_DIRECTIONS, **{part.name: part.direction for part in parts}}
-        checked = []
-        if limits is not None and not isinstance(limits, Mapping):
-            raise ValueError(f"limits must be a dictionary of metrics and bounds, got {limits!r}")
-        for name, bound in dict(limits or {}).items():
-            if name not in known:
-                raise ValueError(
-                    f"limits must name objectives or metrics that tfnas measures "
-                    f"({', '.join(sorted(KNOWN_DIRECTIONS))}), got {name!r}"
-                )
-            number = isinstance(bound, numbers.Real) and not isinstance(bound, bool)
-            if not number or not math.isfinite(bound):
-                raise ValueError(f"limits[{name!r}] must be a number, got {bound!r}")
-            if KNOWN_DIRECTIONS.get(name) == "min" and not (
-                bound > 0 or (bound == 0 and name in _MAY_BE_ZERO)
-            ):
-                raise ValueError(f"limits[{name!r}] must be above 0, got {bound!r}")
-            checked.append(Limit(name, float(bound), known[name]))
+        checked = checked_limits(limits, known)
         names, directions = tuple(p.name for p in parts), tuple(p.direction for p in parts)
-        return cls(names, directions, tuple(checked))
+        return cls(names, directions, checked)
 
     @property
     def all_names(self) -> set[str]:

@@ -11,6 +11,7 @@ from tfnas.search_space.compression_choices import CompressionSpace
 from tfnas.settings_fields import check_options, documented, option, option_of
 
 if TYPE_CHECKING:
+    from tfnas.nas.metric_directions import Limit
     from tfnas.nas.samplers.sampler import Sampler
 
 ALGORITHMS = ("evolution", "reinforce", "random", "supernet")
@@ -83,10 +84,10 @@ class SearchConfig:
         None, "(height, width) in pixels that the images of a folder are resized to", flag=False
     )
     target_latency_ms: float | None = option(
-        None, "target latency of the reward, in ms on this machine"
+        None, "target latency of the reward, in ms on this machine", low=0, open="low"
     )
     target_latency_ratio: float | None = option(
-        None, "target latency of the reward, as a ratio to the reference model"
+        None, "target latency of the reward, as a ratio to the reference model", low=0, open="low"
     )
     latency_exponent: float = option(
         -0.07, "exponent of the reward: accuracy x (latency/target)^exponent"
@@ -164,7 +165,6 @@ class SearchConfig:
     )
 
     def __post_init__(self) -> None:
-        from tfnas.nas.objectives import Objectives, objective_of
         from tfnas.nas.successive_halving import Halving
         from tfnas.targets.device import Device
 
@@ -178,19 +178,38 @@ class SearchConfig:
             raise ValueError(
                 f"trial_timeout must be above 0 s and needs workers, got {self.trial_timeout!r}"
             )
-        objectives = Objectives.of(objective_of(list(self.objectives)), self.limits)
-        device = Device(self.accelerator, self.runtime_flash, self.runtime_ram)
-        device.check_room({limit.name: limit.bound for limit in objectives.limits})
         may_distill = self.compression is not None and any(self.compression.distill)
         if may_distill != (self.teacher is not None):
             raise ValueError(
                 "teacher must be given if and only if a choice of compression distills, "
                 f"got {self.teacher!r}"
             )
+        device = Device(self.accelerator, self.runtime_flash, self.runtime_ram)
+        device.check_room({limit.name: limit.bound for limit in self._limits()})
+        self._check_directions()
+
+    def _limits(self) -> tuple[Limit, ...]:
+        """The limits, once their names and those of the objectives are checked."""
+        from tfnas.nas.metric_directions import (
+            KNOWN_DIRECTIONS,
+            check_names_of_networks,
+            checked_limits,
+        )
+
+        if self.hypermodel is None:
+            check_names_of_networks(self.objectives)
+        named = dict.fromkeys((each.partition("=")[0] for each in self.objectives), "max")
+        return checked_limits(self.limits, {**named, **KNOWN_DIRECTIONS})
+
+    def _check_directions(self) -> None:
+        """Checks that the direction of each objective is known; this loads keras_tuner."""
+        from tfnas.nas.objectives import Objectives, objective_of
+
+        Objectives.of(objective_of(list(self.objectives)), self.limits)
 
     def _default_objectives(self) -> tuple[str, ...]:
         """What is searched for where nothing was set."""
-        from tfnas.nas.objectives import default_objectives
+        from tfnas.nas.metric_directions import default_objectives
 
         if self.hypermodel is not None:
             return ("val_loss",)
@@ -212,6 +231,7 @@ class SearchConfig:
         """Checks that no setting is of networks where the user's function builds the models."""
         if self.hypermodel is None:
             return
+        check_hypermodel_name(self.hypermodel)
         fields = {field.name: field for field in dataclasses.fields(self)}
         for name in _OF_NETWORKS:
             if getattr(self, name) != fields[name].default:
@@ -219,6 +239,23 @@ class SearchConfig:
                     f"{name} must not be given with hypermodel, whose models are built and "
                     f"compiled by {self.hypermodel}, got {getattr(self, name)!r}"
                 )
+
+
+def check_hypermodel_name(name: str) -> None:
+    """Checks the name of a hypermodel.
+
+    Args:
+        name: The name.
+
+    Raises:
+        ValueError: It has another form than module:function.
+    """
+    module, sign, attribute = name.partition(":")
+    dotted = all(part.isidentifier() for part in module.split("."))
+    if not (sign and attribute.isidentifier() and dotted):
+        raise ValueError(
+            f"hypermodel must be module:function, such as my_models:build, got {name!r}"
+        )
 
 
 def sampler_of(config: SearchConfig) -> Sampler | None:

@@ -48,7 +48,8 @@ from tfnas.nas.fit_results import epochs_of_results
 from tfnas.nas.keras_tuner_private import SaveBestEpoch
 from tfnas.nas.keras_warnings import without_optimizer_warnings
 from tfnas.nas.measured_trial import COMPRESSED_MODEL, MEASUREMENT, MODEL_FILE, latency_metrics
-from tfnas.nas.objectives import KNOWN_DIRECTIONS, REWARD, Objectives
+from tfnas.nas.metric_directions import KNOWN_DIRECTIONS, REWARD
+from tfnas.nas.objectives import Objectives
 from tfnas.nas.reward import mnasnet_reward
 from tfnas.nas.successive_halving import continue_from
 from tfnas.nas.trial_failures import InfeasibleTrialError
@@ -289,7 +290,7 @@ class TrialRunner:
         options = dict(kwargs)
         if not self._observed and not needs_every_validation(kwargs, self.objectives.names):
             options = validate_at_the_end(kwargs, reported)
-        options["callbacks"] = cheaper_callbacks([*(kwargs.get("callbacks") or ()), *callbacks])
+        options["callbacks"] = cheaper_callbacks([*callbacks, *(kwargs.get("callbacks") or ())])
         return self.hypermodel.fit(task.hyperparameters, model, *args, **options)
 
     def _logs_of_measured_epoch(

@@ -38,6 +38,7 @@ from tfnas.nas.samplers.sampler import Sampler
 from tfnas.nas.search_callbacks import TrialCallbacks
 from tfnas.nas.search_removal import remove_search
 from tfnas.nas.successive_halving import Halving
+from tfnas.nas.tensorboard_metrics import check_tensorboard, write_measured
 from tfnas.nas.trial_failures import InfeasibleTrialError
 from tfnas.nas.trial_runner import TrialRunner, TrialTask
 from tfnas.nas.trial_store import CRASH
@@ -224,8 +225,10 @@ class MeasuredTuner(TunerState):
 
         Raises:
             ValueError: `validation_data` is missing, or `halving` needs more `epochs`.
+            ImportError: A callback is of TensorBoard, which is not installed.
             RuntimeError: Another search uses the directory, or too many consecutive trials failed.
         """
+        check_tensorboard(fit_kwargs.get("callbacks"))
         if self.measures and fit_kwargs.get("validation_data") is None:
             raise ValueError(
                 "validation_data must be given, got None: the files are measured on it"
@@ -361,6 +364,7 @@ class MeasuredTuner(TunerState):
         if built_by_data:
             self.save_build_config(trial, model)
         check_results(results, self.oracle.objective, self.oracle.objectives.names)
+        write_measured(kwargs.get("callbacks"), results)
         return results
 
     def task_of(self, trial: kt.engine.trial.Trial) -> TrialTask:

@@ -13,7 +13,7 @@ import keras
 
 from tfnas.measure.latency import DEFAULT_ROUNDS, check_rounds
 from tfnas.measure.latency_model.latency_model import LatencyModel
-from tfnas.nas.objectives import default_objectives
+from tfnas.nas.metric_directions import default_objectives
 from tfnas.nas.reward import mnasnet_reward
 from tfnas.nas.successive_halving import Halving
 from tfnas.quantization.spec import QuantSpec

@@ -253,6 +253,25 @@ class PruningCallback(keras.callbacks.Callback):
             self._start(self.model, self._training_length())
             self._update(self._position())
 
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Writes `logs["sparsity"]`, which callbacks after this one read; Keras calls it.
+
+        Example:
+            >>> import keras, numpy as np, tfnas
+            >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+            >>> model.compile("sgd", "mse")
+            >>> data = np.zeros((64, 8)), np.zeros((64, 4))
+            >>> pruning = tfnas.PruningCallback(lambda epoch: 0.25 * epoch)
+            >>> model.fit(*data, epochs=3, verbose=0, callbacks=[pruning]).history["sparsity"]
+            [0.0, 0.25, 0.5]
+
+        Args:
+            epoch: Number of the epoch, from 0.
+            logs: Gets the fraction of zeros of the kernels that are pruned.
+        """
+        if logs is not None and self._pruned is not None:
+            logs["sparsity"] = self.report.sparsity
+
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Applies the masks to weights that were averaged or restored at the end; Keras calls it.
 

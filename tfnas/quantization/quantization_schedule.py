@@ -53,6 +53,7 @@ class QuantizationSchedule(keras.callbacks.Callback):
             )
         self.start_epoch, self.freeze_epoch = start_epoch, freeze_epoch
         self._epoch: int | None = None  # the last one that began in this training
+        self._ranges = np.zeros((0, 2))  # when it began
 
     def on_train_begin(self, logs: Mapping[str, float] | None = None) -> None:
         """Checks that the model is quantization-aware.
@@ -107,7 +108,7 @@ class QuantizationSchedule(keras.callbacks.Callback):
             epoch: Index of the epoch, from 0.
             logs: Not used.
         """
-        self._epoch = epoch
+        self._epoch, self._ranges = epoch, self._present_ranges()
         active = epoch >= self.start_epoch
         frozen = self.freeze_epoch is not None and epoch >= self.freeze_epoch
         changed = False
@@ -119,6 +120,39 @@ class QuantizationSchedule(keras.callbacks.Callback):
                 layer.frozen = frozen
         if changed:
             renew_functions(self.model)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Writes `logs["range_change"]`, which callbacks after this one read; Keras calls it.
+
+        Example:
+            >>> import keras, numpy as np, tfnas
+            >>> model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])
+            >>> model = tfnas.quantize_aware(model)
+            >>> model.compile("adam", "mse")
+            >>> schedule = tfnas.QuantizationSchedule(freeze_epoch=1)
+            >>> data = np.ones((64, 8)), np.ones((64, 4))
+            >>> history = model.fit(*data, epochs=2, verbose=0, callbacks=[schedule]).history
+            >>> history["range_change"][0] > history["range_change"][1] == 0
+            True
+
+        Args:
+            epoch: Index of the epoch, from 0.
+            logs: Gets by how much both ends of a range of activations moved in this epoch, as a
+                fraction of its width at the end: the mean of all ranges that are observed or
+                learned. It falls to 0 as they settle.
+        """
+        if logs is None:
+            return
+        now = self._present_ranges()
+        moved, width = np.abs(now - self._ranges).sum(axis=1), now[:, 1] - now[:, 0]
+        changes = np.divide(moved, width, out=np.zeros(len(now)), where=width > 0)
+        logs["range_change"] = float(changes.mean()) if len(now) else 0.0
+
+    def _present_ranges(self) -> np.ndarray:
+        """The ends of all ranges that can move, (ranges, 2)."""
+        layers = [each for each in self._layers(FakeQuant) if each.fixed is None]
+        ends = [(float(each.low), float(each.high)) for each in layers]
+        return np.array(ends, np.float64).reshape(-1, 2)
 
     def _layers(self, kinds: Any) -> list[Any]:
         return [layer for layer in all_layers(self.model) if isinstance(layer, kinds)]

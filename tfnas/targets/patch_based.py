@@ -128,7 +128,7 @@ def patch_based(
     References:
         Lin et al., "MCUNetV2", NeurIPS 2021.
     """
-    _check(max_ram_bytes, max_macs_ratio)
+    check_bounds(max_ram_bytes, max_macs_ratio)
     artifact = as_artifact(file)
     graph = artifact.graph
     macs, before = macs_of(graph), planned_arena(artifact)
@@ -225,7 +225,16 @@ def _plans(artifact: Artifact, graph: FileGraph) -> Iterator[PatchPlan]:
                 continue
 
 
-def _check(max_ram_bytes: int | None, max_macs_ratio: float) -> None:
+def check_bounds(max_ram_bytes: int | None, max_macs_ratio: float) -> None:
+    """Checks the limits of :func:`patch_based`.
+
+    Args:
+        max_ram_bytes: As there.
+        max_macs_ratio: As there.
+
+    Raises:
+        ValueError: One is out of range.
+    """
     whole = isinstance(max_ram_bytes, int) and not isinstance(max_ram_bytes, bool)
     if max_ram_bytes is not None and (not whole or max_ram_bytes < 1):
         raise ValueError(

@@ -60,14 +60,22 @@ class PruneChannelsSettings:
     """
 
     macs: float | None = option(
-        None, "largest number of multiply-accumulates; up to 1: a fraction of the model's"
+        None,
+        "largest number of multiply-accumulates; up to 1: a fraction of the model's",
+        low=0,
+        open="low",
     )
     params: float | None = option(
-        None, "largest number of weights; up to 1: a fraction of the model's"
+        None,
+        "largest number of weights; up to 1: a fraction of the model's",
+        low=0,
+        open="low",
     )
     latency: float | None = option(
         None,
         "largest latency of the int8 file, estimated by layers, as a fraction of the model's",
+        low=0,
+        open="low",
     )
     sizes: tuple[tuple[str, int], ...] | Mapping[str, int] = option(
         (), "numbers of channels to keep: LAYER=NUMBER", parse=parse_sizes

@@ -88,9 +88,6 @@ class QuantizationAware(Technique[QatSettings]):
 
     def check_epochs(self, settings: QatSettings, epochs: int) -> None:
         """Checks that there is training with fake quantization."""
-        from tfnas.quantization.quantization_schedule import QuantizationSchedule
-
-        QuantizationSchedule(settings.start_epoch, settings.freeze_epoch)
         if epochs < 1:
             raise ValueError(f"epochs must be a whole number >= 1, got {epochs}")
         if settings.start_epoch >= epochs:
@@ -98,6 +95,9 @@ class QuantizationAware(Technique[QatSettings]):
                 f"start_epoch must be below epochs {epochs}, got {settings.start_epoch}: nothing "
                 "would be rounded"
             )
+        from tfnas.quantization.quantization_schedule import QuantizationSchedule
+
+        QuantizationSchedule(settings.start_epoch, settings.freeze_epoch)
 
     def check(self, model: keras.Model, settings: QatSettings, context: Context) -> None:
         """Quantizes a copy that is thrown away, so that a bad argument fails before long work."""

@@ -19,6 +19,8 @@ _ROWS = (
     ("quantization_aware", "QuantizationAware"),
     ("post_training_quantization", "PostTrainingQuantization"),
 )
+# Field of a tfnas.Compression -> technique.
+OF_FIELDS = {"low_rank": "factorize", "sparsity": "prune", "clusters": "cluster", "aware": "qat"}
 _TECHNIQUES: dict[str, Technique[Any]] = {}
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from tfnas.nas.feasibility import STATIC_METRICS, KnownCosts
 from tfnas.nas.latency_prediction import LatencyPredictor
-from tfnas.nas.objectives import KNOWN_DIRECTIONS, REWARD
+from tfnas.nas.metric_directions import KNOWN_DIRECTIONS, REWARD
 from tfnas.nas.tuner_config import TunerConfig
 from tfnas.search_space.architecture import Architecture
 from tfnas.search_space.search_space import SearchSpace

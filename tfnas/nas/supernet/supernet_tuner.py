@@ -18,12 +18,8 @@ from tfnas.graph.finite_loss import FiniteLoss
 from tfnas.graph.tracing import TraceOnce
 from tfnas.nas.keras_tuner_private import has_chief_oracle
 from tfnas.nas.latency_prediction import LatencyPredictor
-from tfnas.nas.objectives import (
-    KNOWN_DIRECTIONS,
-    ObjectiveLike,
-    Objectives,
-    objective_of,
-)
+from tfnas.nas.metric_directions import KNOWN_DIRECTIONS
+from tfnas.nas.objectives import ObjectiveLike, Objectives, objective_of
 from tfnas.nas.oracle import SpaceOracle
 from tfnas.nas.samplers.evolution import EvolutionSampler
 from tfnas.nas.samplers.sampler import Sampler

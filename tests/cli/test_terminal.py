@@ -1,0 +1,90 @@
+"""What a command writes, and how much of it."""
+
+import logging
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tfnas.cli import profile_command, terminal
+from tfnas.cli.command_table import flags_of
+from tfnas.cli.console import NoProgress, PlainProgress, progress_display
+
+LOG = logging.getLogger("tfnas.tests")
+
+
+@pytest.fixture
+def talkative(monkeypatch):
+    """`tfnas profile` with a main that logs."""
+
+    def main(positional, values):
+        for level in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR):
+            LOG.log(level, "%s of %s", logging.getLevelName(level), positional[0])
+        print("the result")
+        return 0
+
+    monkeypatch.setattr(profile_command, "check", lambda positional, values: None)
+    monkeypatch.setattr(profile_command, "main", main)
+
+
+@pytest.mark.parametrize(
+    ("argv", "levels"),
+    [
+        (["profile", "m"], ["warning", "error"]),
+        (["profile", "m", "--quiet"], ["error"]),
+        (["--quiet", "profile", "m"], ["error"]),
+        (["profile", "m", "--verbose"], ["debug", "info", "warning", "error"]),
+    ],
+)
+def test_messages_are_as_many_as_asked_for(tfnas_command, talkative, argv, levels):
+    code, out, err = tfnas_command(*argv)
+    assert (code, out) == (0, "the result\n")
+    assert err.splitlines() == [f"tfnas: {level}: {level.upper()} of m" for level in levels]
+    assert logging.getLogger("tfnas").level == logging.NOTSET
+    assert logging.getLogger("tfnas").handlers == []
+
+
+def test_quiet_shows_no_progress(capsys):
+    values = flags_of(profile_command)
+    for argv, kind in ((["--quiet"], NoProgress), ([], PlainProgress)):
+        values.unparse_flags()
+        values(["tfnas", *argv])
+        with progress_display(values) as progress:
+            assert type(progress) is kind
+            progress.phase("converting")
+    assert capsys.readouterr().out == "converting\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs pipes of POSIX")
+@pytest.mark.parametrize(
+    ("stdout", "code", "message"),
+    [("pipe", 141, ""), ("/dev/full", 1, "tfnas: error: the output can't be written: ")],
+)
+def test_a_reader_that_has_read_enough_ends_a_command_quietly(stdout, code, message):
+    if stdout == "pipe":
+        reader, writer = os.pipe()
+        os.close(reader)
+    elif os.path.exists(stdout):
+        writer = os.open(stdout, os.O_WRONLY)
+    else:
+        pytest.skip(f"needs {stdout}")
+    argv = [sys.executable, "-m", "tfnas", "search", "--help"]
+    done = subprocess.run(argv, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert done.returncode == code
+    assert done.stderr.startswith(message)
+    assert done.stderr.count("\n") == bool(message)
+
+
+def test_a_closed_pipe_of_something_else_is_an_error(tfnas_command, monkeypatch):
+    def main(positional, values):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr(profile_command, "check", main)
+    code, out, err = tfnas_command("profile", "m")
+    assert (code, out) == (1, "")
+    assert err == "tfnas profile: error: a pipe to another process was closed\n"
+    monkeypatch.setattr(terminal, "stdout_is_closed", lambda: True)
+    with pytest.raises(BrokenPipeError):
+        tfnas_command("profile", "m")

@@ -1,0 +1,71 @@
+"""The headings under which the help of a command lists its flags."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from absl import flags
+
+from tfnas.compression.budget import Budget
+
+SETTINGS = "Settings"
+LIMITS = "Limits (at least one)"
+_LIMITS = tuple(field.name for field in dataclasses.fields(Budget))
+# In the order of the help; flags that are not listed are settings of the command.
+_GROUPS: dict[str, tuple[str, ...]] = {
+    LIMITS: _LIMITS,
+    SETTINGS: (),
+    "What is searched": ("hypermodel", "preset", "compression", "teacher"),
+    "Search": (
+        *("algorithm", "max_trials", "objectives", "objective", "limit"),
+        *("target_latency_ms", "target_latency_ratio", "latency_exponent"),
+        *("population_size", "tournament_size", "children", "form", "inherit"),
+        *("halving", "min_epochs"),
+    ),
+    "Search with shared weights (--algorithm=supernet)": (
+        *("supernet_epochs", "supernet_seconds", "evaluations", "rank_networks"),
+    ),
+    "Data": (
+        *("data", "dataset", "inputs", "targets", "groups", "image_size", "augment"),
+        "train_limit",
+    ),
+    "Training": (
+        *("epochs", "final_epochs", "batch_size", "learning_rate", "distill", "loss", "metric"),
+        *("seed", "deterministic"),
+    ),
+    "Measurement": (
+        *("rounds", "threads", "xnnpack", "latency_seconds", "throughput", "batch_sizes"),
+        *("thread_counts", "baseline", "random_candidates"),
+    ),
+    "Device": (
+        *("accelerator", "runtime_flash", "runtime_ram", "vela", "adb", "adb_binary", "serial"),
+    ),
+    "Model file": ("import", "safe_mode", "signature"),
+    "Processes": ("workers", "trial_timeout"),
+    "Results": (
+        *("directory", "resume", "overwrite", "output", "c", "saved_model", "errors", "json"),
+        *("quiet", "verbose"),
+    ),
+}
+
+
+def grouped(values: flags.FlagValues) -> dict[str, list[flags.Flag[object]]]:
+    """Returns heading -> flags, in the order of the help.
+
+    Args:
+        values: The flags of a command.
+    """
+    # Only `compress` has the limit on the quality; a flag of another may have a limit's name.
+    limited = "max_drop" in values
+    groups = {title: names for title, names in _GROUPS.items() if limited or title != LIMITS}
+    known = {name for names in groups.values() for name in names}
+    own = [name for each in values.flags_by_module_dict().values() for name in _names(each)]
+    groups[SETTINGS] = tuple(name for name in own if name not in known)
+    found = {
+        title: [values[name] for name in names if name in values] for title, names in groups.items()
+    }
+    return {title: each for title, each in found.items() if each}
+
+
+def _names(found: list[flags.Flag[object]]) -> list[str]:
+    return [flag.name for flag in found]
