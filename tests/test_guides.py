@@ -21,10 +21,14 @@ QUICK = [
     DOCS / f"{name}.md"
     for name in (
         *("accelerators", "integer_forms", "models", "patches", "search_algorithms"),
-        *("text_models", "troubleshooting", "verify"),
+        *("troubleshooting", "verify"),
     )
 ]
-LONG = [ROOT / "README.md", DOCS / "start.md", DOCS / "channels.md", *GUIDES]
+LONG = [
+    ROOT / "README.md",
+    *(DOCS / f"{name}.md" for name in ("start", "channels", "text_models")),
+    *GUIDES,
+]
 # Their blocks are run by tests of the packages that they are about, and of tests/test_docs.py.
 TESTED_ELSEWHERE = {
     *("add_a_technique", "any_task", "distillation", "post_training", "streaming", "training"),
