@@ -20,7 +20,7 @@ help:
 	@sed -n '/^# make/s/^# //p' Makefile; echo "make setup  .venv alone, with what running needs"; \
 	echo "make setup-dev  the same, and what tests, lint and notebooks need"; echo "make check  lint and types"; echo "make unit   the fast tests (HYPOTHESIS_PROFILE=random draws other examples)"; \
 	echo "make slow   the long tests"; \
-	echo "make settings  the fast tests without XNNPACK, without oneDNN, on old kernels, shuffled"; \
+	echo "make settings  the fast tests without XNNPACK, without oneDNN, on old kernels, traced twice, shuffled"; \
 	echo "make attacks  hostile files, processes without disk or memory, long searches, kills (ONLY=tflite,kills,... for parts)"; \
 	echo "make coverage  run what is missing in docs/coverage.md, and write it (FLAGS=--rows=LSTM for parts)"; \
 	echo "make notebooks  run the notebooks, and store their outputs"; \
@@ -56,7 +56,8 @@ check: $(READY_DEV)
 	$(BIN)/mypy
 
 unit: $(READY_DEV)
-	$(BIN)/python -m pytest -n 2 --dist loadfile  # fixtures of a file are made once
+	@# Fixtures of a file are made once. More threads of NumPy would only wait for the other process.
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test: check unit
 

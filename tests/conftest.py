@@ -5,6 +5,9 @@ as machines do, two of them by options of this file. None may depend on chance: 
 property tests are the same in every run, unless HYPOTHESIS_PROFILE=random asks for others.
 """
 
+import functools
+import gc
+import inspect
 import os
 import random
 import subprocess
@@ -20,6 +23,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 import tfnas
 from tfnas.cli import app
+from tfnas.graph.tracing import TraceOnce
 from tfnas.measure.latency import benchmark
 from tfnas.measure.throughput import throughput
 from tfnas.quantization.spec import MODES
@@ -42,6 +46,13 @@ def pytest_addoption(parser):
     group.addoption(
         "--shuffle", type=int, metavar="SEED", help="files and their tests in any order"
     )
+    group.addoption("--trace-twice", action="store_true", help="Keras traces as it does by itself")
+
+
+def pytest_configure():
+    """Python looks through all objects less often: each time takes half a second by then."""
+    youngest, middle, _ = gc.get_threshold()
+    gc.set_threshold(youngest, middle, 100)
 
 
 def pytest_collection_modifyitems(config, items):
@@ -105,6 +116,38 @@ def short_measurements():
             patch.setitem(function.__kwdefaults__, "rounds", 7)
             patch.setitem(function.__kwdefaults__, "sample_ms", 0.1)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def trainings_traced_once(request):
+    """Keras traces the step of a new model twice, which takes longer than a test's training.
+
+    Trainings of tests have the callback that jobs add to theirs; weights are the same bit by bit
+    (`tests/graph/test_tracing.py`). Tests of callbacks, which users hand to Keras' own `fit`, ask
+    for :func:`traced_by_keras`; with --trace-twice all trainings are Keras' own.
+    """
+    if request.config.getoption("--trace-twice"):
+        yield
+        return
+    fit = keras.Model.fit
+
+    @functools.wraps(fit)
+    def traced_once(*args, **kwargs):
+        call = inspect.signature(fit).bind(*args, **kwargs)
+        callbacks = call.arguments.get("callbacks") or []
+        if isinstance(callbacks, list) and not any(isinstance(c, TraceOnce) for c in callbacks):
+            call.arguments["callbacks"] = [*callbacks, TraceOnce()]
+        return fit(*call.args, **call.kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keras.Model, "fit", traced_once)
+        yield
+
+
+@pytest.fixture
+def traced_by_keras(monkeypatch):
+    """Has Keras trace training steps as often as it does by itself."""
+    monkeypatch.setattr(keras.Model, "fit", inspect.unwrap(keras.Model.fit))
 
 
 @pytest.fixture(scope="session")

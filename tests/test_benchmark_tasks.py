@@ -73,7 +73,7 @@ def test_every_problem_has_the_same_functions():
     [
         "table",
         "autoencoder",
-        "japanese_vowels",
+        pytest.param("japanese_vowels", marks=pytest.mark.slow),
         "trec",
         "etth1",
         pytest.param("spoken_digits", marks=pytest.mark.slow),

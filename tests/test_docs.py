@@ -100,6 +100,7 @@ def test_the_example_of_the_page_on_streams_runs():
     assert names["outputs"].shape == (20, 2)
 
 
+@pytest.mark.slow
 def test_the_code_of_any_task_runs(tmp_path, monkeypatch):
     text = (ROOT / "docs" / "any_task.md").read_text(encoding="utf-8")
     whole, own_training = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)

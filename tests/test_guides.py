@@ -31,13 +31,15 @@ QUICK = [
             "patches",
             "search_algorithms",
         ),
-        *("text_models", "troubleshooting", "verify"),
+        *("troubleshooting", "verify"),
         *("tasks/detection", "tasks/segmentation", "tasks/series", "tasks/text"),
         *("devices/microcontroller", "devices/npu", "devices/phone", "devices/server"),
     )
 ]
 LONG = [
-    *(ROOT / "README.md", DOCS / "start.md", DOCS / "channels.md", *GUIDES),
+    ROOT / "README.md",
+    *(DOCS / f"{name}.md" for name in ("start", "channels", "text_models")),
+    *GUIDES,
     *(page for page in BY_TASK_OR_DEVICE if page not in QUICK),
 ]
 # Their blocks are run by tests of the packages that they are about, and of tests/test_docs.py.

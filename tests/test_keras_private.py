@@ -310,6 +310,7 @@ def test_the_variables_of_training_are_created_before_the_first_step():
     assert after == before
 
 
+@pytest.mark.usefixtures("traced_by_keras")
 def test_fit_calls_the_train_function_of_the_moment():
     model, seen = compiled(), []
     assert keras_private.train_function(model) is None

@@ -11,7 +11,7 @@ from random_graphs import examples, random_model
 
 import tfnas
 
-COUNT, QUICK = 100, 5
+COUNT, QUICK = 100, 3
 SEEDS = [pytest.param(s, marks=() if s < QUICK else pytest.mark.slow) for s in range(COUNT)]
 
 

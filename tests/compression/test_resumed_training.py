@@ -80,7 +80,13 @@ def run(name, settings, folder, digits, last=None, distill=0.0):
     return weights, progress.count, outcome.reports[-1]
 
 
-@pytest.mark.parametrize("case", CASES)
+# The others differ little from one of these.
+FAST = ("prune", "cluster, renewed", "factorize", "prune_channels, in steps", "qat")
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(c, marks=() if c in FAST else pytest.mark.slow) for c in CASES]
+)
 def test_a_stopped_training_goes_on_from_its_last_epoch(case, digits, tmp_path):
     name = case.split(",")[0]
     with pytest.raises(Stopped):

@@ -450,6 +450,7 @@ def test_a_saved_distiller_resumes_training(images, tmp_path):
     np.testing.assert_allclose(plain(x), loaded(x), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_saved_distiller_is_loaded_by_a_new_process(tmp_path):
     hint = tfnas.FeatureHint("middle", "middle")
     compiled(tfnas.Distiller(mlp(16), mlp(), features=[hint])).save(tmp_path / "d.keras")

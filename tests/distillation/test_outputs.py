@@ -224,8 +224,10 @@ def references(student, teacher, x, y):
     return found
 
 
-@pytest.mark.parametrize("container", [dict, list, tuple])
-def test_several_outputs(scenes, container):
+@pytest.mark.parametrize(
+    ("container", "run_eagerly"), [(dict, False), (list, False), (tuple, True)]
+)
+def test_several_outputs(scenes, container, run_eagerly):
     x, y = scenes
     student, teacher = two_outputs(4, container), two_outputs(16, container, 1)
     distiller = tfnas.Distiller(
@@ -234,7 +236,11 @@ def test_several_outputs(scenes, container):
     assert sorted(distiller.output_names) == ["depth", "kind"]
     weights = {"kind": 1.0, "depth": 0.5}
     distiller.compile(
-        keras.optimizers.SGD(0.0), loss_weights=weights, metrics=METRICS, jit_compile=False
+        keras.optimizers.SGD(0.0),
+        loss_weights=weights,
+        metrics=METRICS,
+        jit_compile=False,
+        run_eagerly=run_eagerly,
     )
     labels = in_container(y, container)
     history = distiller.fit(x, labels, batch_size=5, verbose=0, validation_data=(x, labels)).history
@@ -269,8 +275,8 @@ def test_several_outputs(scenes, container):
     assert found["loss"] == pytest.approx([total], rel=1e-4)
 
 
-@pytest.mark.parametrize("container", [dict, list])
-def test_several_cached_outputs(scenes, container, tmp_path):
+@pytest.mark.parametrize(("container", "run_eagerly"), [(dict, False), (list, True)])
+def test_several_cached_outputs(scenes, container, run_eagerly, tmp_path):
     x, y = scenes
     student, teacher = two_outputs(4, container), two_outputs(16, container, 1)
     kinds = {"depth": "regression"}
@@ -290,7 +296,9 @@ def test_several_cached_outputs(scenes, container, tmp_path):
         float(live.compute_loss(x, labels, training=False)), rel=1e-5
     )
     for distiller in (live, kept):
-        distiller.compile(keras.optimizers.SGD(0.0), metrics=METRICS, jit_compile=False)
+        distiller.compile(
+            keras.optimizers.SGD(0.0), metrics=METRICS, jit_compile=False, run_eagerly=run_eagerly
+        )
     weights = in_container({"kind": np.arange(N) / 5, "depth": np.arange(N) / 7}, container)
     options = {"verbose": 0, "batch_size": N, "validation_data": (x, labels)}
     found = [

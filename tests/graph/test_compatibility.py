@@ -177,9 +177,10 @@ def rising(epoch):
             lambda: [tfnas.PruningCallback(0.5), tfnas.ClusteringCallback(8, zeros=False)],
             "a PruningCallback beside a ClusteringCallback with zeros=False for 'stem'",
         ),
-        (
+        pytest.param(
             lambda: [tfnas.ClusteringCallback(8), tfnas.PruningCallback(0.5)],
             "a ClusteringCallback before a PruningCallback for 'stem'",
+            marks=pytest.mark.slow,
         ),
         (
             lambda: [tfnas.ClusteringCallback(8), tfnas.PruningCallback(rising)],
@@ -271,8 +272,10 @@ def test_pruned():
     assert not is_pruned(np.zeros((8, 16)))
 
 
-@pytest.mark.parametrize("filters", [2, 4, 24])
-@pytest.mark.parametrize("sparsity", [0.0, 0.3, 0.5, 0.75, 0.9])
+@pytest.mark.parametrize("filters", [2, pytest.param(4, marks=pytest.mark.slow), 24])
+@pytest.mark.parametrize(
+    "sparsity", [0.0, 0.5, 0.9, *(pytest.param(s, marks=pytest.mark.slow) for s in (0.3, 0.75))]
+)
 def test_the_file_of_a_small_kernel_has_no_more_integers_than_values(sparsity, filters):
     keras.utils.set_random_seed(filters)
     model = keras.Sequential(

@@ -12,6 +12,7 @@ from tfnas.graph.tracing import TraceOnce
 from tfnas.nas.fit_arguments import SaveUsedEpochs
 
 EXAMPLES = 12
+pytestmark = pytest.mark.usefixtures("traced_by_keras")
 
 
 @pytest.fixture
@@ -179,7 +180,7 @@ def search(tuner, images, batch_size=32, **kwargs):
     return dict(candidate.metrics), len(validated)
 
 
-@pytest.mark.parametrize("batch_size", [20, 32])
+@pytest.mark.parametrize("batch_size", [pytest.param(20, marks=pytest.mark.slow), 32])
 def test_a_trial_traces_its_step_once(traces, images, tmp_path, batch_size):
     assert len(images[0]) % 20 == 0
     assert len(images[0]) % 32 != 0

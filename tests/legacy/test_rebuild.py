@@ -472,7 +472,7 @@ def test_missing_packages_are_named(monkeypatch):
         legacy.tfmot()
 
 
-@pytest.mark.parametrize("value", [None, "0"])
+@pytest.mark.parametrize("value", [None, pytest.param("0", marks=pytest.mark.slow)])
 def test_tf_keras_stays_keras_3(value):
     pytest.importorskip("tensorflow_model_optimization")
     code = (

@@ -23,6 +23,8 @@ X = DRAW.normal(size=(64, 16)).astype(np.float32)
 Y = DRAW.normal(size=(64, 4)).astype(np.float32)
 IMAGES = DRAW.normal(size=(32, 6, 6, 4)).astype(np.float32)
 
+pytestmark = pytest.mark.usefixtures("traced_by_keras")
+
 
 def network(optimizer="sgd", seed=0, **compiled):
     """A model with 16 x 8 and 8 x 4 weights; eager by default, which is faster here."""
@@ -379,12 +381,15 @@ SCHEDULES = {
 @pytest.mark.parametrize(
     ("schedule", "criterion", "more"),
     [
-        ("rising", "magnitude", {}),
+        pytest.param("rising", "magnitude", {}, marks=pytest.mark.slow),
         ("falling", "magnitude", {}),
         ("by step", "magnitude", {}),
-        ("rising", "magnitude", {"scope": "global", "granularity": "1x4"}),
+        pytest.param(
+            *("rising", "magnitude", {"scope": "global", "granularity": "1x4"}),
+            marks=pytest.mark.slow,
+        ),
         ("rising", "taylor", {}),
-        ("rising", "gradient", {}),
+        pytest.param("rising", "gradient", {}, marks=pytest.mark.slow),
         ("rising", "random", {}),
     ],
 )

@@ -55,8 +55,17 @@ def contents(artifact):
     )
 
 
-@pytest.mark.parametrize("make", [two_ends, chain])
-@pytest.mark.parametrize("mode", ["float32", "float16", "dynamic", "int8", "int16x8"])
+FAST = ((two_ends, "float32"), (two_ends, "int8"), (chain, "dynamic"), (chain, "int16x8"))
+
+
+@pytest.mark.parametrize(
+    ("make", "mode"),
+    [
+        pytest.param(make, mode, marks=() if (make, mode) in FAST else pytest.mark.slow)
+        for make in (two_ends, chain)
+        for mode in ("float32", "float16", "dynamic", "int8", "int16x8")
+    ],
+)
 def test_the_file_is_that_of_from_keras_model(make, mode, monkeypatch):
     keras.utils.set_random_seed(0)
     model = make()

@@ -64,7 +64,10 @@ def calls(monkeypatch):
 @pytest.mark.parametrize(
     ("make", "modes"),
     [
-        (chain, ("float32", "float16", "dynamic", "int4", "int8", "int16x8", "int8x4")),
+        (chain, ("float32", "int8x4")),
+        pytest.param(
+            *(chain, ("float16", "dynamic", "int4", "int8", "int16x8")), marks=pytest.mark.slow
+        ),
         (two_ends, ("float32", "int8")),
         (stateful, ("float32",)),
         (of_tf_keras, ("float32", "int8")),

@@ -119,7 +119,7 @@ class AugmentedImages(keras.utils.PyDataset):
         self.seed, self.epoch = seed, 0
         self._order = self._order_of(0)
 
-        @tf.function(reduce_retracing=True)
+        @tf.function(autograph=False, reduce_retracing=True)
         def augment(images: Any, batch_seed: Any) -> tuple[Any, Any]:
             images, flipped = tf.cast(images, tf.float32), tf.zeros([tf.shape(images)[0]], tf.bool)
             for position, name in enumerate(names):

@@ -281,7 +281,7 @@ def attack(model: Any, x: np.ndarray, y: np.ndarray, batch_size: int = 200) -> n
     """
     import tensorflow as tf
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(autograph=False, reduce_retracing=True)
     def gradient(images: Any, labels: Any) -> Any:
         with tf.GradientTape() as tape:
             tape.watch(images)

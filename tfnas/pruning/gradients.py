@@ -125,7 +125,8 @@ def _gradient_function(model: Any, variables: list[Any], loss: Any) -> Callable[
 
     value = _loss_function(model, loss)
 
-    @tf.function(reduce_retracing=True)
+    # As in `fit`, no Python is rewritten: that took seconds for the loss of a distiller.
+    @tf.function(autograph=False, reduce_retracing=True)
     def gradients(x: Any, y: Any, scale: Any) -> list[Any]:
         with tf.GradientTape() as tape:
             result = value(x, y, model(x, training=False))
