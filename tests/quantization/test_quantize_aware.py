@@ -853,7 +853,7 @@ def test_a_separable_layer_is_named_as_one(pattern):
     assert bits == [4, 4, 8]
 
 
-@pytest.mark.parametrize("ranges", ["moving_average", "percentile", "learned"])
+@pytest.mark.parametrize("ranges", ["moving_average", "percentile", "mse", "learned"])
 def test_every_way_to_find_ranges(ranges):
     c = three((), "int8", ranges)
     assert_near(predict(c.trainable, c.x), predict(c.model, c.x), 0.2)

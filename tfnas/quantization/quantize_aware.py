@@ -191,14 +191,14 @@ def calibrate(model: keras.Model, data: ExampleData | RepresentativeDataset) -> 
         raise ValueError(f"model must be quantization-aware, got {model.name!r}")
     columns = fitting_columns(model, data)
     for layer in layers:
-        layer.observing = True
+        layer.begin_calibration()
     try:
         for start in range(0, len(columns[0]), _BATCH):
             part = [column[start : start + _BATCH] for column in columns]
             flat_outputs(model, keras.tree.pack_sequence_as(functional_inside(model).input, part))
     finally:
         for layer in layers:
-            layer.observing = False
+            layer.end_calibration()
     return model
 
 

@@ -45,7 +45,7 @@ class QatSettings:
     ranges: str = option(
         "moving_average",
         "method that determines the ranges of activations",
-        choices=("moving_average", "percentile", "learned"),
+        choices=("moving_average", "percentile", "mse", "learned"),
     )
     start_epoch: int = option(0, "first epoch with fake quantization", low=0)
     freeze_epoch: int | None = option(
