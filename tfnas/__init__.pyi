@@ -62,7 +62,9 @@ from tfnas.quantization.quantize_aware import calibrate as calibrate
 from tfnas.quantization.quantize_aware import quantize_aware as quantize_aware
 from tfnas.quantization.quantize_aware import strip_quantization as strip_quantization
 from tfnas.quantization.quantize_aware import unquantized_layers as unquantized_layers
+from tfnas.quantization.smooth_activations import smooth_activations as smooth_activations
 from tfnas.quantization.spec import QuantSpec as QuantSpec
+from tfnas.quantization.weight_equalization import equalize_weights as equalize_weights
 from tfnas.runtime.helper_process import isolated as isolated
 from tfnas.runtime.worker_processes import TrialProcesses as TrialProcesses
 from tfnas.search_space.architecture import Architecture as Architecture

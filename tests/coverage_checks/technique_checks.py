@@ -24,7 +24,7 @@ from tfnas.pruning.structured.channel_groups import trace
 from tfnas.pruning.structured.channel_masks import mask_channels
 from tfnas.pruning.structured.slicing import slice_channels
 from tfnas.quantization.fake_quant import FakeQuant
-from tfnas.quantization.quantize_aware import fake_quants
+from tfnas.quantization.quantize_aware import fake_quants, quantize_aware_partly
 
 CLUSTERS = 4
 _PRECISIONS = {"bfloat16": 2.0**-8, "float16": 2.0**-11}
@@ -201,7 +201,7 @@ def steps_apart(trainable: keras.Model, file: tfnas.Artifact, x: Any) -> tuple[f
 
 def quantize_aware_as(spec: str) -> Check:
     def check(subject: Subject) -> str:
-        trainable = tfnas.quantize_aware(subject.model, spec)
+        trainable = quantize_aware_partly(subject.model, spec)
         left = {each.name: each.reason for each in tfnas.unquantized_layers(trainable)}
         if not fake_quants(trainable) and not left:
             raise Silent("nothing is rounded, and no layer is named")

@@ -10,6 +10,7 @@ from keras import layers, ops
 
 import tfnas
 from tfnas.graph.registered_layers import register_layer
+from tfnas.quantization.quantize_aware import quantize_aware_partly
 
 GUIDE = pathlib.Path(__file__).parents[2] / "docs" / "your_own_layer.md"
 PACKAGE = "test_registered"
@@ -84,7 +85,7 @@ def test_an_unregistered_layer_is_named_in_every_report():
     )
     assert hint in " ".join(group.reason for group in channels.groups)
     assert set(tfnas.profile(model).uncounted) == names
-    unquantized = tfnas.unquantized_layers(tfnas.quantize_aware(model))
+    unquantized = tfnas.unquantized_layers(quantize_aware_partly(model))
     assert {s.name for s in unquantized if hint in s.reason} >= names
 
 

@@ -1,5 +1,7 @@
 """Layers that stay float in an integer file because the specification says so."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from keras import layers
 import tfnas
 from tfnas.graph.functional import Skipped
 from tfnas.quantization.float_islands import layers_in_the_way, line_that_allows, with_islands
+from tfnas.quantization.quantize_aware import quantize_aware_partly
 
 X = np.random.default_rng(0).normal(size=(40, 6, 8)).astype("float32")
 ISLANDS = {"LayerNormalization": "float32", "gelu": "float32", "elu_*": "float32"}
@@ -102,8 +105,44 @@ def test_layers_of_the_specification_do_not_stand_in_the_way(trainable):
     assert layers_in_the_way(trainable, tfnas.QuantSpec(), skipped) == []
 
 
-def test_training_says_what_stays_float_and_the_line_that_says_so(caplog):
+def refusal(model, spec="int8"):
+    """The line in the message that refuses to train a model in integers."""
+    with pytest.raises(ValueError, match="must have integers throughout") as caught:
+        tfnas.quantize_aware(model, spec)
+    return re.search(r"QuantSpec\(.*\)(?= leaves)", str(caught.value))[0]
+
+
+@pytest.fixture(scope="module")
+def odd():
+    """Layers without an integer form, beside others of their classes that have one."""
     inputs = keras.Input((6, 8))
-    x = layers.LayerNormalization(axis=1, name="odd")(layers.Dense(8)(inputs))
-    tfnas.quantize_aware(keras.Model(inputs, x))
-    assert 'QuantSpec("int8", layers={"LayerNormalization": "float32"})' in caplog.text
+    x = layers.BatchNormalization()(layers.Conv1D(8, 1)(inputs))
+    x = layers.BatchNormalization(axis=1, name="odd")(layers.Dense(8)(x))
+    x = layers.Lambda(lambda v: v * v + 1.0, name="squares")(x)
+    return keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
+
+
+def test_training_refuses_and_names_the_line_that_allows(odd):
+    line = refusal(odd)
+    assert line == 'QuantSpec("int8", layers={"odd": "float32", "squares": "float32"})'
+    trainable = tfnas.quantize_aware(odd, eval(f"tfnas.{line}"), data=X)
+    assert [each.name for each in tfnas.unquantized_layers(trainable)] == ["odd", "squares"]
+    file = tfnas.to_tflite(trainable, "int8")
+    assert not {"FULLY_CONNECTED", "CONV_2D"} & float_operators(file)
+    steps = np.abs(file.predict(X, reference=True) - trainable(X)) / file.outputs[0].scale
+    assert np.median(steps) <= 1.0
+    assert refusal(odd, "int16x8").startswith('QuantSpec("int8", "int16", layers=')
+
+
+def test_jobs_that_choose_formats_leave_layers_float_and_say_so(odd, caplog):
+    trainable = quantize_aware_partly(odd, data=X)
+    assert [each.name for each in tfnas.unquantized_layers(trainable)] == ["odd", "squares"]
+    assert 'layers={"odd": "float32", "squares": "float32"}' in caplog.text
+
+
+def test_what_joins_numbers_of_a_float_layer_is_no_cause():
+    inputs = keras.Input((4,))
+    x = layers.Lambda(lambda v: v * v + 1.0, name="squares")(layers.Dense(4)(inputs))
+    joined = layers.Concatenate()([x, layers.Dense(4)(inputs)])
+    line = refusal(keras.Model(inputs, layers.Dense(2)(joined)))
+    assert line == 'QuantSpec("int8", layers={"squares": "float32"})'

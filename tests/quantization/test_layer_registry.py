@@ -12,6 +12,7 @@ from keras import layers, ops
 import tfnas
 from tfnas.graph import registered_layers
 from tfnas.graph.registered_layers import register_layer
+from tfnas.quantization.quantize_aware import quantize_aware_partly
 from tfnas.quantization.quantized_kernel import QuantizedKernel
 
 IMAGE = (8, 8, 4)
@@ -122,7 +123,7 @@ def assert_agree(quantized, file, x):
 def test_a_layer_is_float_before_and_integer_after_it_is_registered(kind):
     layer, x = KINDS[kind](name="own"), examples()
     model = model_with(layer)
-    before = tfnas.quantize_aware(model, data=x)
+    before = quantize_aware_partly(model, data=x)
     (skipped,) = tfnas.unquantized_layers(before)
     assert (skipped.name, skipped.kind) == ("own", type(layer).__name__)
     assert skipped.reason == (
@@ -210,7 +211,7 @@ def test_a_decorator_registers_and_a_subclass_inherits():
     for layer in (Turned(), Named(), Opened()):
         assert tfnas.unquantized_layers(tfnas.quantize_aware(model_with(layer))) == []
     register_layer(Named, integer_form="float")
-    (skipped,) = tfnas.unquantized_layers(tfnas.quantize_aware(model_with(Named())))
+    (skipped,) = tfnas.unquantized_layers(quantize_aware_partly(model_with(Named())))
     assert skipped.reason == "Named is registered as float"
     registered_layers.unregister_layer(Named)
     assert tfnas.unquantized_layers(tfnas.quantize_aware(model_with(Named()))) == []
@@ -218,7 +219,7 @@ def test_a_decorator_registers_and_a_subclass_inherits():
 
 def test_a_layer_of_keras_can_stay_float_too():
     register_layer(layers.Softmax, integer_form="float")
-    quantized = tfnas.quantize_aware(model_with(layers.Softmax(name="own")))
+    quantized = quantize_aware_partly(model_with(layers.Softmax(name="own")))
     assert [s.name for s in tfnas.unquantized_layers(quantized)] == ["own"]
 
 

@@ -201,9 +201,8 @@ def test_a_float_layer_does_not_prevent_the_quantization_of_others(kind):
     keras.utils.set_random_seed(1)
     inputs = keras.Input(shape, name="given")
     head = L.Dense(3, name="head")(L.Flatten()(build(inputs)))
-    c = base.quantized(
-        base.randomize(keras.Model(inputs, head)), base.examples(shape, 100), MODE, MODE
-    )
+    model = base.randomize(keras.Model(inputs, head))
+    c = base.quantized(model, base.examples(shape, 100), base.allowed(model, MODE), MODE)
     file = file_of(c)
     assert {t.dtype for t in (*file.inputs, *file.outputs)} == {"int16"}
     assert len(tfnas.unquantized_layers(c.trainable)) >= 1

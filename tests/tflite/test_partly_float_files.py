@@ -7,6 +7,7 @@ from coverage_checks.technique_checks import steps_apart
 from keras import layers, ops
 
 import tfnas
+from tfnas.quantization.quantize_aware import quantize_aware_partly
 
 
 def test_a_mean_over_the_steps_that_a_mask_leaves():
@@ -65,7 +66,7 @@ def test_integers_that_are_moved_into_a_float_layer():
     x = Heads(3, 4, 2, name="heads")(x, x)
     model = keras.Model(inputs, layers.Dense(3)(x))
     data = np.random.default_rng(0).normal(size=(60, 2, 5)).astype("float32")
-    trainable = tfnas.quantize_aware(model, data=data)
+    trainable = quantize_aware_partly(model, data=data)
     file = tfnas.to_tflite(trainable, "int8")
     assert list(file.origin["unquantized_layers"]) == ["heads"]
     expected = np.asarray(trainable(data))
@@ -79,7 +80,7 @@ def test_dense_layers_before_an_attention(tmp_path):
     x = Heads(3, 4, 2, name="heads")(query, value)
     model = keras.Model(inputs, layers.Dense(3)(x))
     data = np.random.default_rng(0).normal(size=(60, 5, 4)).astype("float32")
-    trainable = tfnas.quantize_aware(model, data=data)
+    trainable = quantize_aware_partly(model, data=data)
     assert [each.name for each in tfnas.unquantized_layers(trainable)] == ["heads"]
     file = tfnas.to_tflite(trainable, "int8")
     expected = np.asarray(trainable(data))

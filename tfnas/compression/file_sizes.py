@@ -20,7 +20,7 @@ from tfnas.compression.technique_context import Context
 from tfnas.compression.technique_row import run_row
 from tfnas.measure.measure import ACTIVATION_BYTES
 from tfnas.measure.profile import profile
-from tfnas.quantization.quantize_aware import quantize_aware
+from tfnas.quantization.quantize_aware import quantize_aware_partly
 from tfnas.runtime.store import Record
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.conversion_error import ConversionError
@@ -90,7 +90,8 @@ def _measured(recipe: Recipe, context: Context) -> tuple[Artifact, CandidateCost
 
 def _file(model: keras.Model, recipe: Recipe, context: Context) -> Artifact:
     if recipe.aware:
-        return to_tflite(quantize_aware(model, recipe.mode, context.calibration()), recipe.mode)
+        aware = quantize_aware_partly(model, recipe.mode, context.calibration())
+        return to_tflite(aware, recipe.mode)
     return post_training_file(model, recipe.mode, context)
 
 

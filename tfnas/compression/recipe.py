@@ -103,7 +103,7 @@ class Recipe:
         """Quantization-aware training for the number format; None where there is none."""
         if not self.aware:
             return None
-        return Step("qat", technique("qat").settings(mode=self.mode))
+        return Step("qat", technique("qat").settings(mode=self.mode, allow_float=True))
 
     @property
     def trains(self) -> bool:

@@ -186,7 +186,8 @@ def row_of(compression: Compression) -> list[tuple[str, Step]]:
         own = technique_of(part)
         if part == "aware":
             spec = spec_of(compression)
-            settings = own.settings(mode=compression.mode, layers=spec.layers)
+            formats = {"mode": compression.mode, "layers": spec.layers}
+            settings = own.settings(**formats, allow_float=True)
         else:
             amount = more[part] if part in more else getattr(compression, part)
             settings = own.for_amount(amount, brief=True)

@@ -27,7 +27,7 @@ from tfnas.graph.functional import Call, LayerCopies, Value, walk
 from tfnas.graph.registered_layers import is_of_keras, register_layer
 from tfnas.keras_private import mask_of, set_mask
 from tfnas.quantization.call_forms import EQUAL_MASKED, MASKED
-from tfnas.quantization.fake_quant import FakeQuant
+from tfnas.quantization.fake_quant import FakeQuant, extremes_instead_of_histograms
 from tfnas.quantization.quantized_kernel import PACKAGE
 
 _PROJECTED = ("MultiHeadAttention", "GroupedQueryAttention")
@@ -217,8 +217,9 @@ def _arguments(call: Call, tensors: list[Any]) -> dict[str, Any]:
 class ScoresRange(FakeQuant):
     """Fake quantization of scores before a softmax that leaves places out; see the module."""
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, ranges: str = "moving_average", **kwargs: Any) -> None:
+        # What it observes are two ends of a range.
+        super().__init__(ranges=extremes_instead_of_histograms(ranges), **kwargs)
         self.build(None)
 
     def call(  # type: ignore[override]

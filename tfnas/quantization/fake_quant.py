@@ -18,6 +18,11 @@ import keras
 import tensorflow as tf
 
 from tfnas.graph.registered_layers import register_layer
+from tfnas.quantization.activation_histogram import (
+    count_numbers,
+    least_error_range,
+    percentile_range,
+)
 from tfnas.quantization.quantized_kernel import PACKAGE
 
 # The smallest range of a 16-bit activation, or of a kernel beside one. The file counts biases and
@@ -26,6 +31,7 @@ MIN_RANGE_16 = 2.0**-13
 # A range no wider than this was never left by 0: a ReLU that is dead on all data. Its values stay 0
 # in any range, while steps as fine as its own would overflow the integers around it.
 _NO_RANGE, _RANGE_OF_ZEROS = 2e-6, 1.0
+_BY_HISTOGRAM = ("percentile", "mse")
 
 
 @register_layer(macs=0)
@@ -39,8 +45,9 @@ class FakeQuant(keras.layers.Layer):
     Args:
         bits: 2 to 16.
         ranges: How `low` and `high` are found: "moving_average" of each batch's minimum and
-            maximum, "percentile" (a moving average of percentiles), or "learned" by gradient
-            descent, starting from the first batch (after LSQ, Esser et al. 2020).
+            maximum, "percentile" and "mse" (a moving average of percentiles, or of the range of
+            least squared error), or "learned" by gradient descent, starting from the first batch
+            (after LSQ, Esser et al. 2020).
         momentum: Momentum of the moving average, in [0, 1).
         percentile: In (50, 100); for "percentile".
         relu: Maximum value of a ReLU that is computed here before the rounding, because the
@@ -75,6 +82,8 @@ class FakeQuant(keras.layers.Layer):
         self.active, self.frozen = active, frozen
         self.supports_masking = True  # a rounded step of a sequence is as valid as before
         self.observing = False  # calibration: observe ranges outside training too
+        self._counts: Any = None  # of all numbers of a calibration
+        self._before: tuple[Any, Any] | None = None
 
     def build(self, input_shape: Any) -> None:
         """Creates the weights `low` and `high`."""
@@ -151,9 +160,30 @@ class FakeQuant(keras.layers.Layer):
         low, high = (float(keras.ops.convert_to_numpy(v)) for v in (self.low, self.high))
         return self.fixed is not None or high > low
 
+    def begin_calibration(self) -> None:
+        """Makes the layer observe its inputs outside of training too."""
+        self.observing, self._counts = True, None
+        self._before = tf.identity(self.low.value), tf.identity(self.high.value)
+
+    def end_calibration(self) -> None:
+        """Undoes :meth:`begin_calibration`; the range stays."""
+        self.observing, self._counts, self._before = False, None, None
+
     def _observe(self, x: Any) -> None:
-        low, high = self._batch_range(tf.stop_gradient(tf.cast(x, tf.float32)))
-        self.take_range(low, high)
+        value = tf.stop_gradient(tf.cast(x, tf.float32))
+        if self.ranges not in _BY_HISTOGRAM:
+            self.take_range(*_with_zero(*self._extremes(value)))
+            return
+        counts = count_numbers(value)
+        if self._before is not None:  # calibration: the range of all numbers so far
+            self._counts = counts = counts if self._counts is None else self._counts + counts
+            self.low.assign(self._before[0])
+            self.high.assign(self._before[1])
+        if self.ranges == "percentile":
+            ends = percentile_range(counts, self.percentile)
+        else:
+            ends = least_error_range(counts, self.bits, self.symmetric)
+        self.take_range(*_with_zero(*ends))
 
     def take_range(self, low: Any, high: Any) -> None:
         """Moves the range towards that of a batch; in calibration it takes in both.
@@ -172,19 +202,9 @@ class FakeQuant(keras.layers.Layer):
         if self.relu is None:
             self.low.assign(momentum * self.low.value + (1.0 - momentum) * low)
 
-    def _batch_range(self, value: Any) -> tuple[Any, Any]:
-        """Range of a batch; it always includes 0 and is never empty."""
-        if self.ranges == "percentile":
-            ordered = tf.sort(tf.reshape(value, [-1]))
-            last = tf.cast(tf.size(ordered) - 1, tf.float32)
-            index = tf.cast(tf.round(last * (self.percentile / 100.0)), tf.int32)
-            low, high = ordered[tf.size(ordered) - 1 - index], ordered[index]
-        else:
-            low = tf.constant(0.0) if self.relu is not None else tf.reduce_min(value)
-            high = tf.reduce_max(value)
-            low, high = _over_replicas(low, high)
-        low = tf.minimum(low, 0.0)
-        return low, tf.maximum(tf.maximum(high, 0.0), low + 1e-6)
+    def _extremes(self, value: Any) -> tuple[Any, Any]:
+        low = tf.constant(0.0) if self.relu is not None else tf.reduce_min(value)
+        return _over_replicas(low, tf.reduce_max(value))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Returns the input's shape."""
@@ -205,6 +225,17 @@ def _relu(x: Any, max_value: float | None) -> Any:
         return tf.nn.relu6(x)
     relu = tf.nn.relu(x)
     return relu if max_value == float("inf") else tf.minimum(relu, tf.cast(max_value, x.dtype))
+
+
+def extremes_instead_of_histograms(ranges: str) -> str:
+    """Returns how ranges are found where a batch has few numbers, which are extremes already."""
+    return "moving_average" if ranges in _BY_HISTOGRAM else ranges
+
+
+def _with_zero(low: Any, high: Any) -> tuple[Any, Any]:
+    """A range that includes 0 and is never empty."""
+    low = tf.minimum(low, 0.0)
+    return low, tf.maximum(tf.maximum(high, 0.0), low + 1e-6)
 
 
 def _over_replicas(low: Any, high: Any) -> tuple[Any, Any]:

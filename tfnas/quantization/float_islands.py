@@ -12,11 +12,17 @@ from collections.abc import Sequence
 import keras
 
 from tfnas.graph.functional import Skipped, walk
-from tfnas.quantization.layer_roles import activation_name
+from tfnas.quantization.layer_roles import KERNEL_LAYERS, activation_name
 from tfnas.quantization.spec import FLOAT, QuantSpec
 
-_KEPT_OUT = "preprocessing, stays out of the file"
-_BY_SPECIFICATION = "left float by the specification"
+KEPT_OUT = "preprocessing, stays out of the file"
+BY_SPECIFICATION = "left float by the specification"
+JOINS_FLOATS = "joins numbers of a layer that stays float"
+# Layers of the first steps of a model, which stay float by name. A GlobalAveragePooling1D does
+# where it gets the mask of an Embedding, which is a NotEqual.
+MAY_STAY_FLOAT = {"Embedding", "GlobalAveragePooling1D", "NotEqual", "STFTSpectrogram"}
+# A class of these has other layers with an integer form.
+_BY_NAME = {"Activation", "BatchNormalization", "Lambda", *KERNEL_LAYERS}
 
 
 def layers_in_the_way(
@@ -33,9 +39,18 @@ def layers_in_the_way(
     return [
         each
         for each in skipped
-        if each.reason not in (_KEPT_OUT, _BY_SPECIFICATION)
+        if each.reason not in (KEPT_OUT, BY_SPECIFICATION, JOINS_FLOATS)
         and not spec.leaves_float(each.name, each.kind, names.get(each.name))
     ]
+
+
+def are_refused(left: Sequence[Skipped]) -> bool:
+    """Returns whether layers stand in the way of an integer file, not only those of first steps.
+
+    Args:
+        left: The layers, of :func:`layers_in_the_way`.
+    """
+    return not {each.kind for each in left} <= MAY_STAY_FLOAT
 
 
 def with_islands(spec: QuantSpec, left: Sequence[Skipped]) -> QuantSpec:
@@ -80,4 +95,4 @@ def message_of_refusal(spec: QuantSpec, left: Sequence[Skipped]) -> str:
 
 def _key(layer: Skipped) -> str:
     """The class where it says enough, else the name."""
-    return layer.name if layer.kind in ("Activation", "Lambda") else layer.kind
+    return layer.name if layer.kind in _BY_NAME else layer.kind

@@ -5,7 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tfnas.graph.functional_form import as_functional
-from tfnas.quantization.quantize_aware import check_not_quantized, has_4_bit_kernel, quantize_aware
+from tfnas.quantization.quantize_aware import (
+    check_not_quantized,
+    has_4_bit_kernel,
+    quantize_aware_partly,
+)
 from tfnas.quantization.round_model import RoundedLayer, rounded_model, with_eight_bit_layers
 from tfnas.quantization.spec import QuantSpec
 
@@ -53,7 +57,7 @@ def quantized_after_training(
         mixed = with_eight_bit_layers(model, spec)
         quantized, records = rounded_model(model, mixed, data, budget_seconds=budget_seconds)
     else:
-        quantized = quantize_aware(model, spec, data=data)
+        quantized = quantize_aware_partly(model, spec, data)
     if spec.weights == "int4" and not has_4_bit_kernel(quantized):
         raise ValueError(
             f"mode {spec.mode!r} must give 4 bits to the kernel of some layer, got none in "

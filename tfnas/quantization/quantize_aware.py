@@ -35,7 +35,15 @@ from tfnas.quantization.einsum_forms import IntegerEinsum, IntegerRepeat
 from tfnas.quantization.fake_quant import FakeQuant
 from tfnas.quantization.fake_quant_placement import FakeQuantBuilder
 from tfnas.quantization.float32_model import to_float32
-from tfnas.quantization.float_islands import layers_in_the_way, line_that_allows
+from tfnas.quantization.float_islands import (
+    BY_SPECIFICATION,
+    JOINS_FLOATS,
+    KEPT_OUT,
+    are_refused,
+    layers_in_the_way,
+    line_that_allows,
+    message_of_refusal,
+)
 from tfnas.quantization.integer_inputs import with_integer_inputs
 from tfnas.quantization.integer_layers import (
     ChannelAffine,
@@ -100,11 +108,13 @@ def quantize_aware(
 
     Returns:
         The quantization-aware model. :func:`tfnas.unquantized_layers` lists the layers that stay
-        float, with reasons.
+        float because the specification says so, with reasons.
 
     Raises:
-        ValueError: The model is not built or is quantized already, the specification names a
-            layer that does not exist, or the data does not fit.
+        ValueError: A layer has no integer form, and the specification does not leave it float:
+            the message lists these layers, with the specification that does. Or the model is not
+            built or is quantized already, the specification names a layer that does not exist, or
+            the data does not fit.
     """
     spec = QuantSpec.of(spec)
     _check_arguments(spec, engine)
@@ -114,8 +124,39 @@ def quantize_aware(
         from tfnas.legacy import quantize_aware_tfmot
 
         return quantize_aware_tfmot(model)[0]
+    return _quantized(model, spec, data, refuse=True)
+
+
+def quantize_aware_partly(
+    model: keras.Model,
+    spec: str | QuantSpec = "int8",
+    data: ExampleData | RepresentativeDataset | None = None,
+) -> keras.Model:
+    """Returns what :func:`quantize_aware` does; layers without an integer form stay float.
+
+    For jobs that choose formats themselves: they name what stays float in their reports. The line
+    that says so is logged as a warning.
+
+    Args:
+        model: A Keras 3 model.
+        spec: As for :func:`quantize_aware`.
+        data: As for :func:`quantize_aware`.
+
+    Raises:
+        ValueError: As of :func:`quantize_aware`, but for layers without an integer form.
+    """
+    spec = QuantSpec.of(spec)
+    _check_arguments(spec, "tfnas")
+    model = as_functional(model, data)
+    _check_model(model)
+    return _quantized(model, spec, data, refuse=False)
+
+
+def _quantized(model: keras.Model, spec: QuantSpec, data: Any, refuse: bool) -> keras.Model:
     quantized = with_fake_quantization(model, spec)
     left = layers_in_the_way(quantized, spec, unquantized_layers(quantized))
+    if refuse and are_refused(left):
+        raise ValueError(message_of_refusal(spec, left))
     if left:
         names = ", ".join(each.name for each in left)
         line = line_that_allows(spec, left)
@@ -192,14 +233,14 @@ def calibrate(model: keras.Model, data: ExampleData | RepresentativeDataset) -> 
         raise ValueError(f"model must be quantization-aware, got {model.name!r}")
     columns = fitting_columns(model, data)
     for layer in layers:
-        layer.observing = True
+        layer.begin_calibration()
     try:
         for start in range(0, len(columns[0]), _BATCH):
             part = [column[start : start + _BATCH] for column in columns]
             flat_outputs(model, keras.tree.pack_sequence_as(functional_inside(model).input, part))
     finally:
         for layer in layers:
-            layer.observing = False
+            layer.end_calibration()
     return model
 
 
@@ -295,7 +336,9 @@ def unquantized_layers(model: keras.Model) -> list[Skipped]:
     Example:
         >>> import keras, tfnas
         >>> layers = [keras.Input((4, 8)), keras.layers.UnitNormalization(axis=1)]
-        >>> tfnas.unquantized_layers(tfnas.quantize_aware(keras.Sequential(layers)))[0].reason
+        >>> spec = tfnas.QuantSpec("int8", layers={"UnitNormalization": "float32"})
+        >>> aware = tfnas.quantize_aware(keras.Sequential(layers), spec)
+        >>> tfnas.unquantized_layers(aware)[0].reason
         'no integer form of UnitNormalization over other axes than the last ones'
 
     Args:
@@ -316,11 +359,10 @@ def unquantized_layers(model: keras.Model) -> list[Skipped]:
     }
     for call in flow.calls:
         if id(call) in front:
-            skipped.append(Skipped(call.name, call.kind, "preprocessing, stays out of the file"))
+            skipped.append(Skipped(call.name, call.kind, KEPT_OUT))
             continue
         if isinstance(call.operation, FloatConcatenate):
-            reason = "joins numbers of a layer that stays float"
-            skipped.append(Skipped(call.operation.layer.name, "Concatenate", reason))
+            skipped.append(Skipped(call.operation.layer.name, "Concatenate", JOINS_FLOATS))
         if isinstance(
             call.operation, (FakeQuant, FloatInput, IntegerEinsum, IntegerRepeat, *_WRAPPERS)
         ):
@@ -330,7 +372,7 @@ def unquantized_layers(model: keras.Model) -> list[Skipped]:
             reason = "normalizes another axis than the last, or more than 4 dimensions"
             skipped.append(Skipped(call.name, call.kind, reason))
         elif call_role in WITH_WEIGHTS or _is_left_float(call, call_role, floats):
-            skipped.append(Skipped(call.name, call.kind, "left float by the specification"))
+            skipped.append(Skipped(call.name, call.kind, BY_SPECIFICATION))
         elif call_role is Role.FLOAT:
             skipped.append(Skipped(call.name, call.kind, reason_for_float(call)))
     return skipped

@@ -24,7 +24,7 @@ from tfnas.graph.batchnorm import layers_of
 from tfnas.graph.macs import layer_macs
 from tfnas.graph.registered_layers import register_layer
 from tfnas.keras_private import loop_over_steps
-from tfnas.quantization.fake_quant import FakeQuant
+from tfnas.quantization.fake_quant import FakeQuant, extremes_instead_of_histograms
 from tfnas.quantization.quantized_kernel import PACKAGE, QuantizedKernel
 from tfnas.quantization.recurrent_cells import RecurrentStep
 
@@ -91,8 +91,8 @@ class QuantizedRecurrent(QuantizedKernel):
     Args:
         layer: The layer.
         state_bits: Bits of the numbers inside of a step, 8 or 16.
-        ranges: As of :class:`FakeQuant`, of the ranges inside; of "percentile" the largest of a
-            step's units, which are few, is the extreme.
+        ranges: As of :class:`FakeQuant`, of the ranges inside; "percentile" and "mse" are the
+            extremes of a step's units, which are few.
         momentum: As of :class:`FakeQuant`.
         **options: As of :class:`QuantizedKernel`.
     """
@@ -109,7 +109,7 @@ class QuantizedRecurrent(QuantizedKernel):
         self.state_bits, self.ranges, self.momentum = state_bits, ranges, momentum
         self.step: RecurrentStep[Any] = RecurrentStep(layer)
         found = self.step.ranges(state_bits).items()
-        kept = "moving_average" if ranges == "percentile" else ranges
+        kept = extremes_instead_of_histograms(ranges)
         self.fake_quants = [
             FakeQuant(state_bits, kept, momentum, fixed=fixed, name=f"{name}_range")
             for name, fixed in found

@@ -45,7 +45,7 @@ _MODES = {
 }
 MODES = tuple(_MODES)
 _BITS = {"int4": 4, "int8": 8, "int16": 16}
-RANGES = ("moving_average", "percentile", "learned")
+RANGES = ("moving_average", "percentile", "mse", "learned")
 ROUNDINGS = ("nearest", "second_order")
 FLOAT = "float32"
 _ALL = "*"
@@ -53,7 +53,7 @@ _ALL = "*"
 
 @dataclasses.dataclass(frozen=True)
 class QuantSpec:
-    """Number formats of weights and activations, and how training finds the ranges.
+    """Number formats of weights and activations, and how the ranges are found.
 
     Example:
         >>> QuantSpec.of("int8").needs_calibration
@@ -71,8 +71,11 @@ class QuantSpec:
             only. With integer activations a layer without a kernel can stay float too, also by
             the name of its activation function: `{"LayerNormalization": "float32", "gelu":
             "float32"}`; "*" alone stands for the layers with kernels.
-        ranges: How training finds the ranges of activations: "moving_average",
-            "percentile" or "learned".
+        ranges: How the ranges of activations are found. By calibration data: "moving_average"
+            takes the least and the largest number, "percentile" leaves `100 - percentile` of the
+            numbers out at either end (the end is at most 0.4% further out than that of the sorted
+            numbers), "mse" takes the range of least squared error. In training these are moving
+            averages over batches, and "learned" ranges follow the gradient.
         momentum: Momentum of the moving average, in [0, 1).
         percentile: In (50, 100); for "percentile".
         correct: Whether post-training conversion to integer activations applies

@@ -31,6 +31,7 @@ from tfnas.tflite.passes.read_calibration import read_calibration
 from tfnas.tflite.passes.repair_file import repair_file
 from tfnas.tflite.passes.validate_file import validate
 from tfnas.tflite.passes.write_states import keep_one_frame, write_states
+from tfnas.tflite.size_comparison import with_comparison
 
 if TYPE_CHECKING:
     import keras
@@ -130,7 +131,9 @@ def to_tflite(
             by itself. :class:`tfnas.FileStream` runs it.
 
     Returns:
-        The artifact.
+        The artifact. Where an integer file has more bytes than the one of mode "dynamic" or
+        "float32", its `origin` holds theirs under "larger_than", and a warning is logged. Files
+        below 16 kB are not compared.
 
     Raises:
         ValueError: The mode is unknown, the model is not built, a layer can't be streamed,
@@ -161,7 +164,9 @@ def to_tflite(
     conversion = Conversion(model, spec, calibration, sparse, budget_seconds, streaming)
     for run in PASSES:
         conversion = run(conversion)
-    return conversion.file
+    if streaming or sparse:
+        return conversion.file
+    return with_comparison(conversion.file, model, spec, lambda other: to_tflite(model, other))
 
 
 def _check_budget(budget: float | None, spec: QuantSpec) -> None:

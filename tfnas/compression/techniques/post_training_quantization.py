@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tfnas.compression.techniques.quantized_models import (
+    ALLOW_FLOAT_HELP,
     FORMATS_HELP,
     float_layer_lines,
     models_to_write,
     parse_formats,
+    quantized_for_training,
 )
 from tfnas.compression.techniques.technique import Applied, Technique, TechniqueOutcome
 from tfnas.settings_fields import check_options, documented, option
@@ -52,6 +54,7 @@ class PtqSettings:
         True, "with rounding nearest: correct BatchNormalization for the shift of its inputs"
     )
     layers: Any = option((), FORMATS_HELP, parse=parse_formats)
+    allow_float: bool = option(False, ALLOW_FLOAT_HELP, flag=False)
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -111,13 +114,11 @@ class PostTrainingQuantization(Technique[PtqSettings]):
         """Returns the settings of a number of bits of the weights, 8 or 4."""
         if amount not in (4, 8):
             raise ValueError(f"bits of ptq must be 4 or 8, got {amount!r}")
-        return PtqSettings(mode="int8" if amount == 8 else "int8x4")
+        return PtqSettings(mode="int8" if amount == 8 else "int8x4", allow_float=True)
 
     def check(self, model: keras.Model, settings: PtqSettings, context: Context) -> None:
         """Quantizes a copy that is thrown away, so that a bad argument fails before long work."""
-        from tfnas.quantization.quantize_aware import quantize_aware
-
-        quantize_aware(model, settings.spec)
+        quantized_for_training(model, settings.spec, settings.allow_float)
 
     def apply(self, model: keras.Model, settings: PtqSettings, context: Context) -> Applied:
         """Returns a quantization-aware copy that converts without calibration data."""

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tfnas.compression.techniques.quantized_models import (
+    ALLOW_FLOAT_HELP,
     FORMATS_HELP,
     float_layer_lines,
     models_to_write,
     parse_formats,
+    quantized_for_training,
 )
 from tfnas.compression.techniques.technique import (
     Applied,
@@ -45,12 +47,13 @@ class QatSettings:
     ranges: str = option(
         "moving_average",
         "method that determines the ranges of activations",
-        choices=("moving_average", "percentile", "learned"),
+        choices=("moving_average", "percentile", "mse", "learned"),
     )
     start_epoch: int = option(0, "first epoch with fake quantization", low=0)
     freeze_epoch: int | None = option(
         None, "first epoch in which the ranges are frozen; default: never", low=0
     )
+    allow_float: bool = option(False, ALLOW_FLOAT_HELP, flag=False)
 
     def __post_init__(self) -> None:
         check_options(self)
@@ -84,7 +87,7 @@ class QuantizationAware(Technique[QatSettings]):
         self, amount: float, *, brief: bool = False, weights: float | None = None
     ) -> QatSettings:
         """Returns the settings of a number of bits of the weights, 8 or 4."""
-        return QatSettings(mode="int8" if amount == 8 else "int8x4")
+        return QatSettings(mode="int8" if amount == 8 else "int8x4", allow_float=True)
 
     def check_epochs(self, settings: QatSettings, epochs: int) -> None:
         """Checks that there is training with fake quantization."""
@@ -117,9 +120,8 @@ class QuantizationAware(Technique[QatSettings]):
     def _quantized(
         self, model: keras.Model, settings: QatSettings, context: Context
     ) -> keras.Model:
-        from tfnas.quantization.quantize_aware import quantize_aware
-
-        return quantize_aware(model, settings.spec, data=context.calibration())
+        data = context.calibration()
+        return quantized_for_training(model, settings.spec, settings.allow_float, data)
 
     def files(
         self, original: keras.Model, outcome: TechniqueOutcome, context: Context

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tfnas.settings_fields import parse_pairs
 
 if TYPE_CHECKING:
     import keras
 
+    from tfnas.quantization.spec import QuantSpec
+
 FORMATS_HELP = (
     "number formats of the weights of single layers, by name, pattern or class; the first "
     "match counts: stem=int8,Dense=int4,*=float32"
+)
+ALLOW_FLOAT_HELP = (
+    "whether layers without an integer form stay float instead of being refused; compress and "
+    "searches, whose reports name them, set it"
 )
 
 
@@ -40,6 +46,25 @@ def float_layer_lines(model: keras.Model) -> list[str]:
     if not skipped:
         return ["Every layer computes in integers."]
     return [f"{one.name} ({one.kind}) stays float: {one.reason}" for one in skipped]
+
+
+def quantized_for_training(
+    model: keras.Model, spec: QuantSpec, allow_float: bool, data: Any = None
+) -> keras.Model:
+    """Returns a quantization-aware copy of a model.
+
+    Args:
+        model: A float model.
+        spec: The number formats.
+        allow_float: Whether layers without an integer form stay float.
+        data: Calibration data; None: ranges are not set.
+
+    Raises:
+        ValueError: The formats do not fit, or a layer would stay float and may not.
+    """
+    from tfnas.quantization.quantize_aware import quantize_aware, quantize_aware_partly
+
+    return (quantize_aware_partly if allow_float else quantize_aware)(model, spec, data)
 
 
 def models_to_write(model: keras.Model) -> dict[str, keras.Model]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from tfnas.graph.model_class import plain
 from tfnas.keras_private import all_layers
-from tfnas.quantization.quantize_aware import quantizable_layers, quantize_aware
+from tfnas.quantization.quantize_aware import quantizable_layers, quantize_aware_partly
 from tfnas.quantization.spec import QuantSpec
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.convert import to_tflite
@@ -113,6 +113,6 @@ def with_float_layers(model: Any, spec: QuantSpec, calibration: Sequence[np.ndar
     """
     if spec.activations == "float32":
         return to_tflite(model, spec)
-    trainable = quantize_aware(plain(model), spec, data=list(calibration))
+    trainable = quantize_aware_partly(plain(model), spec, list(calibration))
     has_int4 = any(getattr(layer, "bits", None) == 4 for layer in all_layers(trainable))
     return to_tflite(trainable, spec if has_int4 else dataclasses.replace(spec, weights="int8"))

@@ -9,7 +9,7 @@ from typing import Any
 
 from tfnas.graph.functional import Skipped
 from tfnas.legacy.rebuild import is_tf_keras
-from tfnas.quantization.float_islands import layers_in_the_way, message_of_refusal
+from tfnas.quantization.float_islands import are_refused, layers_in_the_way, message_of_refusal
 from tfnas.quantization.quantize_aware import unquantized_layers
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.conversion_error import ConversionError
@@ -17,7 +17,7 @@ from tfnas.tflite.file_weights import FileKernel, read_kernels
 from tfnas.tflite.flatbuffer import read_graphs
 from tfnas.tflite.graph_repair import too_fine
 from tfnas.tflite.passes.conversion_state import Conversion
-from tfnas.tflite.passes.place_fake_quantization import MAY_STAY_FLOAT, with_ranges
+from tfnas.tflite.passes.place_fake_quantization import with_ranges
 from tfnas.tflite.recurrent_layers import form_in_file
 from tfnas.tflite.tensorflow_converter import run_converter
 
@@ -116,7 +116,7 @@ def _with_own_ranges(conversion: Conversion) -> tuple[Conversion | None, list[Sk
     except ValueError:  # no functional model, or one that can't be rebuilt
         return None, []
     left = layers_in_the_way(second.model, conversion.spec, unquantized_layers(second.model))
-    return (second if {layer.kind for layer in left} <= MAY_STAY_FLOAT else None), left
+    return (None if are_refused(left) else second), left
 
 
 def _forms_of_layers(conversion: Conversion, content: bytes) -> dict[str, Any]:

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
-from tfnas.quantization.float_islands import layers_in_the_way, message_of_refusal
+from tfnas.quantization.float_islands import are_refused, layers_in_the_way, message_of_refusal
 from tfnas.quantization.post_training import quantized_after_training
 from tfnas.quantization.quantize_aware import unquantized_layers
 from tfnas.tflite.conversion_error import ConversionError
 from tfnas.tflite.passes.conversion_state import Conversion
 from tfnas.tflite.passes.read_calibration import as_inputs
-
-# Layers of the first steps of a model, which stay float by name. A GlobalAveragePooling1D does
-# where it gets the mask of an Embedding, which is a NotEqual.
-MAY_STAY_FLOAT = {"Embedding", "GlobalAveragePooling1D", "NotEqual", "STFTSpectrogram"}
 
 
 def place_fake_quantization(conversion: Conversion) -> Conversion:
@@ -34,7 +30,7 @@ def place_fake_quantization(conversion: Conversion) -> Conversion:
     placed = with_ranges(conversion)
     if not (conversion.has_own_formats or placed.has_recurrent_layers):
         left = layers_in_the_way(placed.model, conversion.spec, unquantized_layers(placed.model))
-        if not {layer.kind for layer in left} <= MAY_STAY_FLOAT:
+        if are_refused(left):
             if not conversion.has_normalizations:
                 return conversion  # the converter's own ranges may do
             raise ConversionError(message_of_refusal(conversion.spec, left))

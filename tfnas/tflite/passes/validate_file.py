@@ -106,8 +106,8 @@ def _check_no_floats(artifact: Artifact, spec: QuantSpec) -> None:
     if wrong:
         raise ConversionError(
             f"file must hold no float tensor in mode {spec.mode!r}, got {wrong[0]}"
-            f" and {len(wrong) - 1} more; tfnas.quantize_aware(model, data=...) keeps what has no "
-            "integer form float, and converts"
+            f" and {len(wrong) - 1} more; tfnas.quantize_aware(model, data=...) names what has no "
+            "integer form, with the specification that leaves it float"
         )
 
 

@@ -1,0 +1,146 @@
+"""SmoothQuant: outliers of activations move into the weights behind a normalization.
+
+In transformers a few channels behind a LayerNormalization are tens of times as large as the
+others, in all examples. An integer tensor has one range, so that the others are left with few
+steps; the weights that read them are even. Both sides can be even: the normalization's factors and
+offsets are divided by a factor for each channel, the rows of the kernels that read them multiplied.
+
+References:
+    Xiao et al., "SmoothQuant: Accurate and Efficient Post-Training Quantization for Large
+    Language Models", ICML 2023.
+"""
+
+from __future__ import annotations
+
+import logging
+import numbers
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tfnas.graph.batchnorm import input_batches
+from tfnas.graph.compatibility import check_float
+from tfnas.graph.functional import Call, Skipped, Walk, clone, walk
+from tfnas.graph.functional_form import as_functional
+from tfnas.graph.traversal import visit
+from tfnas.quantization.channel_scaling import (
+    ChannelAxis,
+    NotScalable,
+    ScaledChannels,
+    ScalingReport,
+    Weights,
+    input_axes,
+)
+
+if TYPE_CHECKING:
+    import keras
+
+    from tfnas.data.data_types import ExampleData
+
+_NORMALIZATIONS = {"LayerNormalization": ("gamma", "beta"), "RMSNormalization": ("scale",)}
+_BATCH = 64
+_LEAST = 1e-5  # magnitudes below this share of the largest one count as this share
+_LOG = logging.getLogger(__name__)
+
+
+def smooth_activations(
+    model: keras.Model, data: ExampleData, strength: float = 0.5
+) -> tuple[keras.Model, ScalingReport]:
+    """Returns a copy of a transformer whose activations have fewer outliers, for integer files.
+
+    The copy computes the same. Behind each LayerNormalization and RMSNormalization that only Dense,
+    EinsumDense and attention layers read, channel j is divided by
+    `max|x_j|^strength / max|w_j|^(1 - strength)`, and their kernels' rows are multiplied by it.
+
+    Example:
+        >>> import keras, numpy as np, tfnas
+        >>> inputs = keras.Input((6, 8))
+        >>> x = keras.layers.LayerNormalization(name="norm")(inputs)
+        >>> model = keras.Model(inputs, keras.layers.Dense(4, name="dense")(x))
+        >>> data = np.random.default_rng(0).normal(size=(50, 6, 8)).astype("float32")
+        >>> smooth, report = tfnas.smooth_activations(model, data)
+        >>> [(each.source, each.readers) for each in report.scaled]
+        [('norm', ('dense',))]
+        >>> file = tfnas.to_tflite(smooth, "int8", data)
+
+    Args:
+        model: A Keras 3 model; it is not changed.
+        data: Typical inputs without labels; some hundred.
+        strength: How much of the outliers the weights take up, in [0, 1]. 1: all.
+
+    Returns:
+        The copy, not compiled, and a report: `scaled`, and `skipped`, which names the
+        normalizations that were left as they are, with reasons.
+
+    Raises:
+        ValueError: `strength` is out of range, the model is quantized already or its connections
+            are unknown, or the data does not fit.
+
+    References:
+        Xiao et al., "SmoothQuant", ICML 2023, equation 4.
+    """
+    is_number = isinstance(strength, numbers.Real) and not isinstance(strength, bool)
+    if not is_number or not 0.0 <= strength <= 1.0:
+        raise ValueError(f"strength must be in [0, 1], got {strength!r}")
+    check_float(model, "smooth_activations")
+    copy = clone(as_functional(model, data))
+    flow, skipped = walk(copy), []
+    places: dict[Any, tuple[Call, list[ChannelAxis], tuple[str, ...]]] = {}
+    for call in flow.calls:
+        if call.kind in _NORMALIZATIONS:
+            try:
+                places[call.operation] = (call, *_readers(flow, call))
+            except NotScalable as why:
+                skipped.append(Skipped(call.name, call.kind, str(why)))
+    weights, scaled = Weights(), []
+    for visited in visit(copy, input_batches(data, _BATCH), list(places)):
+        call, axes, names = places[visited.layer]
+        loudest = _largest_outputs(visited.layer, visited.inputs)
+        factors = _factors(loudest, [axis.largest(weights) for axis in axes], float(strength))
+        for name in _NORMALIZATIONS[call.kind]:
+            if (variable := getattr(visited.layer, name, None)) is not None:
+                weights.of(variable)[...] /= factors
+        for axis in axes:
+            axis.multiply(weights, factors)
+        scaled.append(ScaledChannels(call.name, names, float(factors.min()), float(factors.max())))
+    weights.write()
+    for each in skipped:
+        _LOG.info("%s is not smoothed: %s", each.name, each.reason)
+    return copy, ScalingReport(tuple(scaled), tuple(skipped))
+
+
+def _readers(flow: Walk, call: Call) -> tuple[list[ChannelAxis], tuple[str, ...]]:
+    """The kernels that read a normalization, and the names of their layers."""
+    layer, (value,) = call.operation, call.outputs
+    uses = Counter(id(each.operation) for each in flow.calls)
+    if uses[id(layer)] > 1:
+        raise NotScalable("it is called several times")
+    axis = layer.axis if isinstance(layer.axis, int) else tuple(layer.axis)
+    if axis not in (-1, (-1,), len(value.shape) - 1, (len(value.shape) - 1,)):
+        raise NotScalable("it normalizes another axis than the last one")
+    if getattr(layer, _NORMALIZATIONS[call.kind][0], None) is None:
+        raise NotScalable("it has no factors")
+    readers = [each for each in flow.calls if value in each.inputs]
+    if value in flow.outputs or not readers:
+        raise NotScalable("it is an output of the model")
+    shared = [each.name for each in readers if uses[id(each.operation)] > 1]
+    if shared:
+        raise NotScalable(f"{shared[0]} is called several times")
+    axes = [axis for each in readers for axis in input_axes(each, value, int(value.shape[-1]))]
+    return axes, tuple(each.name for each in readers)
+
+
+def _largest_outputs(layer: Any, inputs: Any) -> np.ndarray:
+    """The largest magnitude in each channel of a layer's outputs, (channels,)."""
+    batches = [np.abs(np.asarray(layer(tensor))) for tensor in inputs]
+    largest = np.max([batch.reshape(-1, batch.shape[-1]).max(axis=0) for batch in batches], axis=0)
+    return largest.astype(np.float64)
+
+
+def _factors(loudest: np.ndarray, kernels: list[np.ndarray], strength: float) -> np.ndarray:
+    widest = np.max(kernels, axis=0)
+    if not loudest.any() or not widest.any():
+        return np.ones_like(loudest)
+    loudest, widest = (np.maximum(each, _LEAST * each.max()) for each in (loudest, widest))
+    return loudest**strength / widest ** (1.0 - strength)
