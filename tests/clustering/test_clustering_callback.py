@@ -451,7 +451,7 @@ def in_each_way():
             yield pytest.param(layer, way, marks=() if fast else pytest.mark.slow)
 
 
-@pytest.mark.parametrize(("layer", "way"), in_each_way())
+@pytest.mark.parametrize(("layer", "way"), list(in_each_way()))
 def test_batches_may_differ_in_size(layer, way):
     """TensorFlow then knows no shape of the gradient of a kernel that meets 3-D inputs."""
     model = keras.Sequential(

@@ -84,18 +84,34 @@ def run(oracle, trials=1000):
     return found
 
 
-def test_same_seed_same_search(make):
-    first, second, other = make("a"), make("b"), make("c", seed=1)
-    found = run(first)
-    assert len(found) == 24
-    assert run(second) == found
-    assert run(other) != found
+@pytest.fixture(scope="module")
+def searches():
+    """Oracle -> the values of its whole search, which several tests compare with."""
+    return {}
 
 
-@pytest.mark.parametrize("stop", [1, 5, 13])
-@pytest.mark.parametrize("within", [False, True])
-def test_a_search_that_was_killed_goes_on_as_it_would_have(make, stop, within):
-    expected = run(make("whole"))
+@pytest.fixture
+def searched(request, make, searches):
+    kind = request.node.callspec.params["make"]
+    if kind not in searches:
+        searches[kind] = run(make("whole"))
+    return searches[kind]
+
+
+def test_same_seed_same_search(make, searched):
+    assert len(searched) == 24
+    assert run(make("again")) == searched
+    assert run(make("other", seed=1)) != searched
+
+
+@pytest.mark.parametrize(
+    ("stop", "within"),
+    [
+        *((1, False), (5, False), (13, False), (5, True)),
+        *(pytest.param(stop, True, marks=pytest.mark.slow) for stop in (1, 13)),
+    ],
+)
+def test_a_search_that_was_killed_goes_on_as_it_would_have(make, searched, stop, within):
     first = make("parts")
     run(first, stop)
     if within:
@@ -105,7 +121,7 @@ def test_a_search_that_was_killed_goes_on_as_it_would_have(make, stop, within):
     assert len(second.records) == stop
     run(second)
     found = [second.trials[trial_id].hyperparameters.values for trial_id in second.end_order]
-    assert found == expected
+    assert found == searched
 
 
 def test_no_point_twice_and_a_small_space_ends(make):

@@ -88,7 +88,9 @@ def written(folder, files):
         (folder / path).write_bytes(content)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(
+    "seed", [pytest.param(s, marks=() if s < 20 else pytest.mark.slow) for s in SEEDS]
+)
 def test_an_edited_search_goes_on(seed, search_files, tmp_path):
     inside = tmp_path / "inside"
     written(inside, search_files)

@@ -1,6 +1,7 @@
 """Calibration data in TFLite's own form: a function that yields examples."""
 
 import doctest
+import functools
 import itertools
 
 import keras
@@ -66,23 +67,53 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize("mode", ["int8", "int8x4"])
-@pytest.mark.parametrize("form", FORMS)
-def test_the_file_is_that_of_the_same_arrays(model, columns, form, mode):
+@pytest.fixture(scope="module")
+def of_arrays(model, columns):
+    """Mode -> the file that is calibrated by the arrays themselves."""
+    return functools.cache(lambda mode: tfnas.to_tflite(model, mode, columns))
+
+
+@pytest.mark.parametrize(
+    ("form", "mode"),
+    [
+        *((form, "int8") for form in FORMS),
+        ("lists in batches", "int8x4"),
+        *(
+            pytest.param(form, "int8x4", marks=pytest.mark.slow)
+            for form in FORMS
+            if form != "lists in batches"
+        ),
+    ],
+)
+def test_the_file_is_that_of_the_same_arrays(model, columns, of_arrays, form, mode):
     file = tfnas.to_tflite(model, mode, FORMS[form](columns))
-    assert file.content == tfnas.to_tflite(model, mode, columns).content
+    assert file.content == of_arrays(mode).content
     assert file.origin["calibration_examples"] == 60
 
 
+@pytest.fixture(scope="module")
+def float_file(model):
+    return tfnas.to_tflite(model)
+
+
+@pytest.fixture(scope="module")
+def recipe_of_arrays(float_file, columns):
+    return tfnas.apply_recipe(float_file, "static_wi8_ai8", columns)
+
+
+@pytest.fixture(scope="module")
+def aware_of_arrays(model, columns):
+    return tfnas.quantize_aware(model, data=columns)
+
+
 @pytest.mark.parametrize("form", FORMS)
-def test_a_recipe_and_quantize_aware_take_it_too(model, columns, form):
-    float_file = tfnas.to_tflite(model)
+def test_a_recipe_and_quantize_aware_take_it_too(
+    model, columns, form, float_file, recipe_of_arrays, aware_of_arrays
+):
     found = tfnas.apply_recipe(float_file, "static_wi8_ai8", FORMS[form](columns))
-    expected = tfnas.apply_recipe(float_file, "static_wi8_ai8", columns)
-    assert found.content == expected.content
+    assert found.content == recipe_of_arrays.content
     found = tfnas.quantize_aware(model, data=FORMS[form](columns))
-    expected = tfnas.quantize_aware(model, data=columns)
-    for a, b in zip(found.get_weights(), expected.get_weights(), strict=True):
+    for a, b in zip(found.get_weights(), aware_of_arrays.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
 
 

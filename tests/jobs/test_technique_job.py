@@ -127,14 +127,14 @@ def finished(model, few, tmp_path_factory):
     return arguments, folder
 
 
-@pytest.mark.parametrize("change", ["row", "settings", "data", "model"])
-def test_another_job_is_refused_and_overwritten_on_request(finished, model, few, tmp_path, change):
-    arguments = {**finished[0], "directory": tmp_path / "job"}
+CHANGES = ("row", "settings", "data", "model")
+
+
+@pytest.fixture
+def another(finished, model, few, tmp_path):
+    """What is changed -> the arguments of another job in a folder that holds the finished one."""
     shutil.copytree(finished[1], tmp_path / "job")
     (tmp_path / "job" / "mine.csv").write_text("mine")
-    job = (tmp_path / "job" / "job.json").read_text()
-    assert json.loads(job)["format"] == ["job of techniques", 4]
-    other = keras.models.clone_model(model)
     changes = {
         "row": {"techniques": [("prune", {"sparsity": 0.5, "sparse": False})]},
         # Another seed may split the data in another way, which is not what the user changed.
@@ -143,13 +143,27 @@ def test_another_job_is_refused_and_overwritten_on_request(finished, model, few,
             "train_data": few.limited(200),
         },
         "data": {"train_data": few.limited(200)},
-        "model": {"model": other},
+        "model": {"model": keras.models.clone_model(model)},
     }
+    arguments = {**finished[0], "directory": tmp_path / "job"}
+    return {change: {**arguments, **changes[change]} for change in CHANGES}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_another_job_is_refused(another, tmp_path, change):
+    job = (tmp_path / "job" / "job.json").read_text()
+    assert json.loads(job)["format"] == ["job of techniques", 4]
     name = {"row": "techniques", "settings": r"settings.seed: 0, got 1"}.get(change, change)
     with pytest.raises(ValueError, match=f"holds a job of another {name}"):
-        tfnas.run_techniques(**{**arguments, **changes[change]})
+        tfnas.run_techniques(**another[change])
     assert (tmp_path / "job" / "job.json").read_text() == job
-    tfnas.run_techniques(**{**arguments, **changes[change]}, overwrite=True)
+
+
+@pytest.mark.parametrize(
+    "change", [pytest.param(c, marks=() if c == "row" else pytest.mark.slow) for c in CHANGES]
+)
+def test_another_job_overwrites_on_request(another, tmp_path, change):
+    tfnas.run_techniques(**another[change], overwrite=True)
     assert (tmp_path / "job" / "mine.csv").read_text() == "mine"
     sparse = tmp_path / "job" / "model_float32_sparse.tflite"
     assert not sparse.exists() or change != "row"

@@ -48,6 +48,11 @@ def chain():
 
 
 @pytest.fixture(scope="module")
+def chain_file(chain):
+    return tfnas.to_tflite(chain)
+
+
+@pytest.fixture(scope="module")
 def forked():
     """Two inputs, not in alphabetical order, two outputs, and a skip connection."""
     keras.utils.set_random_seed(0)
@@ -96,19 +101,18 @@ def test_resolver_code_names_each_operator_once(artifacts):
         (BUILTIN.UNIDIRECTIONAL_SEQUENCE_LSTM, "UnidirectionalSequenceLSTM"),
     ],
 )
-def test_irregular_method_names(chain, builtin, method):
-    file = edited(tfnas.to_tflite(chain), instead_of(BUILTIN.FULLY_CONNECTED, builtin))
+def test_irregular_method_names(chain_file, builtin, method):
+    file = edited(chain_file, instead_of(BUILTIN.FULLY_CONNECTED, builtin))
     assert f"resolver.Add{method}();" in tfnas.resolver_code(file)
 
 
-def test_custom_operators(chain):
-    source = tfnas.to_tflite(chain)
+def test_custom_operators(chain_file):
     change = instead_of(BUILTIN.FULLY_CONNECTED, BUILTIN.CUSTOM, "TFLite_Detection_PostProcess")
-    known = edited(source, change)
+    known = edited(chain_file, change)
     assert tfnas.micro_operators(known) == ["TFLite_Detection_PostProcess"]
     assert "resolver.AddDetectionPostprocess();" in tfnas.resolver_code(known)
     tfnas.check_micro(known)
-    strange = edited(source, instead_of(BUILTIN.FULLY_CONNECTED, BUILTIN.CUSTOM, "Sparkle"))
+    strange = edited(chain_file, instead_of(BUILTIN.FULLY_CONNECTED, BUILTIN.CUSTOM, "Sparkle"))
     for ask in (tfnas.check_micro, tfnas.resolver_code):
         with pytest.raises(ValueError, match=r"got Sparkle: a custom operator$"):
             ask(strange)
@@ -140,13 +144,13 @@ def test_per_channel_scales_are_not_dequantized(artifacts):
         tfnas.check_micro(file)
 
 
-def test_an_unknown_operator_is_named_beside_the_others(chain):
+def test_an_unknown_operator_is_named_beside_the_others(chain_file):
     def change(model):
         instead_of(BUILTIN.FULLY_CONNECTED, BUILTIN.GELU)(model)
         model.subgraphs[0].tensors[model.subgraphs[0].inputs[0]].shapeSignature = [-1, -1]
 
     with pytest.raises(ValueError, match=r"got input '.*': an open shape \[-1, -1\]; GELU: no k"):
-        tfnas.check_micro(edited(tfnas.to_tflite(chain), change))
+        tfnas.check_micro(edited(chain_file, change))
 
 
 def test_a_clipped_output_of_another_scale(digits):
@@ -194,7 +198,7 @@ def test_shapes_that_an_open_batch_hides():
     tfnas.check_micro(tfnas.to_tflite(fixed))
 
 
-def test_sparse_tensors(chain):
+def test_sparse_tensors(chain_file):
     def change(model):
         graph = model.subgraphs[0]
         sparsity = schema.SparsityParametersT()
@@ -206,7 +210,7 @@ def test_sparse_tensors(chain):
         kernel.sparsity = sparsity
 
     with pytest.raises(ValueError, match=r"got FULLY_CONNECTED: a sparse tensor$"):
-        tfnas.check_micro(edited(tfnas.to_tflite(chain), change))
+        tfnas.check_micro(edited(chain_file, change))
 
 
 def test_shapes_that_are_computed():
@@ -234,20 +238,20 @@ def test_greedy_puts_short_lived_buffers_into_gaps():
     assert _greedy(at_once) == 160
 
 
-def test_plan_of_a_chain(chain):
+def test_plan_of_a_chain(chain, chain_file):
     # Floats of 4, 20, 8 and 2 numbers: 16, 80, 32 and 16 bytes; 80 meets 16, then 32.
-    assert tfnas.planned_arena(tfnas.to_tflite(chain)) == 80 + 32
+    assert tfnas.planned_arena(chain_file) == 80 + 32
     x = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
     # 8 bits: 16, 32, 16 and 16 bytes
     assert tfnas.planned_arena(tfnas.to_tflite(chain, "int8", x)) == 32 + 16
 
 
-def test_a_plan_needs_shapes(chain):
+def test_a_plan_needs_shapes(chain_file):
     def change(model):
         model.subgraphs[0].tensors[model.subgraphs[0].inputs[0]].shape = [-1, 4]
 
     with pytest.raises(ValueError, match=r"must have a fixed shape, got \(-1, 4\)"):
-        tfnas.planned_arena(edited(tfnas.to_tflite(chain), change))
+        tfnas.planned_arena(edited(chain_file, change))
 
 
 @pytest.mark.parametrize("mode", ["float32", "int8", "int16x8"])
@@ -494,9 +498,9 @@ def test_several_inputs_and_outputs(forked):
         np.testing.assert_allclose(part, want, rtol=0, atol=1e-6)
 
 
-def test_a_refusal_has_the_interpreters_message(chain, capfd):
+def test_a_refusal_has_the_interpreters_message(chain_file, capfd):
     pytest.importorskip("tflite_micro")
-    file = edited(tfnas.to_tflite(chain), instead_of(BUILTIN.FULLY_CONNECTED, BUILTIN.ABS))
+    file = edited(chain_file, instead_of(BUILTIN.FULLY_CONNECTED, BUILTIN.ABS))
     capfd.readouterr()  # the converter's
     with pytest.raises(RuntimeError, match=r"TFLite Micro refuses the file: .*elementwise"):
         tfnas.micro_memory(file)
@@ -510,12 +514,11 @@ def test_files_without_kernels_are_not_run(artifacts, digits):
             ask(artifacts["float16"])
 
 
-def test_without_the_package_the_error_says_how_to_install_it(chain, monkeypatch):
+def test_without_the_package_the_error_says_how_to_install_it(chain_file, monkeypatch):
     monkeypatch.setitem(sys.modules, "tflite_micro", None)
-    file = tfnas.to_tflite(chain)
     for ask in (tfnas.micro_memory, lambda file: tfnas.run_micro(file, np.zeros((1, 4)))):
         with pytest.raises(ImportError, match=r'pip install "\.\[micro\]"'):
-            ask(file)
+            ask(chain_file)
 
 
 def test_memory_prints_as_a_line():
