@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from coverage_checks.cells import largest_difference
 from masked_models import half_removed
 from model_kinds import answers
 from random_graphs import examples, random_model
@@ -27,11 +28,26 @@ def of_full_rank(model, first):
     return build(model, flow, parts), parts
 
 
+def moved_by_rounding(model, x, draws=3):
+    """How far the outputs move where each weight moves by a rounding of float32, at most."""
+    before, expected = model.get_weights(), answers(model, x)
+    rng, moved = np.random.default_rng(0), []
+    for _ in range(draws):
+        factors = [1 + 2.0**-24 * rng.uniform(-1, 1, each.shape) for each in before]
+        model.set_weights([(a * b).astype(a.dtype) for a, b in zip(before, factors, strict=True)])
+        moved.append(largest_difference(answers(model, x), expected))
+    model.set_weights(before)
+    return max(moved)
+
+
 def assert_equal(found, model, x):
+    """Within a rounding of the outputs, or within a few of the weights where a model makes much
+    of one, as seed 188 does, by attention and a recurrent layer after it."""
     expected = answers(model, x)
     scale = max(1.0, *(float(np.abs(each).max()) for each in expected))
-    for one, other in zip(answers(found, x), expected, strict=True):
-        np.testing.assert_allclose(one / scale, other / scale, atol=2e-5)
+    apart = largest_difference(answers(found, x), expected)
+    if apart > 2e-5 * scale:
+        assert apart <= 4 * moved_by_rounding(model, x)
 
 
 def assert_reloads(model, path, x):

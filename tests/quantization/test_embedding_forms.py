@@ -100,3 +100,29 @@ def test_16_bit_files_rescale_the_rows_that_they_find(ids):
     assert [op.name for op in file.graph.operators][:2] == ["GATHER", "QUANTIZE"]
     expected = model.predict(ids, batch_size=1, verbose=0)
     assert np.abs(file.predict(ids) - expected).max() < 0.02 * np.abs(expected).max()
+
+
+class WithPlaces(keras.Model):
+    """Adds a row of a table for each place, as vision transformers do."""
+
+    def __init__(self):
+        super().__init__(name="with_places")
+        self.wide = layers.Dense(8, name="wide")
+        self.places = layers.Embedding(6, 8, name="places")
+        self.head = layers.Dense(3, name="head")
+
+    def call(self, x):
+        return self.head(self.wide(x) + self.places(keras.ops.arange(6)))
+
+
+def test_rows_at_constant_places_are_integers_of_8_bits():
+    keras.utils.set_random_seed(0)
+    x = np.random.default_rng(0).normal(size=(64, 6, 4)).astype("float32")
+    model = WithPlaces()
+    expected = np.array(model(x))
+    file = tfnas.to_tflite(model, "int8", x)
+    assert not file.origin.get("unquantized_layers")
+    assert not [t for t in file.graph.tensors if t.dtype.startswith("float")]
+    np.testing.assert_allclose(file.predict(x), expected, atol=0.03 * np.ptp(expected))
+    fine = tfnas.to_tflite(model, "int16x8", x)
+    np.testing.assert_allclose(fine.predict(x), expected, atol=0.01 * np.ptp(expected))

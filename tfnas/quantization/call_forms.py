@@ -26,7 +26,8 @@ def computes_integers(call: Call) -> bool:
     Args:
         call: The call.
     """
-    values = (*call.inputs, *call.outputs)
+    read = () if call.kind == "Constant" else call.inputs  # of its input it reads nothing
+    values = (*read, *call.outputs)
     return bool(call.inputs) and all("float" not in value.dtype for value in values)
 
 

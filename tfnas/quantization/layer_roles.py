@@ -131,7 +131,9 @@ _FIXED_16 = (-32767.0 / 32768.0, 32767.0 / 32768.0)  # a scale of 2^-15 for all 
 def role(call: Call, bits: int = 8) -> Role:
     """Returns the role of a call between activations of a number of bits."""
     found = _role(call)
-    return Role.FLOAT if found is Role.TABLE and bits > 8 else found
+    # Rows at constant places become a constant of 8 bits, which no operator of 16 bits takes.
+    narrow = found is Role.TABLE or call.kind == "Constant"
+    return Role.FLOAT if narrow and bits > 8 else found
 
 
 def _role(call: Call) -> Role:
@@ -237,6 +239,9 @@ def reason_for_float(call: Call) -> str:
     if name is not None:
         bits = "16-bit" if _role(call) is Role.TABLE else "integer"
         return f"no {bits} form of the activation {name!r}"
+    if call.kind == "Constant":
+        bits = "16-bit" if _role(call) is Role.SAME else "integer"
+        return f"no {bits} form of a constant"
     if call.kind in _BINARY:
         return f"{call.kind} with a constant, not another tensor"
     hint = "" if is_of_keras(type(call.operation)) else _REGISTER
