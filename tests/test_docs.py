@@ -83,12 +83,16 @@ def test_the_examples_of_the_page_on_training_run(capsys, tmp_path, monkeypatch)
     assert capsys.readouterr().out == "0.75\n[0.25, 0.5]\n['epoch', 'loss', 'sparsity']\n"
 
 
-def test_the_example_of_the_page_on_four_bits_runs(capsys):
+def test_the_examples_of_the_page_on_integers_without_training_run(capsys):
     text = (ROOT / "docs" / "post_training.md").read_text(encoding="utf-8")
-    [code] = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    rounding, *others = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     names = {"__name__": "post_training"}
-    exec(compile(code, "post_training.md", "exec"), names)
+    exec(compile(rounding, "post_training.md", "exec"), names)
     assert names["layer"]["name"] in capsys.readouterr().out
+    for code in others:  # two ways side by side, the better one last
+        exec(compile(code, "post_training.md", "exec"), names)
+        errors = [float(e) for e in re.findall(r"error (\S+) of", capsys.readouterr().out)]
+        assert errors == sorted(errors, reverse=True)
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from model_kinds import answers, flat
 from random_graphs import examples, random_model
 
 import tfnas
+from tfnas.quantization.quantize_aware import quantize_aware_partly
 
 COUNT, QUICK = 100, 3
 SEEDS = [pytest.param(s, marks=() if s < QUICK else pytest.mark.slow) for s in range(COUNT)]
@@ -34,7 +35,7 @@ def test_a_quantization_aware_file_equals_its_model(seed):
     """
     model = random_model(seed)
     x = examples(model, 40)
-    trainable = tfnas.quantize_aware(model, data=x)
+    trainable = quantize_aware_partly(model, data=x)
     file = tfnas.to_tflite(trainable, "int8")
     median, _, _ = steps_apart(trainable, file, x)
     assert median <= 1.001

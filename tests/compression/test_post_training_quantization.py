@@ -1,6 +1,7 @@
 """Post-training quantization as a technique and in `compress`: integers without training."""
 
 import dataclasses
+import types
 
 import keras
 import numpy as np
@@ -140,3 +141,16 @@ def test_what_it_refuses(model, context, digits, tmp_path):
     aware = tfnas.quantize_aware(model, "int8", digits.x_train[:32])
     with pytest.raises(ValueError, match="model must not be quantized yet"):
         technique("ptq").run(aware, PtqSettings(), context)
+
+
+@pytest.mark.parametrize("name", ["ptq", "qat"])
+def test_a_user_is_asked_about_float_layers_and_a_planned_step_is_not(name):
+    inputs = keras.Input((4,))
+    squares = keras.layers.Lambda(lambda x: x * x + 1.0, name="squares")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(2)(squares))
+    own = technique(name)
+    context = types.SimpleNamespace(calibration=lambda: np.ones((8, 4), "float32"))
+    with pytest.raises(ValueError, match=r'layers=\{"squares": "float32"\}\) leaves them float'):
+        own.check(model, own.settings(), context)
+    own.check(model, own.for_amount(8), context)
+    own.check(model, own.settings(layers=(("squares", "float32"),)), context)

@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras import layers
 
 import tfnas
+from tfnas.quantization.quantize_aware import quantize_aware_partly
 from tfnas.runtime.helper_process import HelperDied
 
 STEPS, FEATURES, UNITS, CLASSES = 12, 3, 8, 3
@@ -198,7 +199,7 @@ def test_a_tensor_beside_its_own_permute_converts(trained):
     model = keras.Model(inputs, [layers.Flatten()(turned), layers.Flatten()(both)])
     x = normal(24, 8, 8, 1)
     if trained:
-        trainable = tfnas.quantize_aware(model, data=x)
+        trainable = quantize_aware_partly(model, data=x)
         if tfnas.unquantized_layers(trainable):
             return  # named before training
         file = tfnas.to_tflite(trainable, "int8")

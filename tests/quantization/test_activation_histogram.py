@@ -76,12 +76,12 @@ def test_numbers_without_outliers_are_not_clipped():
     np.testing.assert_allclose([low, high], [values.min(), values.max()], rtol=BIN)
 
 
-def test_the_same_ranges_in_a_compiled_step():
+def test_the_same_percentiles_in_a_compiled_step():
     values = tf.constant(long_tailed(0))
 
     def ends(values):
         counts = count_numbers(values)
-        return [*percentile_range(counts, 99.0), *least_error_range(counts, 8)]
+        return percentile_range(counts, 99.0)
 
     compiled = tf.function(ends, jit_compile=True)(values)
     np.testing.assert_allclose(compiled, ends(values), rtol=1e-6)
@@ -113,3 +113,15 @@ def test_a_second_calibration_widens_the_range():
     assert float(first.high) == high
     tfnas.calibrate(trainable, 2.0 * x)
     assert float(first.high) > 1.5 * high
+
+
+def test_training_holds_a_range_of_least_error():
+    x = long_tailed(0)[:9600].reshape(100, 96)
+    model = keras.Sequential([keras.Input((96,)), keras.layers.Dense(2)])
+    for data in (x, None):
+        trainable = tfnas.quantize_aware(model, tfnas.QuantSpec(ranges="mse"), data=data)
+        first = fake_quants(trainable)[0]
+        trainable(x[:10], training=True)
+        high = float(first.high)
+        trainable(100.0 * x, training=True)
+        assert float(first.high) == high > 0.0

@@ -886,6 +886,9 @@ def test_every_way_to_find_ranges(ranges):
     if ranges == "percentile":
         assert np.quantile(c.x, 0.985) < float(first.high) < np.quantile(c.x, 0.995)
         assert np.quantile(c.x, 0.005) < float(first.low) < np.quantile(c.x, 0.015)
+    elif ranges == "mse":
+        assert 0.5 * c.x.max() < float(first.high) <= 1.01 * c.x.max()
+        assert 0.5 * c.x.min() > float(first.low) >= 1.01 * c.x.min()
     else:
         np.testing.assert_allclose([first.low, first.high], [c.x.min(), c.x.max()], rtol=1e-5)
 

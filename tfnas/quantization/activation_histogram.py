@@ -21,6 +21,7 @@ import tensorflow as tf
 
 _SHIFT = 15
 _BINS = 2 ** (32 - _SHIFT)
+_ROW = 256
 _ZERO = _BINS // 2  # the first bin of numbers from 0 on; bins are in the order of their numbers
 _UPPER_BITS = np.arange(_ZERO + 1, dtype=np.uint32) << _SHIFT
 _INFINITE = 0x7F800000  # from these bits on, numbers are infinite or NaN
@@ -73,7 +74,7 @@ def percentile_range(counts: Any, percentile: float) -> tuple[Any, Any]:
         Two float32 scalars, the outer edges of the bins of the two numbers: a range at most 0.4%
         wider at either end than the sorted numbers give.
     """
-    below = tf.cumsum(counts)
+    below = _cumulative(counts)
     last = below[-1] - 1.0
     index = tf.round(last * (percentile / 100.0))
     bins = tf.searchsorted(below, tf.stack([last - index, index]), side="right")
@@ -102,11 +103,8 @@ def least_error_range(counts: Any, bits: int, symmetric: bool = False) -> tuple[
     Returns:
         Two float32 scalars, at most and at least 0.
     """
-    below = tf.cumsum(counts)
-    ends = tf.searchsorted(below, tf.stack([0.5, below[-1] - 0.5]))
-    ends = tf.minimum(ends, _BINS - 1)
-    low = -tf.minimum(tf.cast(_edge(_LOWER, ends[0]), tf.float64), 0.0)
-    high = tf.maximum(tf.cast(_edge(_UPPER, ends[1]), tf.float64), 0.0)
+    low = -tf.reduce_min(tf.where(counts > 0.0, _LOWER, 0.0))
+    high = tf.reduce_max(tf.where(counts > 0.0, _UPPER, 0.0))
     if symmetric:
         low = high = tf.maximum(low, high)
     lows, highs = low * _SHARES, high * _SHARES
@@ -121,7 +119,8 @@ def least_error_range(counts: Any, bits: int, symmetric: bool = False) -> tuple[
             clipped_low.inside(steps / 2.0), clipped_high.inside(steps / 2.0), strict=True
         )
     )
-    rounded = tf.maximum(below[-1] - below_lows[0] - above_highs[0] - zeros, 0.0)
+    total = tf.reduce_sum(counts)
+    rounded = tf.maximum(total - below_lows[0] - above_highs[0] - zeros, 0.0)
     errors = below_lows[1] + above_highs[1] + squares + rounded * steps**2 / 12.0
     best = tf.argmin(tf.reshape(errors, [-1]))
     low, high = (
@@ -143,7 +142,7 @@ class _Sums:
         counts = counts[_ZERO:] if sign > 0 else tf.reverse(counts[:_ZERO], [0])
         centers = _CENTERS[_ZERO:]
         moments = tf.stack([counts, counts * centers, counts * centers**2])
-        self._upto = tf.cumsum(tf.pad(moments, [[0, 0], [1, 0]]), axis=1)
+        self._upto = tf.pad(_cumulative(moments), [[0, 0], [1, 0]])
 
     def _at(self, magnitudes: Any) -> Any:
         return tf.gather(self._upto, _bits(tf.cast(magnitudes, tf.float32)), axis=1)
@@ -157,6 +156,14 @@ class _Sums:
         """Returns the number of numbers up to each end, and the sum of their squares."""
         count, _, second = tf.unstack(self._at(ends))
         return [count, second]
+
+
+def _cumulative(values: Any) -> Any:
+    """Sums along the last axis, of whole rows and within them: XLA sums each prefix anew."""
+    rows = tf.reshape(values, [*values.shape[:-1], -1, _ROW])
+    within = tf.cumsum(rows, axis=-1)
+    before = tf.cumsum(within[..., -1:], axis=-2, exclusive=True)
+    return tf.reshape(within + before, values.shape)
 
 
 def _bits(values: Any) -> Any:

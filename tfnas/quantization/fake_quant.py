@@ -32,6 +32,7 @@ MIN_RANGE_16 = 2.0**-13
 # in any range, while steps as fine as its own would overflow the integers around it.
 _NO_RANGE, _RANGE_OF_ZEROS = 2e-6, 1.0
 _BY_HISTOGRAM = ("percentile", "mse")
+_HELD = ("learned", "mse")  # no moving average in training
 
 
 @register_layer(macs=0)
@@ -45,9 +46,10 @@ class FakeQuant(keras.layers.Layer):
     Args:
         bits: 2 to 16.
         ranges: How `low` and `high` are found: "moving_average" of each batch's minimum and
-            maximum, "percentile" and "mse" (a moving average of percentiles, or of the range of
-            least squared error), or "learned" by gradient descent, starting from the first batch
-            (after LSQ, Esser et al. 2020).
+            maximum, "percentile" (a moving average of percentiles), "mse" (the range of least
+            squared error in calibration, held in training), or "learned" by gradient descent
+            (after LSQ, Esser et al. 2020). Without calibration the last two start from the first
+            batch.
         momentum: Momentum of the moving average, in [0, 1).
         percentile: In (50, 100); for "percentile".
         relu: Maximum value of a ReLU that is computed here before the rounding, because the
@@ -162,8 +164,9 @@ class FakeQuant(keras.layers.Layer):
 
     def begin_calibration(self) -> None:
         """Makes the layer observe its inputs outside of training too."""
-        self.observing, self._counts = True, None
-        self._before = tf.identity(self.low.value), tf.identity(self.high.value)
+        self.observing = True
+        if self.built and self.ranges in _BY_HISTOGRAM:
+            self._before = tf.identity(self.low.value), tf.identity(self.high.value)
 
     def end_calibration(self) -> None:
         """Undoes :meth:`begin_calibration`; the range stays."""
@@ -171,11 +174,12 @@ class FakeQuant(keras.layers.Layer):
 
     def _observe(self, x: Any) -> None:
         value = tf.stop_gradient(tf.cast(x, tf.float32))
-        if self.ranges not in _BY_HISTOGRAM:
+        calibrates = self._before is not None
+        if self.ranges not in _BY_HISTOGRAM or (self.ranges == "mse" and not calibrates):
             self.take_range(*_with_zero(*self._extremes(value)))
             return
         counts = count_numbers(value)
-        if self._before is not None:  # calibration: the range of all numbers so far
+        if self._before is not None:  # the range of all numbers so far
             self._counts = counts = counts if self._counts is None else self._counts + counts
             self.low.assign(self._before[0])
             self.high.assign(self._before[1])
@@ -193,7 +197,7 @@ class FakeQuant(keras.layers.Layer):
             high: The highest number, above `low`.
         """
         first = tf.equal(self.low.value, self.high.value)
-        momentum = tf.where(first, 0.0, 1.0 if self.ranges == "learned" else self.momentum)
+        momentum = tf.where(first, 0.0, 1.0 if self.ranges in _HELD else self.momentum)
         if self.observing:  # calibration: the range of all examples, no moving average
             momentum = tf.zeros_like(momentum)
             low = tf.minimum(low, self.low.value)

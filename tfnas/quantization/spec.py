@@ -74,8 +74,9 @@ class QuantSpec:
         ranges: How the ranges of activations are found. By calibration data: "moving_average"
             takes the least and the largest number, "percentile" leaves `100 - percentile` of the
             numbers out at either end (the end is at most 0.4% further out than that of the sorted
-            numbers), "mse" takes the range of least squared error. In training these are moving
-            averages over batches, and "learned" ranges follow the gradient.
+            numbers), "mse" takes the range of least squared error. In training the first two are
+            moving averages over batches, "mse" holds the range, and "learned" ranges follow the
+            gradient; without calibration data the last two begin with the first batch's extremes.
         momentum: Momentum of the moving average, in [0, 1).
         percentile: In (50, 100); for "percentile".
         correct: Whether post-training conversion to integer activations applies
