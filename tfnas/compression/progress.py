@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import time
 
+_LOG = logging.getLogger(__name__)
 QUIET = 30.0  # seconds between the lines of a training's epochs
 
 
@@ -81,12 +83,25 @@ class PrintedProgress(Progress):
             print(text, flush=True)
 
 
+class LoggedProgress(Progress):
+    """Logs each phase, with its reasons, at INFO to Python's logger "tfnas"; prints nothing."""
+
+    def phase(self, text: str) -> None:
+        """Logs the start of a phase."""
+        _LOG.info("%s", text)
+
+    def trial_ended(self, news: TrialNews) -> None:
+        """Logs the result of a trial."""
+        _LOG.info("trial %d of %d: %s", news.number, news.total, news.text)
+
+
 def progress_of(progress: Progress | None, verbose: int | str) -> Progress:
     """Returns what receives the events of a job.
 
     Args:
         progress: The argument `progress`; None: by `verbose`.
-        verbose: The argument `verbose`: 0 shows nothing; 1, 2 and "auto" print lines.
+        verbose: The argument `verbose`: 0 prints nothing, and logs to "tfnas"; 1, 2 and "auto"
+            print lines.
 
     Raises:
         ValueError: An argument is something else.
@@ -99,4 +114,4 @@ def progress_of(progress: Progress | None, verbose: int | str) -> Progress:
         raise ValueError(f"verbose must be 0, 1, 2 or 'auto', got {verbose!r}")
     if progress is not None:
         return progress
-    return PrintedProgress() if verbose else Progress()
+    return PrintedProgress() if verbose else LoggedProgress()

@@ -6,18 +6,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from tfnas.runtime.helper_process import HelperDied, call, is_isolated
+from tfnas.runtime.native_messages import native_messages_hidden
 from tfnas.tflite.tensor_details import TensorDetails, tensor_details
 
 FIRST_RUN_SECONDS = 600.0
 # What `run_apart` has run -> how the process ended, empty where it did not.
 _KNOWN: dict[tuple[str, bool, bool], str] = {}
+_ANNOUNCED: list[bool] = []  # not empty once LiteRT has written that it uses XNNPACK
 Ends = tuple[tuple[TensorDetails, ...], tuple[TensorDetails, ...]]  # inputs, outputs
 
 
@@ -53,22 +55,34 @@ def new_interpreter(
         resolver = OpResolverType.AUTO
     else:
         resolver = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-    try:
-        interpreter = Interpreter(
-            model_content=content,
-            num_threads=threads,
-            experimental_op_resolver_type=resolver,
-            experimental_preserve_all_tensors=keep_all,
-        )
-    except (ValueError, MemoryError) as error:
-        raise ValueError(f"content must be a file that LiteRT can run: {error}") from error
-    for index, shape in (shapes or {}).items():
-        interpreter.resize_tensor_input(index, list(shape))
-    try:
-        interpreter.allocate_tensors()
-    except MemoryError as error:
-        raise RuntimeError("file must need less memory than there is, got none left") from error
+    with _delegate_unannounced():
+        try:
+            interpreter = Interpreter(
+                model_content=content,
+                num_threads=threads,
+                experimental_op_resolver_type=resolver,
+                experimental_preserve_all_tensors=keep_all,
+            )
+        except (ValueError, MemoryError) as error:
+            raise ValueError(f"content must be a file that LiteRT can run: {error}") from error
+        for index, shape in (shapes or {}).items():
+            interpreter.resize_tensor_input(index, list(shape))
+        try:
+            interpreter.allocate_tensors()
+        except MemoryError as error:
+            raise RuntimeError("file must need less memory than there is, got none left") from error
     return interpreter
+
+
+@contextlib.contextmanager
+def _delegate_unannounced() -> Iterator[None]:
+    """Hides what LiteRT writes once, when it first uses XNNPACK."""
+    if _ANNOUNCED:
+        yield
+        return
+    with native_messages_hidden():
+        yield
+    _ANNOUNCED.append(True)
 
 
 def run_apart(content: bytes, sha256: str, xnnpack: bool = True, reference: bool = False) -> None:

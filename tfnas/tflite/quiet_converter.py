@@ -1,4 +1,7 @@
-"""Hides what a conversion in this process prints and logs; another thread's output stays."""
+"""Hides what a conversion in this process prints and logs; another thread's output stays.
+
+What native code writes to stderr is hidden by :mod:`tfnas.runtime.native_messages`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ import warnings
 from collections.abc import Iterator
 
 import keras
+
+from tfnas.runtime.native_messages import native_messages_hidden
 
 _HARMLESS = (
     "Statistics for quantized inputs were expected",
@@ -28,7 +33,7 @@ def quiet_converter() -> Iterator[None]:
     keras.config.disable_interactive_logging()
     logger.addFilter(warnings_alone)
     try:
-        with _HARMLESS_HIDDEN:
+        with native_messages_hidden(), _HARMLESS_HIDDEN:
             yield
     finally:
         logger.removeFilter(warnings_alone)
