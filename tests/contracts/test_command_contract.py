@@ -48,6 +48,7 @@ def one_argument(name):
 @pytest.fixture
 def run(tfnas_command, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
+
     def call(*argv):
         return tfnas_command(*(arg.format(tmp=tmp_path) for arg in argv))
 
