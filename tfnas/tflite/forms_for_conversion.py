@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 @contextlib.contextmanager
 def traced_for_conversion() -> Iterator[None]:
     """Traces operations of this thread in the forms of this module while it is open."""
-    places = {"numpy.argmax": largest_place, "numpy.argmin": smallest_place}
-    functions = {**functions_for_conversion(), **places, "numpy.roll": roll}
+    functions = functions_for_conversion()
+    functions |= {"numpy.argmax": largest_place, "numpy.argmin": smallest_place}
+    functions["numpy.roll"] = roll
     with backend_functions_replaced(functions), placeholders_for_steps():
         yield
 
