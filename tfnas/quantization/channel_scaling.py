@@ -108,6 +108,20 @@ class ChannelAxis:
         rows *= repeated.reshape(-1, *[1] * (rows.ndim - 1))
 
 
+def channels_of(value: Value) -> int:
+    """Returns the size of a tensor's last axis.
+
+    Args:
+        value: The tensor.
+
+    Raises:
+        NotScalable: The model leaves it open.
+    """
+    if value.shape[-1] is None:
+        raise NotScalable("its number of channels is open")
+    return value.shape[-1]
+
+
 def input_axes(call: Call, value: Value, channels: int) -> list[ChannelAxis]:
     """Returns the kernels of a call that read a tensor, by the axis of its channels.
 

@@ -30,6 +30,7 @@ from tfnas.quantization.channel_scaling import (
     ScaledChannels,
     ScalingReport,
     Weights,
+    channels_of,
     input_axes,
 )
 
@@ -127,7 +128,7 @@ def _readers(flow: Walk, call: Call) -> tuple[list[ChannelAxis], tuple[str, ...]
     shared = [each.name for each in readers if uses[id(each.operation)] > 1]
     if shared:
         raise NotScalable(f"{shared[0]} is called several times")
-    axes = [axis for each in readers for axis in input_axes(each, value, int(value.shape[-1]))]
+    axes = [axis for each in readers for axis in input_axes(each, value, channels_of(value))]
     return axes, tuple(each.name for each in readers)
 
 

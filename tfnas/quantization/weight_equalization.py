@@ -33,6 +33,7 @@ from tfnas.quantization.channel_scaling import (
     ScaledChannels,
     ScalingReport,
     Weights,
+    channels_of,
     input_axes,
 )
 from tfnas.quantization.layer_roles import activation_name, activation_of, is_channel_norm
@@ -203,7 +204,7 @@ def _pair(flow: Walk, call: Call) -> _Pair:
                 raise NotScalable(f"{current.name} has no factors of channels")
         elif not _lets_pass(current):
             raise NotScalable(f"{current.name} ({current.kind}) does not let factors pass")
-    axes = input_axes(current, current.inputs[0], int(call.outputs[0].shape[-1]))
+    axes = input_axes(current, current.inputs[0], channels_of(call.outputs[0]))
     if axes[0].channels != current.inputs[0].shape[-1] and not _flattens(flow, current):
         raise NotScalable(f"{current.name} has other channels")
     return _Pair(call, norm, current.name, axes)
