@@ -51,7 +51,8 @@ def test_it_is_a_command_with_a_report(rounding, model, tmp_path, capsys):
     assert app.main(["--help"]) == 0
     assert re.search(rf"^  round-dense +{rounding.summary}$", capsys.readouterr().out, re.MULTILINE)
     assert app.main(["round-dense", "--help"]) == 0
-    assert "distance of two values of a kernel [0.05]" in capsys.readouterr().out
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "distance of two values of a kernel (default: 0.05)" in shown
     folder = tmp_path / "out"
     argv = ["round-dense", str(tmp_path / "model.keras"), "--dataset=digits"]
     assert app.main([*argv, f"--directory={folder}", "--step=0.5", "--train_limit=100"]) == 0

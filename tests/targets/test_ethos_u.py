@@ -177,4 +177,4 @@ def test_an_unknown_accelerator_is_refused_before_anything_is_measured(dense, tm
     assert app.main(["bench", str(path), "--vela=u55"]) == 1
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith("tfnas bench: error: accelerator must be one of ethos-u55-32, ")
+    assert err.startswith("tfnas bench: error: --vela must be one of ethos-u55-32, ")

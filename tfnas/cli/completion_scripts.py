@@ -20,19 +20,19 @@ class CompletedCommand:
     Args:
         name: Its name.
         summary: What it does.
-        flags: Its flags.
+        options: Its flags.
         words: What its argument may be; empty: files.
     """
 
     name: str
     summary: str
-    flags: Sequence[flags.Flag[object]]
+    options: Sequence[flags.Flag[object]]
     words: Sequence[str] = ()
 
     def names(self) -> list[tuple[str, flags.Flag[object]]]:
         """The flags as they are written, without dashes; a switch is also written with "no"."""
-        both = [(each.name, each) for each in self.flags]
-        return both + [(f"no{each.name}", each) for each in self.flags if each.boolean]
+        both = [(each.name, each) for each in self.options]
+        return both + [(f"no{each.name}", each) for each in self.options if each.boolean]
 
 
 def script(shell: str, commands: Sequence[CompletedCommand]) -> str:
@@ -93,7 +93,7 @@ def _bash(commands: Sequence[CompletedCommand]) -> str:
         written = [each if flag.boolean else f"{each}=" for each, flag in command.names()]
         listed = " ".join(f"--{each}" for each in sorted(written))
         names.append(f'            {command.name}) words="{listed}" ;;')
-        for flag in command.flags:
+        for flag in command.options:
             if choices := choices_of(flag):
                 case = f"'{command.name} __{flag.name}'"
                 values.append(f'            {case}) words="{" ".join(choices)}" ;;')

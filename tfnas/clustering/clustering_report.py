@@ -176,11 +176,11 @@ class ClusteringReport(Printable):
         return [self.summary(), *([folded] if self.folded else []), *self.notes]
 
 
-def most_values(groups: Sequence[np.ndarray]) -> int:
+def most_values(groups: np.ndarray) -> int:
     """Returns the largest number of distinct values of a group.
 
     Args:
-        groups: The weights of a kernel that share values: all, or those of each channel.
+        groups: The weights of a kernel, (groups, weights that share values).
     """
     return max(len(np.unique(group)) for group in groups)
 
