@@ -8,6 +8,7 @@ from keras import layers
 import tfnas
 from tfnas.graph.functional import clone
 from tfnas.graph.model_class import own_objects, own_steps, plain
+from tfnas.quantization.quantize_aware import quantize_aware_partly
 
 
 class OwnStep(Exception):
@@ -120,7 +121,7 @@ REFUSED = {
 }
 REBUILDS = {
     "quantize_aware": lambda model: tfnas.quantize_aware(model, "int8"),
-    "strip_quantization": lambda model: tfnas.strip_quantization(tfnas.quantize_aware(model)),
+    "strip_quantization": lambda model: tfnas.strip_quantization(quantize_aware_partly(model)),
     "factorize": lambda model: tfnas.factorize(model, target_macs=0.6)[0],
     "prune_channels": lambda model: tfnas.prune_channels(model, target_macs=0.6)[0],
     "prune": lambda model: tfnas.prune(model, 0.5)[0],

@@ -1,5 +1,6 @@
 """Jobs of techniques: rows, folders and finished trainings. The network is small."""
 
+import dataclasses
 import json
 import shutil
 
@@ -192,7 +193,7 @@ PRUNE = ("prune", {"sparsity": 0.5})
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ([PRUNE, ("qat", {"start_epoch": 1})], "start_epoch must be below epochs 1, got 1"),
+        ([PRUNE, ("qat", {"start_epoch": 2})], "start_epoch must be below epochs 2, got 2"),
         (
             [PRUNE, ("qat", {"start_epoch": 1, "freeze_epoch": 0})],
             "freeze_epoch must not be before",
@@ -206,10 +207,11 @@ PRUNE = ("prune", {"sparsity": 0.5})
     ],
 )
 def test_every_step_is_checked_before_the_first_is_trained(model, few, tmp_path, row, message):
-    progress = Recorded()
+    progress, folder = Recorded(), tmp_path / "job"
+    settings = dataclasses.replace(SETTINGS, epochs=2)
     with pytest.raises(ValueError, match=message):
         tfnas.run_techniques(
-            model, row, few, directory=tmp_path / "job", settings=SETTINGS, progress=progress
+            model, row, few, directory=folder, settings=settings, progress=progress
         )
     assert (progress.phases, progress.epochs) == ([], 0)
     assert not (tmp_path / "job").exists()

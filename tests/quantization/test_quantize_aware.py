@@ -19,7 +19,7 @@ import tfnas
 from tfnas.graph.functional import refresh_normalization
 from tfnas.quantization.fake_quant import FakeQuant
 from tfnas.quantization.float32_model import to_float32
-from tfnas.quantization.quantize_aware import fake_quants
+from tfnas.quantization.quantize_aware import fake_quants, quantize_aware_partly
 from tfnas.quantization.quantized_kernel import QuantizedKernel
 from tfnas.tflite.file_weights import read_kernels
 
@@ -1218,7 +1218,7 @@ def test_a_layer_of_half_precision_that_cannot_be_rebuilt_is_named():
             WithoutConfig(ops.abs, dtype="mixed_float16", name="odd"),
         ]
     )
-    trainable = tfnas.quantize_aware(model, data=examples(VECTOR))
+    trainable = quantize_aware_partly(model, data=examples(VECTOR))
     with pytest.raises(ValueError, match="must compute in float32 to be exported, got 'odd'"):
         tfnas.to_tflite(trainable, "int8")
 

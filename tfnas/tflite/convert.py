@@ -161,12 +161,21 @@ def to_tflite(
         _check_streaming(model, spec, sparse)
     if not is_tf_keras(model):
         model = opaque_form(model, calibration, input_shape)
-    conversion = Conversion(model, spec, calibration, sparse, budget_seconds, streaming)
+    file = converted(Conversion(model, spec, calibration, sparse, budget_seconds, streaming))
+    if streaming or sparse:
+        return file
+    return with_comparison(file, model, spec, lambda other: to_tflite(model, other))
+
+
+def converted(conversion: Conversion) -> Artifact:
+    """Returns the file of a conversion, which is not compared with files of other modes.
+
+    Args:
+        conversion: A checked model, with the formats of its file.
+    """
     for run in PASSES:
         conversion = run(conversion)
-    if streaming or sparse:
-        return conversion.file
-    return with_comparison(conversion.file, model, spec, lambda other: to_tflite(model, other))
+    return conversion.file
 
 
 def _check_budget(budget: float | None, spec: QuantSpec) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import glob
-from collections.abc import Collection, Mapping, Sequence
+import logging
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,8 @@ from tfnas.keras_private import all_layers
 from tfnas.quantization.quantize_aware import quantizable_layers, quantize_aware_partly
 from tfnas.quantization.spec import QuantSpec
 from tfnas.tflite.artifact import Artifact
-from tfnas.tflite.convert import to_tflite
+from tfnas.tflite.convert import converted
+from tfnas.tflite.passes.conversion_state import Conversion
 
 _FORMATS = {4: "int4", 8: "int8", 32: "float32"}
 
@@ -112,7 +115,22 @@ def with_float_layers(model: Any, spec: QuantSpec, calibration: Sequence[np.ndar
         ConversionError: The model can't be converted.
     """
     if spec.activations == "float32":
-        return to_tflite(model, spec)
-    trainable = quantize_aware_partly(plain(model), spec, list(calibration))
-    has_int4 = any(getattr(layer, "bits", None) == 4 for layer in all_layers(trainable))
-    return to_tflite(trainable, spec if has_int4 else dataclasses.replace(spec, weights="int8"))
+        return converted(Conversion(model, spec))
+    with _silent("tfnas.quantization", "tfnas.tflite"):  # of the layers that are to stay float
+        trainable = quantize_aware_partly(plain(model), spec, list(calibration))
+        has_int4 = any(getattr(layer, "bits", None) == 4 for layer in all_layers(trainable))
+        spec = spec if has_int4 else dataclasses.replace(spec, weights="int8")
+        return converted(Conversion(trainable, spec))
+
+
+@contextlib.contextmanager
+def _silent(*names: str) -> Iterator[None]:
+    """Logs errors alone of some packages."""
+    levels = {log: log.level for log in map(logging.getLogger, names)}
+    try:
+        for log in levels:
+            log.setLevel(logging.ERROR)
+        yield
+    finally:
+        for log, level in levels.items():
+            log.setLevel(level)
