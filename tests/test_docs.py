@@ -83,6 +83,7 @@ def test_the_examples_of_the_page_on_training_run(capsys, tmp_path, monkeypatch)
     assert capsys.readouterr().out == "0.75\n[0.25, 0.5]\n['epoch', 'loss', 'sparsity']\n"
 
 
+@pytest.mark.slow
 def test_the_examples_of_the_page_on_integers_without_training_run(capsys):
     text = (ROOT / "docs" / "post_training.md").read_text(encoding="utf-8")
     rounding, *others = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)

@@ -32,6 +32,7 @@ def test_hostile_archives_and_folders_are_read_or_refused(tmp_path):
 
 
 @LINUX
+@pytest.mark.slow
 def test_searches_that_are_killed_again_and_again_are_the_same_searches(tmp_path):
     kinds = ("evolution", "reinforcement", "halving", "surrogate")
     found = program_ends("killed_searches.py", tmp_path, ",".join(kinds), 24, 5)

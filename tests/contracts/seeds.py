@@ -100,14 +100,27 @@ def applied(model, step, settings):
     return outcome.model
 
 
-def quick(folder):
+def fine_tuned(path, names):
+    """Fine-tuning with some settings, twice with a seed and once with another."""
+    seeds = {"first": 0, "again": 0, "other": 1}
+    return {
+        name: {run: trained(path, seed, **CASES[name]) for run, seed in seeds.items()}
+        for name in names
+    }
+
+
+def both(folder):
+    """Fine-tuning with all that draws random numbers."""
+    path = folder / "model.keras"
+    network().save(path)
+    return fine_tuned(path, ["both"])
+
+
+def steps(folder):
     """Fine-tuning with all settings, and each kind of step of a job."""
     path = folder / "model.keras"
     network().save(path)
-    found = {}
-    for name, settings in CASES.items():
-        seeds = {"first": 0, "again": 0, "other": 1}
-        found[name] = {k: trained(path, seed, **settings) for k, seed in seeds.items()}
+    found = fine_tuned(path, CASES)
     steps = [RecipeStep("prune_channels", 0.5), RecipeStep("prune", 0.5), RecipeStep("cluster", 8)]
     for run in ("first", "again", "other"):
         disturb()
@@ -264,7 +277,13 @@ def searches(folder):
     }
 
 
-PARTS = {"quick": quick, "commands": commands, "jobs": jobs, "searches": searches}
+PARTS = {
+    "both": both,
+    "steps": steps,
+    "commands": commands,
+    "jobs": jobs,
+    "searches": searches,
+}
 
 
 def main():

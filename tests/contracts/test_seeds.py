@@ -43,10 +43,18 @@ def check(found):
 
 @pytest.fixture(scope="module")
 def fine_tuned(tmp_path_factory):
-    return printed("quick", tmp_path_factory.mktemp("quick"), "1")
+    return printed("steps", tmp_path_factory.mktemp("steps"), "1")
 
 
-def test_fine_tuning_is_determined_by_its_seed(fine_tuned):
+def test_fine_tuning_is_determined_by_its_seed(tmp_path):
+    """Distilled, on augmented images."""
+    found = printed("both", tmp_path, "1")
+    assert set(found) == {"both"}
+    check(found)
+
+
+@pytest.mark.slow
+def test_each_kind_of_fine_tuning_is_determined_by_its_seed(fine_tuned):
     """Alone, distilled, on augmented images, and as a step of `compress`."""
     assert set(seeds.CASES) < set(fine_tuned)
     assert {"step prune_channels", "step prune", "step cluster", "step aware"} < set(fine_tuned)
@@ -55,7 +63,7 @@ def test_fine_tuning_is_determined_by_its_seed(fine_tuned):
 
 @pytest.mark.slow
 def test_fine_tuning_is_the_same_whatever_the_order_of_sets(fine_tuned, tmp_path):
-    assert printed("quick", tmp_path, "2") == fine_tuned
+    assert printed("steps", tmp_path, "2") == fine_tuned
 
 
 @pytest.mark.slow

@@ -383,14 +383,14 @@ SCHEDULES = {
     [
         pytest.param("rising", "magnitude", {}, marks=pytest.mark.slow),
         ("falling", "magnitude", {}),
-        ("by step", "magnitude", {}),
+        pytest.param("by step", "magnitude", {}, marks=pytest.mark.slow),
         pytest.param(
             *("rising", "magnitude", {"scope": "global", "granularity": "1x4"}),
             marks=pytest.mark.slow,
         ),
         ("rising", "taylor", {}),
         pytest.param("rising", "gradient", {}, marks=pytest.mark.slow),
-        ("rising", "random", {}),
+        pytest.param("rising", "random", {}, marks=pytest.mark.slow),
     ],
 )
 def test_interrupted_training_continues_with_the_same_result(schedule, criterion, more, tmp_path):
