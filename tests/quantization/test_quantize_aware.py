@@ -13,14 +13,16 @@ import types
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers, ops
 
 import tfnas
+from tfnas.graph.batchnorm import layers_of
 from tfnas.graph.functional import refresh_normalization
 from tfnas.quantization.fake_quant import FakeQuant
 from tfnas.quantization.float32_model import to_float32
 from tfnas.quantization.quantize_aware import fake_quants, quantize_aware_partly
-from tfnas.quantization.quantized_kernel import QuantizedKernel
+from tfnas.quantization.quantized_kernel import QuantizedKernel, dilated_conv2d
 from tfnas.tflite.file_weights import read_kernels
 
 IMAGE, SEQUENCE, VECTOR = (8, 8, 3), (10, 3), (6,)
@@ -1221,6 +1223,45 @@ def test_a_layer_of_half_precision_that_cannot_be_rebuilt_is_named():
     trainable = quantize_aware_partly(model, data=examples(VECTOR))
     with pytest.raises(ValueError, match="must compute in float32 to be exported, got 'odd'"):
         tfnas.to_tflite(trainable, "int8")
+
+
+def test_a_dilated_convolution_has_the_gradient_of_keras():
+    """TensorFlow's one operation for it has none on CPUs without oneDNN."""
+    layer = L.Conv2D(4, 3, dilation_rate=(2, 1), padding="same", use_bias=False)
+    x = ops.convert_to_tensor(examples(IMAGE, 6))
+    layer.build(x.shape)
+    kernel, rates = layer.kernel.value, [2, 1]
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(x)
+        expected = ops.sum(layer(x) ** 2)
+        found = ops.sum(dilated_conv2d(x, kernel, [1, 1], "SAME", rates) ** 2)
+    for of in (x, kernel):
+        np.testing.assert_allclose(
+            tape.gradient(found, of), tape.gradient(expected, of), rtol=1e-4, atol=1e-4
+        )
+
+
+def test_a_dilated_convolution_trains():
+    model = keras.Sequential([keras.Input(SEQUENCE), L.Conv1D(4, 3, dilation_rate=2)])
+    x = examples(SEQUENCE, 16)
+    trainable = tfnas.quantize_aware(model, data=x)
+    before = np.array(model.layers[0].kernel)
+    trainable.compile("sgd", "mse")
+    trainable.fit(x, np.ones((16, 6, 4)), epochs=1, verbose=0)
+    [kernel] = layers_of(trainable, QuantizedKernel)
+    assert (np.array(kernel.layer.kernel) != before).any()
+
+
+def test_a_dilated_depthwise_convolution_is_refused_by_name():
+    chain = [L.DepthwiseConv2D(3, dilation_rate=2, name="wide"), L.Flatten(), L.Dense(2)]
+    model = keras.Sequential([keras.Input(IMAGE), *chain])
+    with pytest.raises(ValueError, match=r'wide: no integer form .*\{"wide": "float32"\}'):
+        tfnas.quantize_aware(model)
+    spec = tfnas.QuantSpec("int8", layers={"wide": "float32"})
+    x = examples(IMAGE)
+    file = tfnas.to_tflite(tfnas.quantize_aware(model, spec, data=x), "int8")
+    expected = model.predict(x, verbose=0)
+    np.testing.assert_allclose(file.predict(x), expected, atol=0.05 * np.ptp(expected))
 
 
 def test_a_float32_model_is_returned_as_it_is():

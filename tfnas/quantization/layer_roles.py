@@ -143,7 +143,7 @@ def _role(call: Call) -> Role:
     if kind == "EinsumDense" and dense_axes(call.operation) is None:
         return Role.FLOAT
     if kind in KERNEL_LAYERS:
-        return Role.KERNEL
+        return Role.FLOAT if is_dilated_depthwise(call) else Role.KERNEL
     if kind in KINDS:
         return Role.LOOP if reason_for_float_loop(call) is None else Role.FLOAT
     if kind == "Embedding":
@@ -171,6 +171,15 @@ def _role(call: Call) -> Role:
             return Role.FLOAT
         return Role.COMPUTE if len(call.inputs) > 1 or kind not in _BINARY else Role.FLOAT
     return Role.FLOAT
+
+
+def is_dilated_depthwise(call: Call) -> bool:
+    """Whether a call is a depthwise convolution with holes.
+
+    TensorFlow computes it by several operations, which the converter does not join where they are
+    rounded; its one operation for it runs on no CPU.
+    """
+    return call.kind.startswith("Depthwise") and max(call.operation.dilation_rate) > 1
 
 
 def averages_by_mask(call: Call) -> bool:
@@ -233,6 +242,8 @@ def reason_for_float(call: Call) -> str:
         return reason_for_float_loop(call) or ""
     if averages_by_mask(call):
         return f"no integer form of {call.kind} with a mask"
+    if is_dilated_depthwise(call):
+        return f"no integer form of {call.kind} with dilation in training"
     if call.kind in NORMALIZATIONS:
         return f"no integer form of {reason_against_form(call)}"
     name = activation_name(call)

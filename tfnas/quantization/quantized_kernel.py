@@ -147,7 +147,7 @@ class QuantizedKernel(keras.layers.Wrapper):
             return self._biased(
                 tf.nn.depthwise_conv2d(x, kernel, [1, *layer.strides, 1], **options)
             )
-        return self._biased(tf.nn.conv2d(x, kernel, layer.strides, **options))
+        return self._biased(dilated_conv2d(x, kernel, layer.strides, **options))
 
     def _call_1d(self, x: Any, kernel: Any) -> Any:
         """A 1-D convolution as a 2-D one of height 1, which is what the file holds.
@@ -167,8 +167,10 @@ class QuantizedKernel(keras.layers.Wrapper):
             found = tf.nn.depthwise_conv2d(
                 image, kernel, strides, padding, dilations=[dilation, dilation]
             )
+        elif dilation > 1:
+            found = dilated_conv2d(image, kernel, strides, padding, [1, dilation])
         else:
-            found = tf.nn.conv2d(image, kernel, strides, padding, dilations=[1, dilation])
+            found = tf.nn.conv2d(image, kernel, strides, padding)
         found = tf.squeeze(found, 1)
         return found if layer.bias is None else found + tf.cast(layer.bias.value, x.dtype)
 
@@ -232,6 +234,27 @@ class QuantizedKernel(keras.layers.Wrapper):
         """Returns the layer's configuration, for saving."""
         names = ("bits", "active", "least", "one_scale", "as_convolution", "fixed", "factor")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
+def dilated_conv2d(x: Any, kernel: Any, strides: Any, padding: str, dilations: Any) -> Any:
+    """A dilated convolution as one operation, which can be trained on any processor.
+
+    Without oneDNN, which TensorFlow uses on some processors alone, this operation has no gradient
+    on CPUs. So the gradient is that of the form that Keras computes, of several operations.
+    """
+    options = {"strides": strides, "padding": padding, "dilations": dilations}
+
+    @tf.custom_gradient
+    def convolved(x: Any, kernel: Any) -> Any:
+        def gradients(upstream: Any) -> Any:
+            with tf.GradientTape() as tape:
+                tape.watch([x, kernel])
+                again = tf.nn.convolution(x, kernel, **options)
+            return tape.gradient(again, [x, kernel], upstream)
+
+        return tf.nn.conv2d(x, kernel, **options), gradients
+
+    return convolved(x, kernel)
 
 
 def _is_depthwise(layer: Any) -> bool:
