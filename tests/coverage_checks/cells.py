@@ -120,8 +120,8 @@ def is_refusal(error: BaseException) -> bool:
 
 
 def names_a_layer(text: str, model: keras.Model) -> bool:
-    """Whether a message names a layer of a model, a class of one, or an operator of a file."""
-    layers = [model, *all_layers(model)]
+    """Whether a message names a layer or operation of a model, a class, or a file's operator."""
+    layers = [model, *all_layers(model), *getattr(model, "operations", ())]
     names = {layer.name for layer in layers} | {type(layer).__name__ for layer in layers}
     return any(name in text for name in names) or bool(OPERATOR.search(text))
 
