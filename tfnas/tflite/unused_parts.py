@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from tfnas.tflite.flatbuffer import integers
+
 
 def remove_unused(model: Any) -> None:
     """Removes operators, tensors, kinds of operators and constants that nothing reads, in place.
@@ -48,7 +50,7 @@ def _remove_operators(graph: Any) -> None:
 def _remove_tensors(graph: Any, signatures: list[Any]) -> None:
     ends = [entry for s in signatures for entry in (*(s.inputs or ()), *(s.outputs or ()))]
     used = {index for op in graph.operators for index in (*op.inputs, *op.outputs)}
-    used |= {index for op in graph.operators for index in op.intermediates or ()}
+    used |= {index for op in graph.operators for index in integers(op.intermediates)}
     used |= {*graph.inputs, *graph.outputs, *(entry.tensorIndex for entry in ends)}
     kept = sorted(int(index) for index in used if index >= 0)
     places = {index: place for place, index in enumerate(kept)} | {-1: -1}
