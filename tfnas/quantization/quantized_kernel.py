@@ -96,10 +96,9 @@ class QuantizedKernel(keras.layers.Wrapper):
         if self.as_convolution:
             return self._call_as_convolution(x, self.rounded(value[None, None], use))
         rounded = self.rounded(value, use)
-        transposed = isinstance(layer, keras.layers.Conv2DTranspose)
         if isinstance(layer, keras.layers.Dense) and len(x.shape) > 2:
             return self._call_flat(x, rounded)
-        if max(getattr(layer, "dilation_rate", (1,))) > 1 and not transposed:
+        if isinstance(layer, keras.layers.Conv2D) and max(layer.dilation_rate) > 1:
             return self._call_dilated(x, rounded)
         return self._called_with({id(layer.kernel): rounded}, x)
 
@@ -142,12 +141,8 @@ class QuantizedKernel(keras.layers.Wrapper):
     def _call_dilated(self, x: Any, kernel: Any) -> Any:
         """A dilated convolution as one operation: Keras' own puts others behind it."""
         layer, kernel = self.layer, tf.cast(kernel, x.dtype)
-        options = {"padding": layer.padding.upper(), "dilations": list(layer.dilation_rate)}
-        if isinstance(layer, keras.layers.DepthwiseConv2D):
-            return self._biased(
-                tf.nn.depthwise_conv2d(x, kernel, [1, *layer.strides, 1], **options)
-            )
-        return self._biased(dilated_conv2d(x, kernel, layer.strides, **options))
+        padding, rates = layer.padding.upper(), list(layer.dilation_rate)
+        return self._biased(dilated_conv2d(x, kernel, layer.strides, padding, rates))
 
     def _call_1d(self, x: Any, kernel: Any) -> Any:
         """A 1-D convolution as a 2-D one of height 1, which is what the file holds.
