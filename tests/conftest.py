@@ -89,6 +89,13 @@ def kernels(request):
         yield
 
 
+@pytest.fixture(autouse=True)
+def no_open_name_scope():
+    """A name scope that a test leaves open would change the paths of all later weights."""
+    yield
+    assert keras.Variable(0.0, name="next").path == "next"
+
+
 @pytest.fixture(scope="session", autouse=True)
 def searches_without_collections():
     """keras_tuner collects garbage twice before each model: seconds in a process of many tests.
