@@ -470,6 +470,15 @@ def test_random_draws_go_on_after_the_state_is_restored():
         assert draws() == second
 
 
+def test_name_scopes_that_an_error_left_open_are_closed():
+    refused = keras.layers.Identity(name="own head")
+    with keras.name_scope("outer"), keras_private.name_scopes_kept():
+        with pytest.raises(ValueError, match="not a valid"):
+            tf.function(refused).get_concrete_function(tf.TensorSpec((2,)))
+        assert keras.Variable(0.0, name="inside").path == "outer/own head/inside"  # Keras' error
+    assert keras.Variable(0.0, name="after").path == "after"
+
+
 def test_determinism_of_operations_can_be_read():
     from tensorflow.python.framework import config
 

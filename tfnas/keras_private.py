@@ -638,6 +638,26 @@ def forget_seed_generator() -> None:
     global_state.set_global_attribute("global_seed_generator", None)
 
 
+@contextlib.contextmanager
+def name_scopes_kept() -> Iterator[None]:
+    """Closes at its end the name scopes that were opened in it and left open by an error.
+
+    Keras notes a scope before TensorFlow refuses its name (`name_scope.__enter__`, Keras 3.12.0,
+    3.15.1), and never closes it: the paths of all later weights would begin with that name. Reads
+    `name_scope_stack` of `keras.src.backend.common.global_state`.
+    """
+    from keras.src.backend.common import global_state
+
+    def stack() -> list[Any]:
+        return global_state.get_global_attribute("name_scope_stack") or []
+
+    depth = len(stack())
+    try:
+        yield
+    finally:
+        del stack()[depth:]
+
+
 def op_determinism_is_enabled() -> bool:
     """Whether `tf.config.experimental.enable_op_determinism` was called.
 

@@ -61,6 +61,7 @@ def test_a_name_that_tensorflow_refuses_is_in_the_error():
     model = keras.Sequential([keras.Input((4,)), layers.Dense(2, name="own head")])
     with pytest.raises(tfnas.ConversionError, match="'own head' is not a valid"):
         tfnas.to_tflite(model)
+    assert keras.Variable(0.0, name="next").path == "next"  # Keras would leave the scope open
 
 
 def test_an_input_that_nothing_reads_may_stay_float():

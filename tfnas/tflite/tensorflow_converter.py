@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tfnas.keras_private import name_scopes_kept
 from tfnas.legacy.rebuild import is_tf_keras
 from tfnas.quantization.recurrent_forms import has_placeholders
 from tfnas.quantization.spec import QuantSpec
@@ -75,6 +76,7 @@ def run_converter(
     try:
         with (
             quiet_converter(),
+            name_scopes_kept(),
             traced_for_conversion(),
             states_at_rest(model),
             tempfile.TemporaryDirectory() as folder,
