@@ -4,6 +4,7 @@ import shutil
 import subprocess
 
 import keras
+import numpy as np
 import pytest
 
 import tfnas
@@ -81,6 +82,35 @@ def test_rounding_by_data(tfnas_command, tmp_path, model, npz):
     graph = tfnas.Artifact.load(target).graphs[0]
     bits = [op.inputs[1].dtype for op in graph.operators if "CONV" in op.name]
     assert bits == ["int8", "int4"]
+
+
+def test_even_channels_and_ranges(tfnas_command, tmp_path):
+    source, target = tmp_path / "text.keras", tmp_path / "text.tflite"
+    layers = keras.layers
+    norm, head = layers.LayerNormalization(name="norm"), layers.Dense(2, name="head")
+    keras.Sequential([keras.Input((4, 6)), norm, head]).save(source)
+    np.savez(tmp_path / "x.npz", x=np.random.default_rng(0).normal(size=(40, 4, 6)))
+    flags = [source, "--mode=int8", f"--data={tmp_path / 'x.npz'}", f"--output={target}"]
+    code, out, err = tfnas_command("export", *flags, "--smooth=0.5", "--ranges=mse")
+    assert (code, err) == (0, "")
+    assert out.startswith("1 normalization is smoothed\n")
+    assert target.exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--ranges=mse"], "ranges 'mse' needs a mode of integer activations, got 'float32'"),
+        (["--mode=int8", "--percentile=99"], "percentile needs ranges 'percentile', got 'moving"),
+        (["--equalize"], "equalize needs a mode that quantizes, got 'float32'"),
+        (["--mode=int8", "--smooth=2"], "smooth must be in [0, 1], got 2.0"),
+        (["--mode=dynamic", "--smooth=0.5"], "data must be given for smooth, got none"),
+    ],
+)
+def test_even_channels_and_ranges_that_do_not_fit(tfnas_command, model, flags, message):
+    code, _, err = tfnas_command("export", model, *flags)
+    assert code == 1
+    assert message in err
 
 
 def test_a_stream(tfnas_command, tmp_path):

@@ -129,6 +129,19 @@ def test_biases_are_corrected_where_each_weight_goes_to_its_nearest_step(model, 
     assert own.remarks(outcome, {}) == ["Every layer computes in integers."]
 
 
+def test_channels_are_evened_first_and_ranges_are_chosen(model, context, digits):
+    own = technique("ptq")
+    outcome = own.run(model, PtqSettings(equalize=True, ranges="percentile"), context)
+    assert (
+        own.remarks(outcome, {})[0] == "2 pairs of layers are equalized, 1 layer is left as it is"
+    )
+    first = tfnas.strip_quantization(outcome.model).get_layer("first").kernel
+    assert not np.allclose(first, model.get_layer("first").kernel)
+    assert change(tfnas.to_tflite(outcome.model, "int8"), model, digits.x_test) < 0.01
+    with pytest.raises(ValueError, match=r"smooth needs a normalization .*, got none"):
+        own.run(model, PtqSettings(smooth=0.5), context)
+
+
 def test_what_it_refuses(model, context, digits, tmp_path):
     with pytest.raises(ValueError, match="technique 'qat' must be the last, since its model"):
         tfnas.run_techniques(model, [("qat", {}), ("ptq", {})], digits, directory=tmp_path / "out")

@@ -15,9 +15,9 @@ from absl import flags
 
 from tfnas.cli import early_checks
 from tfnas.cli.common import define_data_file, define_image_size, define_layers, loading_of
-from tfnas.compression.techniques.quantized_models import parse_formats
+from tfnas.compression.techniques.quantized_models import EQUALIZE_HELP, SMOOTH_HELP, parse_formats
 from tfnas.optional import require
-from tfnas.quantization.spec import MODES, ROUNDINGS, QuantSpec
+from tfnas.quantization.spec import MODES, RANGES, ROUNDINGS, QuantSpec
 
 if TYPE_CHECKING:
     from tfnas.data.data_split import DataSplit
@@ -40,6 +40,7 @@ EXAMPLES = (
     ),
 )
 MIXED = "mixed"
+_RANGES = [name for name in RANGES if name != "learned"]  # those need training
 _CALIBRATION, _EXAMINED = 300, 128
 
 
@@ -76,6 +77,15 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
     flags.DEFINE_float("eight_bit_share", share, text, **common)
     text = "with --rounding: seconds after which the layers that are left are rounded to nearest"
     flags.DEFINE_float("budget_seconds", None, text, **common)
+    text = (
+        "how the ranges of integer activations are found on --data: from the least to the largest "
+        "number, without the farthest of them (percentile), or those of least squared error (mse)"
+    )
+    flags.DEFINE_enum("ranges", QuantSpec().ranges, list(_RANGES), text, **common)
+    text = "with --ranges=percentile: percentage of the numbers that lie within the range"
+    flags.DEFINE_float("percentile", QuantSpec().percentile, text, **common)
+    flags.DEFINE_float("smooth", None, SMOOTH_HELP, **common)
+    flags.DEFINE_bool("equalize", False, EQUALIZE_HELP, **common)
     text = "store pruned kernels without their zeros if the mode supports it"
     flags.DEFINE_bool("sparse", False, text, **common)
     text = (
@@ -108,7 +118,8 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
         names = {name: values[name].value for name in ("inputs", "targets")}
         inputs, split = data.load_calibration(model, values["data"].value, image_size=size, **names)
         typical = data.spread(inputs, _CALIBRATION)
-    artifact, report = _convert(model, typical, values)
+    evened = _evened(model, typical, values)
+    artifact, report = _convert(evened, typical, values)
     artifact = artifact.minified() if values["slim"].value else artifact
     if values["c"].value:
         _check_micro(artifact)
@@ -121,7 +132,7 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
     if report is not None:
         print(report)
     if values["errors"].value:
-        _write_errors(model, artifact, typical, path)
+        _write_errors(evened, artifact, typical, path)
     if split is not None and not values["streaming"].value:  # labels are those of sequences
         _print_accuracy(model, artifact, split)
     return 0
@@ -162,6 +173,7 @@ def _check_combinations(values: flags.FlagValues) -> None:
         raise ValueError(
             f"rounding {rounding!r} needs a mode of integer activations, got {recipe or mode!r}"
         )
+    _check_ranges(values)
     if recipe and (mode != "float32" or values["layers"].value or values["sparse"].value):
         raise ValueError(f"recipe excludes mode, layers and sparse, got {recipe!r} and {mode!r}")
     if mode == MIXED and (values["layers"].value or values["sparse"].value):
@@ -182,13 +194,49 @@ def _check_combinations(values: flags.FlagValues) -> None:
         check_saved_model_folder(values["saved_model"].value)
 
 
+def _check_ranges(values: flags.FlagValues) -> None:
+    """Checks the flags of ranges and of even channels."""
+    mode, recipe, smooth = (values[name].value for name in ("mode", "recipe", "smooth"))
+    ranges, default = values["ranges"].value, QuantSpec()
+    if ranges != default.ranges and (recipe or not _calibrates(mode)):
+        raise ValueError(
+            f"ranges {ranges!r} needs a mode of integer activations, got {recipe or mode!r}"
+        )
+    if values["percentile"].value != default.percentile and ranges != "percentile":
+        raise ValueError(f"percentile needs ranges 'percentile', got {ranges!r}")
+    for name in ("smooth", "equalize"):
+        if values[name].value and mode in ("float32", "float16") and not recipe:
+            raise ValueError(f"{name} needs a mode that quantizes, got {mode!r}")
+    if smooth is not None and not 0 <= smooth <= 1:
+        raise ValueError(f"smooth must be in [0, 1], got {smooth}")
+    if smooth is not None and not values["data"].value:
+        raise ValueError(f"data must be given for smooth, got none and smooth={smooth}")
+
+
+def _calibrates(mode: str) -> bool:
+    return mode != MIXED and QuantSpec.of(mode).needs_calibration
+
+
 def _spec(values: flags.FlagValues) -> QuantSpec:
     """The number formats of a mode; those of mode mixed are chosen later."""
     mode, layers = values["mode"].value, parse_formats(values["layers"].value)
-    names = "correct", "rounding", "eight_bit_share"
+    names = "correct", "rounding", "eight_bit_share", "ranges", "percentile"
     options = {name: values[name].value for name in names}
     spec = QuantSpec.of("float32" if mode == MIXED else mode)
     return dataclasses.replace(spec, layers=layers, **options)
+
+
+def _evened(model: Any, inputs: Any, values: flags.FlagValues) -> Any:
+    """The model, or an equal one that loses less as integers; says what was done."""
+    smooth, equalize = values["smooth"].value, values["equalize"].value
+    if smooth is None and not equalize:
+        return model
+    from tfnas.quantization.even_channels import even_channels
+
+    model, lines = even_channels(model, inputs, smooth=smooth, equalize=equalize)
+    if not values["quiet"].value:
+        print("\n".join(lines))
+    return model
 
 
 def _convert(model: Any, inputs: Any, values: flags.FlagValues) -> tuple[Artifact, Any]:

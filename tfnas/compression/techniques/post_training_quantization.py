@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from tfnas.compression.techniques.quantized_models import (
     ALLOW_FLOAT_HELP,
+    EQUALIZE_HELP,
     FORMATS_HELP,
+    SMOOTH_HELP,
     float_layer_lines,
     models_to_write,
     parse_formats,
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from tfnas.quantization.round_model import RoundedLayer
     from tfnas.quantization.spec import QuantSpec
     from tfnas.tflite.artifact import Artifact
+
+_OF_SPEC = "rounding", "eight_bit_share", "ranges", "layers"
 
 
 @documented
@@ -53,6 +57,14 @@ class PtqSettings:
     correct: bool = option(
         True, "with rounding nearest: correct BatchNormalization for the shift of its inputs"
     )
+    ranges: str = option(
+        "moving_average",
+        "ranges of activations: from the least to the largest number, without the farthest "
+        "0.01%, or those of least squared error",
+        choices=("moving_average", "percentile", "mse"),
+    )
+    smooth: float | None = option(None, SMOOTH_HELP, low=0, high=1)
+    equalize: bool = option(False, EQUALIZE_HELP)
     layers: Any = option((), FORMATS_HELP, parse=parse_formats)
     allow_float: bool = option(False, ALLOW_FLOAT_HELP, flag=False)
 
@@ -64,7 +76,7 @@ class PtqSettings:
         """The number formats and the rounding."""
         from tfnas.quantization.spec import QuantSpec
 
-        own = {name: getattr(self, name) for name in ("rounding", "eight_bit_share", "layers")}
+        own = {name: getattr(self, name) for name in _OF_SPEC}
         return dataclasses.replace(QuantSpec.of(self.mode), **own)
 
 
@@ -124,16 +136,19 @@ class PostTrainingQuantization(Technique[PtqSettings]):
         """Returns a quantization-aware copy that converts without calibration data."""
         from tfnas.graph.functional_form import as_functional
         from tfnas.quantization.bias_correction import correct_bias
+        from tfnas.quantization.even_channels import even_channels
         from tfnas.quantization.post_training import quantized_after_training
 
         context.progress.phase(f"{settings.mode} without training, rounding {settings.rounding}")
         spec, inputs = settings.spec, context.calibration()
-        model = as_functional(model, inputs)
+        model, evened = even_channels(
+            as_functional(model, inputs), inputs, smooth=settings.smooth, equalize=settings.equalize
+        )
         quantized, layers = quantized_after_training(model, spec, inputs)
         if settings.correct and not spec.rounds:
             correct_bias(quantized, model, inputs)
         report = RoundingReport(layers) if layers else None
-        return Applied(quantized, lambda: report, trains=False)
+        return Applied(quantized, lambda: report, trains=False, extras={"evened": evened})
 
     def files(
         self, original: keras.Model, outcome: TechniqueOutcome, context: Context
@@ -157,11 +172,11 @@ class PostTrainingQuantization(Technique[PtqSettings]):
         return f"{outcome.settings.mode} without training, rounding {outcome.settings.rounding}"
 
     def remarks(self, outcome: TechniqueOutcome, files: Mapping[str, Artifact]) -> list[str]:
-        """Returns a line for each layer that stays float, or is rounded to nearest."""
+        """Returns what was evened, and a line for each layer that stays float or to nearest."""
         report = outcome.reports[0]
         unfitted = [each for each in report.layers if each.reason] if report else []
         nearest = [f"{each.name} is rounded to nearest: {each.reason}" for each in unfitted]
-        return [*float_layer_lines(outcome.model), *nearest]
+        return [*outcome.extras["evened"], *float_layer_lines(outcome.model), *nearest]
 
     def models(self, outcome: TechniqueOutcome) -> dict[str, keras.Model]:
         """Returns the quantized model, with and without fake quantization."""

@@ -21,6 +21,15 @@ ALLOW_FLOAT_HELP = (
     "searches, whose reports name them, set it"
 )
 
+SMOOTH_HELP = (
+    "SmoothQuant before rounding: share of the outliers of activations behind a normalization "
+    "that moves into the weights that read it, such as 0.5; default: none"
+)
+EQUALIZE_HELP = (
+    "before rounding, give the channels between two layers weights of the same size on both "
+    "sides (Nagel et al. 2019)"
+)
+
 
 def parse_formats(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """Parses the values of --layers, NAME=FORMAT.
