@@ -1,25 +1,35 @@
-"""Transformers over words and patches as float and integer files, after and in training.
+"""Transformers and recurrent networks as float and integer files, after and in training.
 
-    python benchmarks/sequences.py [--network=text_transformer] [--seed=0] [--data=FOLDER]
+    python benchmarks/sequences.py [--network=text_transformer] [--seeds=3] [--data=FOLDER]
 
 A network is trained, then its files are made: float32, dynamic, int8 after training, and after some
-epochs of quantization-aware training int8, and int8 with tables of 4 bits. Prints for each the
-accuracy on the test part, the difference to float32 in points with its interval on the same
-examples, the share of answers that stay, bytes, and the operators that compute in floats; for the
-integer files how often Keras' own integers and LiteRT's reference kernels name the same class, and
-by how many steps of the output they differ at the median. A row is a module in `sequence_models`.
+epochs of quantization-aware training int8 and int16x8; those of words also with tables of 4 bits.
+Beside them, with the first seed, what else makes integer files of a Keras 3 model: TensorFlow's
+converter with its own fallback to floats, recipes of ai-edge-quantizer, and Keras' own
+`quantize("int8")`, which has no file. Prints the quality on the test part, the loss to float32 on
+the same examples with its interval, the share of answers that stay, bytes, time beside dynamic's,
+and the operators that compute in floats; for trained files how often Keras' own integers and
+LiteRT's reference kernels name the same class, and by how many steps of the output they differ at
+the median. Networks are modules in `sequence_models`. Files and numbers are kept in --folder: the
+same call goes on.
 """
 
 from __future__ import annotations
 
+import json
+import math
 import pathlib
+import statistics
 import time
+from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
 import keras
 import numpy as np
 import record
 from absl import app, flags
+from sequence_files import files_of, peers_of
 from sequence_models import NAMES, network
 
 import tfnas
@@ -27,93 +37,154 @@ from tfnas.table import table
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 NETWORKS = flags.DEFINE_multi_enum("network", list(NAMES), NAMES, "the networks")
-SEED = flags.DEFINE_integer("seed", 0, "seed of weights and training")
+SEED = flags.DEFINE_integer("seed", 0, "the first seed of weights and training")
+SEEDS = flags.DEFINE_integer("seeds", 3, "number of seeds", 1)
 DATA = flags.DEFINE_string("data", str(ROOT.parent / "shared/data/tasks"), "folder of the data")
-CALIBRATION = 300
-INT8 = tfnas.QuantSpec("int8")
-INT4_TABLES = tfnas.QuantSpec("int8", layers={"Embedding": "int4"})
+FOLDER = flags.DEFINE_string("folder", "runs/sequences", "what is kept of the runs")
+CALIBRATION, BATCH, COMPARED = 300, 64, 500
+Row = dict[str, Any]
 
 
 def main(_: list[str]) -> None:
     """Measures the networks and writes the record."""
-    rows = [row for name in NETWORKS.value for row in _rows(name, SEED.value)]
+    seeds = range(SEED.value, SEED.value + SEEDS.value)
+    found = {name: [_measured(name, seed) for seed in seeds] for name in NETWORKS.value}
+    rows = [row for name, runs in found.items() for row in _rows(name, runs)]
     print(table(list(rows[0]), [list(map(str, row.values())) for row in rows]))
     notes = [
+        f"Mean over {SEEDS.value} seeds; after ± half of the 95% interval of the mean loss, by the "
+        "differences on the same test examples. Errors are in percent of float32's.",
         "same: share of answers that are those of the float32 file. Keras: share of examples for "
         "which Keras' integers and the file's reference kernels name one class, and the median "
-        "difference of the outputs in steps."
+        "difference of the outputs in steps. time: of one inference, dynamic = 1.",
+        "Peers were run with the first seed alone.",
+        *dict.fromkeys(f"{name}, {note}" for name, runs in found.items() for note in runs[0][1]),
     ]
     record.write("sequences", rows, seed=SEED.value, notes=notes)
 
 
-def _rows(name: str, seed: int) -> list[dict[str, Any]]:
+def _measured(name: str, seed: int) -> tuple[list[Row], list[str]]:
+    """The numbers of a network's files, and why others could not be made."""
+    kept = pathlib.Path(FOLDER.value) / f"{name}_{seed}.json"
+    if not kept.exists():
+        rows, notes = _measure(name, seed, kept.with_suffix(""))
+        kept.write_text(json.dumps([rows, notes], indent=1), encoding="utf-8")
+    rows, notes = json.loads(kept.read_text("utf-8"))
+    return rows, notes
+
+
+def _measure(name: str, seed: int, folder: pathlib.Path) -> tuple[list[Row], list[str]]:
+    folder.mkdir(parents=True, exist_ok=True)
     module = network(name)
     parts = module.data(DATA.value)
     model = module.model(seed)
     began = time.monotonic()
-    _fit(model, parts, module.EPOCHS, module.LEARNING_RATE)
-    print(f"{name}: trained in {time.monotonic() - began:.0f} s", flush=True)
+    _fit(module, model, parts, module.EPOCHS, module.LEARNING_RATE)
+    print(f"{name}, seed {seed}: trained in {time.monotonic() - began:.0f} s", flush=True)
     typical = parts[0][0][:CALIBRATION]
-    files: dict[str, tuple[Any, keras.Model | None]] = {
-        "float32": (tfnas.to_tflite(model), None),
-        "dynamic": (tfnas.to_tflite(model, "dynamic"), None),
-        "int8 after training": (tfnas.to_tflite(model, INT8, typical), None),
-    }
-    trained = {"int8 trained": INT8}
-    if any(isinstance(layer, keras.layers.Embedding) for layer in model.layers):
-        files["int8, int4 tables after training"] = (
-            tfnas.to_tflite(model, INT4_TABLES, typical),
-            None,
-        )
-        trained["int8, int4 tables trained"] = INT4_TABLES
-    for title, spec in trained.items():
-        aware = tfnas.quantize_aware(model, spec, data=typical)
-        _fit(aware, parts, module.QAT_EPOCHS, module.LEARNING_RATE / 10)
-        files[title] = tfnas.to_tflite(aware, "int8"), aware
+
+    def trained(aware: keras.Model) -> None:
+        _fit(module, aware, parts, module.QAT_EPOCHS, module.LEARNING_RATE / 10)
+
+    files, notes = files_of(model, typical, trained), []
     x, y = parts[2]
     reference = np.asarray(files["float32"][0].predict(x))
-    return [
-        _row(name, title, file, aware, x, y, reference) for title, (file, aware) in files.items()
-    ]
+    peers: dict[str, Any] = {}
+    if seed == SEED.value:
+        peers, notes = peers_of(model, files["float32"][0], typical)
+    rows = [_row(module, title, *each, x, y, reference) for title, each in files.items()]
+    rows += [_row(module, title, file, None, x, y, reference) for title, file in peers.items()]
+    for title, file in {**{k: f for k, (f, _) in files.items()}, **peers}.items():
+        if isinstance(file, tfnas.Artifact):
+            file.save(folder / f"{title.replace(' ', '_').replace(',', '')}.tflite")
+    if seed == SEED.value:
+        _add_times(rows, {**{k: f for k, (f, _) in files.items()}, **peers})
+    return rows, notes
 
 
-def _fit(model: keras.Model, parts: tuple, epochs: int, rate: float) -> None:
-    loss = "sparse_categorical_crossentropy"
-    model.compile(keras.optimizers.Adam(rate), loss, metrics=["accuracy"], jit_compile=False)
-    model.fit(*parts[0], batch_size=64, epochs=epochs, validation_data=parts[1], verbose=2)
+def _fit(module: ModuleType, model: keras.Model, parts: tuple, epochs: int, rate: float) -> None:
+    error = getattr(module, "ERROR", False)
+    loss, metrics = ("mse", []) if error else ("sparse_categorical_crossentropy", ["accuracy"])
+    steps = epochs * math.ceil(len(parts[0][0]) / BATCH)
+    decay = keras.optimizers.schedules.CosineDecay(rate, steps)
+    model.compile(keras.optimizers.Adam(decay), loss, metrics=metrics, jit_compile=False)
+    model.fit(*parts[0], batch_size=BATCH, epochs=epochs, validation_data=parts[1], verbose=2)
 
 
 def _row(
-    name: str,
+    module: ModuleType,
     title: str,
     file: Any,
     aware: keras.Model | None,
     x: np.ndarray,
     y: np.ndarray,
     reference: np.ndarray,
-) -> dict[str, Any]:
-    outputs = np.asarray(file.predict(x))
-    right, before = (each.argmax(1) == y for each in (outputs, reference))
-    change = right.astype(float) - before
-    half = 1.96 * change.std(ddof=1) / np.sqrt(len(change))
-    names = [op.name for op in file.graph.operators if _computes_in_floats(op)]
-    row = {
+) -> Row:
+    """The numbers of one file; `file` may be a Keras model that has none."""
+    error = getattr(module, "ERROR", False)
+    is_file = isinstance(file, tfnas.Artifact)
+    outputs = np.asarray(file.predict(x) if is_file else file.predict(x, verbose=0))
+    mine, before = (_losses(each, y, error) for each in (outputs, reference))
+    scale = 100 / before.mean() if error else 100.0
+    lost = (mine - before) * scale
+    same = None if error else float((outputs.argmax(1) == reference.argmax(1)).mean())
+    row: Row = {"file": title, "error": error, "quality": float(mine.mean()), "same": same}
+    row |= {"lost": float(lost.mean()), "variance": float(lost.var(ddof=1) / len(lost))}
+    if is_file:
+        floats = [op for op in file.graph.operators if _computes_in_floats(op)]
+        row |= {"bytes": file.size, "floats": len(floats)}
+    if aware is not None:
+        some = x[:COMPARED]
+        expected, found = aware.predict(some, verbose=0), _on_reference_kernels(file, some)
+        row["steps"] = float(np.median(np.abs(expected - found)) / file.outputs[0].scale)
+        row["same class"] = None if error else float((expected.argmax(1) == found.argmax(1)).mean())
+    return row
+
+
+def _losses(outputs: np.ndarray, y: np.ndarray, error: bool) -> np.ndarray:
+    """What each example costs: its squared error, or 1 where the class is wrong."""
+    if error:
+        return np.square(outputs - y).mean(axis=1)
+    return (outputs.argmax(1) != y).astype(float)
+
+
+def _add_times(rows: list[Row], files: dict[str, Any]) -> None:
+    real = {title: file for title, file in files.items() if isinstance(file, tfnas.Artifact)}
+    times = tfnas.benchmark(list(real.values()), reference=real["dynamic"])
+    ratios = {title: measured.ratio for title, measured in zip(real, times, strict=True)}
+    for row in rows:
+        row["time"] = ratios.get(row["file"])
+
+
+def _rows(name: str, runs: Sequence[tuple[list[Row], list[str]]]) -> list[Row]:
+    """A row of the table a file: means over the seeds that have it."""
+    by_title: dict[str, list[Row]] = {}
+    for rows, _ in runs:
+        for row in rows:
+            by_title.setdefault(row["file"], []).append(row)
+    return [_mean_row(name, title, rows) for title, rows in by_title.items()]
+
+
+def _mean_row(name: str, title: str, rows: Sequence[Row]) -> Row:
+    def mean(key: str, form: str) -> str:
+        values = [row[key] for row in rows if row.get(key) is not None]
+        return format(statistics.mean(values), form) if values else ""
+
+    error = rows[0]["error"]
+    half = 1.96 * math.sqrt(sum(row["variance"] for row in rows)) / len(rows)
+    quality = statistics.mean(row["quality"] for row in rows)
+    return {
         "network": name,
         "file": title,
-        "accuracy": f"{right.mean():.4f}",
-        "points": f"{100 * change.mean():+.2f} ± {100 * half:.2f}",
-        "same": f"{(outputs.argmax(1) == reference.argmax(1)).mean():.4f}",
-        "bytes": f"{file.size:,}",
-        "float operators": str(len(names)),
-        "Keras: same class": "",
-        "Keras: steps": "",
+        "accuracy or MSE": f"{quality if error else 1 - quality:.4f}",
+        "lost": f"{mean('lost', '+.2f')} ± {half:.2f} {'%' if error else 'points'}",
+        "same": mean("same", ".4f"),
+        "bytes": mean("bytes", ",.0f"),
+        "time": mean("time", ".2f"),
+        "float operators": mean("floats", ".0f"),
+        "Keras: same class": mean("same class", ".4f"),
+        "Keras: steps": mean("steps", ".2f"),
     }
-    if aware is not None:
-        expected, found = aware.predict(x, verbose=0), _on_reference_kernels(file, x)
-        steps = np.abs(expected - found) / file.outputs[0].scale
-        row["Keras: same class"] = f"{(expected.argmax(1) == found.argmax(1)).mean():.4f}"
-        row["Keras: steps"] = f"{np.median(steps):.2f}"
-    return row
 
 
 def _computes_in_floats(op: Any) -> bool:
@@ -127,9 +198,11 @@ def _on_reference_kernels(file: Any, x: np.ndarray) -> np.ndarray:
     outputs = []
     for example in x:
         value = example[None]
-        if entry["dtype"] == np.int8:
+        if entry["dtype"] in (np.int8, np.int16):
             step, point = entry["quantization"]
-            value = np.clip(np.floor(value / np.float32(step) + 0.5) + point, -128, 127)
+            limits = np.iinfo(entry["dtype"])
+            value = np.floor(value / np.float32(step) + 0.5) + point
+            value = np.clip(value, limits.min, limits.max)
         interpreter.set_tensor(entry["index"], value.astype(entry["dtype"]))
         interpreter.invoke()
         outputs.append(

@@ -1,6 +1,8 @@
 """Networks over sequences for `sequences.py`: one module a row, as those of `tasks`.
 
-Each has `data(folder)`, `model(seed)`, `EPOCHS`, `QAT_EPOCHS` and `LEARNING_RATE`.
+Each has `data(folder)`, `model(seed)`, `EPOCHS`, `QAT_EPOCHS` and `LEARNING_RATE`; the parts of its
+data are (inputs, targets), its model is not compiled. `ERROR = True` says that it forecasts numbers
+and is judged by its mean squared error; the others name one class, and are judged by accuracy.
 """
 
 from __future__ import annotations
@@ -8,7 +10,16 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-NAMES = ("text_transformer", "vision_transformer")
+NAMES = (
+    "japanese_vowels_lstm",
+    "etth1_lstm",
+    "etth1_transformer",
+    "spoken_digits_ds_cnn",
+    "spoken_digits_gru",
+    "text_transformer",
+    "sst2_transformer",
+    "vision_transformer",
+)
 
 
 def network(name: str) -> ModuleType:

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from .blocks import encoder
+from .blocks import encode
 
 EPOCHS, QAT_EPOCHS, LEARNING_RATE = 4, 1, 1e-3
 WIDTH, PATCHES = 48, 49
@@ -39,8 +39,7 @@ def model(seed: int) -> keras.Model:
     patches = layers.Reshape((PATCHES, WIDTH))(layers.Conv2D(WIDTH, 4, 4)(images))
     places = layers.Embedding(PATCHES, WIDTH, name="places")(_numbers(images))
     x = layers.Add()([patches, places])
-    for _ in range(2):
-        x = encoder(x, heads=4, hidden=2 * WIDTH, dropout=0.1)
+    x = encode(x, blocks=2, heads=4, dropout=0.1)
     x = layers.GlobalAveragePooling1D()(x)
     return keras.Model(images, layers.Dense(10, activation="softmax", name="kind")(x))
 

@@ -60,7 +60,7 @@ def model() -> keras.Model:
     Noise and shifts of the spectrogram, over time and over bands, act in training alone.
     """
     sound = keras.Input((SAMPLES,), name="sound")
-    x = _log_mel(sound)
+    x = log_mel(sound)
     x = layers.GaussianNoise(0.2)(x)
     x = layers.RandomTranslation(0.15, 0.1, fill_mode="nearest", seed=0)(x)
     x = _normalized(layers.Conv2D(48, (10, 4), strides=(2, 2), padding="same", use_bias=False)(x))
@@ -75,8 +75,12 @@ def model() -> keras.Model:
     return network
 
 
-def _log_mel(sound: Any) -> Any:
-    """Returns the log-mel spectrogram of sounds: (batch, frames, bands, 1)."""
+def log_mel(sound: Any) -> Any:
+    """Returns the log-mel spectrogram of sounds: (batch, frames, bands, 1).
+
+    Args:
+        sound: One second each, (batch, 8000), from -1 to 1.
+    """
     x = layers.Reshape((SAMPLES, 1))(sound)
     parts = [
         layers.STFTSpectrogram(
