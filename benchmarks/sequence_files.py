@@ -25,7 +25,7 @@ def files_of(
     Args:
         model: The trained network.
         typical: Calibration inputs.
-        train: Trains a quantization-aware model.
+        train: Trains a model further, as quantization-aware ones are trained.
     """
     files: dict[str, tuple[tfnas.Artifact, keras.Model | None]] = {
         "float32": (tfnas.to_tflite(model), None),
@@ -37,6 +37,10 @@ def files_of(
         title = "int8, int4 tables"
         files[f"{title} after training"] = tfnas.to_tflite(model, INT4_TABLES, typical), None
         trained[f"{title} trained"] = INT4_TABLES
+    further = keras.models.clone_model(model)
+    further.set_weights(model.get_weights())
+    train(further)  # what the epochs alone change
+    files["float32 trained as long"] = tfnas.to_tflite(further), None
     for title, spec in trained.items():
         aware = tfnas.quantize_aware(model, spec, data=typical)
         train(aware)

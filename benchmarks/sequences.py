@@ -4,13 +4,15 @@
 
 A network is trained, then its files are made: float32, dynamic, int8 after training, and after some
 epochs of quantization-aware training int8 and int16x8; those of words also with tables of 4 bits.
+A float32 file that was trained as long tells what the epochs alone change.
 Beside them, with the first seed, what else makes integer files of a Keras 3 model: TensorFlow's
 converter with its own fallback to floats, recipes of ai-edge-quantizer, and Keras' own
 `quantize("int8")`, which has no file. Prints the quality on the test part, the loss to float32 on
 the same examples with its interval, the share of answers that stay, bytes, time beside dynamic's,
 and the operators that compute in floats; for trained files how often Keras' own integers and
 LiteRT's reference kernels name the same class, and by how many steps of the output they differ at
-the median. Networks are modules in `sequence_models`. Files and numbers are kept in --folder: the
+the median. Each training ends with the weights of its best epoch on
+the validation part. Networks are modules in `sequence_models`. Files and numbers are kept in --folder: the
 same call goes on.
 """
 
@@ -81,7 +83,7 @@ def _measure(name: str, seed: int, folder: pathlib.Path) -> tuple[list[Row], lis
     began = time.monotonic()
     _fit(module, model, parts, module.EPOCHS, module.LEARNING_RATE)
     print(f"{name}, seed {seed}: trained in {time.monotonic() - began:.0f} s", flush=True)
-    typical = parts[0][0][:CALIBRATION]
+    typical = tfnas.data.spread(parts[0][0], CALIBRATION)
 
     def trained(aware: keras.Model) -> None:
         _fit(module, aware, parts, module.QAT_EPOCHS, module.LEARNING_RATE / 10)
@@ -108,7 +110,9 @@ def _fit(module: ModuleType, model: keras.Model, parts: tuple, epochs: int, rate
     steps = epochs * math.ceil(len(parts[0][0]) / BATCH)
     decay = keras.optimizers.schedules.CosineDecay(rate, steps)
     model.compile(keras.optimizers.Adam(decay), loss, metrics=metrics, jit_compile=False)
-    model.fit(*parts[0], batch_size=BATCH, epochs=epochs, validation_data=parts[1], verbose=2)
+    best = keras.callbacks.EarlyStopping("val_loss", patience=epochs, restore_best_weights=True)
+    options = {"validation_data": parts[1], "callbacks": [best], "verbose": 2}
+    model.fit(*parts[0], batch_size=BATCH, epochs=epochs, **options)
 
 
 def _row(
