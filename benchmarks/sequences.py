@@ -11,9 +11,8 @@ converter with its own fallback to floats, recipes of ai-edge-quantizer, and Ker
 the same examples with its interval, the share of answers that stay, bytes, time beside dynamic's,
 and the operators that compute in floats; for trained files how often Keras' own integers and
 LiteRT's reference kernels name the same class, and by how many steps of the output they differ at
-the median. Each training ends with the weights of its best epoch on
-the validation part. Networks are modules in `sequence_models`. Files and numbers are kept in --folder: the
-same call goes on.
+the median. Each training ends with the weights of its best epoch on the validation part. Networks
+are modules in `sequence_models`. Files and numbers are kept in --folder: the same call goes on.
 """
 
 from __future__ import annotations
