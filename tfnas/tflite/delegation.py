@@ -1,4 +1,4 @@
-"""Which operators of a file a runtime takes, and what share of its multiply-accumulates they are."""
+"""Which operators of a file a runtime takes, and their share of the multiply-accumulates."""
 
 from __future__ import annotations
 
