@@ -107,6 +107,15 @@ def scaled(file, x):
     return file.op("TANH", [y], (1, 2, 4, 2, 4, 3)), 192
 
 
+def scaled_by_half(file, x):
+    """A constant of float16, as the converter writes weights."""
+    half = file.writer.constant(np.full((4, 1, 1, 3), 0.5), NumberFormat("float16"), "half")
+    factor = file.op("DEQUANTIZE", [half], (4, 1, 1, 3))
+    one = file.writer.constant(np.ones((1, 1, 1, 1, 1)), FLOAT, "one")
+    y = file.op("ADD", [file.op("MUL", [x, factor], (1, 2, 4, 2, 4, 3)), one], (1, 2, 4, 2, 4, 3))
+    return y, 192
+
+
 def joined(file, x):
     y = file.reshape(x, 8, 2, 4, 3)
     y = file.op("PACK", [y, y], (8, 2, 2, 4, 3), axis=1, valuesCount=2)
@@ -124,7 +133,9 @@ def dense(file, x):
     return file.op("FULLY_CONNECTED", [x, weights, bias], (1, 2, 4, 2, 4, 5), keepNumDims=True), 320
 
 
-@pytest.mark.parametrize("make", [mean, matmul, softmax, scaled, joined, parts, dense])
+@pytest.mark.parametrize(
+    "make", [mean, matmul, softmax, scaled, scaled_by_half, joined, parts, dense]
+)
 def test_operators_of_six_axes_become_ones_of_four(make):
     taken_whole(around(make, (2, 4, 2, 4, 3), (8, 8, 3)))
 

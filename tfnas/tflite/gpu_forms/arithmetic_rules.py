@@ -36,7 +36,9 @@ def elementwise(graph: GraphRewriter, info: OperatorInfo, op: Any) -> None:
     if groups is None:
         raise NotRewritable
     views = [
-        index if number_count(each) == 1 else graph.view(index, sizes_of(each, groups))
+        index
+        if number_count(each) == 1 and len(graph.shape(index)) <= MOST
+        else graph.view(index, sizes_of(each, groups))
         for index, each in zip(inputs, sizes, strict=True)
     ]
     result = graph.like(output.index, sizes_of(output.shape, groups))

@@ -18,6 +18,11 @@ from tfnas.tflite.file_editor import FileEditor
 from tfnas.tflite.flatbuffer import FileGraph, OperatorInfo, TensorInfo
 
 _SIZES = ("SHAPE", "RANK")
+# Operators that give other numbers from run to run, or whose graphs do.
+_UNSTEADY = (
+    *("CALL", "IF", "MULTINOMIAL", "RANDOM_STANDARD_NORMAL", "RANDOM_UNIFORM", "STABLEHLO_WHILE"),
+    "WHILE",
+)
 _MOST_NUMBERS = 65_536  # of a tensor that is computed from sizes and becomes a constant
 # The inputs of an operator that its output's sizes depend on.
 _SIZE_INPUTS = {
@@ -87,7 +92,9 @@ def _known(graph: FileGraph) -> dict[int, bool]:
     for op in graph.operators:
         if op.name in _SIZES:
             known |= {tensor.index: True for tensor in op.outputs}
-        elif op.inputs and not op.custom and all(tensor.index in known for tensor in op.inputs):
+        elif not op.inputs or op.custom or op.name in _UNSTEADY:
+            continue
+        elif all(tensor.index in known for tensor in op.inputs):
             of_sizes = any(known[tensor.index] for tensor in op.inputs)
             known |= {tensor.index: of_sizes for tensor in op.outputs}
     return known
