@@ -180,8 +180,7 @@ def compress(
     require("matplotlib", "the pictures of a report")
     folder = compress_folder(pathlib.Path(directory))
     folder.check_has_no_owner()
-    loading = Loading(custom_objects, safe_mode)
-    data = train_data, validation_data, test_data
+    data, loading = (train_data, validation_data, test_data), Loading(custom_objects, safe_mode)
     model, split = load_model_and_data(
         model, *data, seed=seed, argument="train_data", groups=groups, loading=loading
     )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import Any
 
 import numpy as np
+from ai_edge_litert import schema_py_generated as schema
 
 from tfnas.tflite.flatbuffer import OperatorInfo
 from tfnas.tflite.gpu_forms.graph_rewriter import (
@@ -19,7 +19,7 @@ from tfnas.tflite.gpu_forms.merged_axes import MOST, Shape, aligned, grouped, si
 from tfnas.tflite.gpu_forms.movement_rules import tiled_to
 
 
-def elementwise(graph: GraphRewriter, info: OperatorInfo, op: Any) -> None:
+def elementwise(graph: GraphRewriter, info: OperatorInfo, op: schema.OperatorT) -> None:
     """Computes each number from those at its place, with broadcasting."""
     output = output_of(info)
     rank = len(output.shape)
@@ -60,7 +60,7 @@ def _to_be_tiled(info: OperatorInfo, sizes: Sequence[Shape]) -> list[int]:
     return [0 if info.inputs[0].constant is None else 1]
 
 
-def reduce(graph: GraphRewriter, info: OperatorInfo, op: Any) -> None:
+def reduce(graph: GraphRewriter, info: OperatorInfo, op: schema.OperatorT) -> None:
     """MEAN, SUM and others over some of at most four axes."""
     x, output = info.inputs[0], output_of(info)
     axes = {axis % len(x.shape) for axis in numbers_of(info.inputs[1])}
@@ -79,7 +79,7 @@ def reduce(graph: GraphRewriter, info: OperatorInfo, op: Any) -> None:
     graph.reshaped(result, output.index)
 
 
-def last_axis(graph: GraphRewriter, info: OperatorInfo, op: Any) -> None:
+def last_axis(graph: GraphRewriter, info: OperatorInfo, op: schema.OperatorT) -> None:
     """SOFTMAX over the last axis."""
     x, output = info.inputs[0], output_of(info)
     sizes = _rows(x.shape)
@@ -88,7 +88,7 @@ def last_axis(graph: GraphRewriter, info: OperatorInfo, op: Any) -> None:
     graph.reshaped(result, output.index)
 
 
-def fully_connected(graph: GraphRewriter, info: OperatorInfo, op: Any) -> None:
+def fully_connected(graph: GraphRewriter, info: OperatorInfo, op: schema.OperatorT) -> None:
     """FULLY_CONNECTED of rows."""
     x, output = info.inputs[0], output_of(info)
     sizes = _rows(output.shape)
@@ -99,7 +99,7 @@ def fully_connected(graph: GraphRewriter, info: OperatorInfo, op: Any) -> None:
     graph.reshaped(result, output.index)
 
 
-def batch_matmul(graph: GraphRewriter, info: OperatorInfo, op: Any) -> None:
+def batch_matmul(graph: GraphRewriter, info: OperatorInfo, op: schema.OperatorT) -> None:
     """BATCH_MATMUL of at most two axes of matrices."""
     output = output_of(info)
     rank = len(output.shape)
@@ -121,7 +121,7 @@ def batch_matmul(graph: GraphRewriter, info: OperatorInfo, op: Any) -> None:
     graph.reshaped(result, output.index)
 
 
-def depthwise(graph: GraphRewriter, info: OperatorInfo, op: Any) -> None:
+def depthwise(graph: GraphRewriter, info: OperatorInfo, op: schema.OperatorT) -> None:
     """A depthwise convolution whose input has each channel as often as it is read."""
     x, multiplier = info.inputs[0], int(op.builtinOptions.depthMultiplier)
     if len(x.shape) != MOST:
@@ -133,7 +133,7 @@ def depthwise(graph: GraphRewriter, info: OperatorInfo, op: Any) -> None:
     graph.copied(op, [repeated, *others], [output_of(info).index], depthMultiplier=1)
 
 
-def log_softmax(graph: GraphRewriter, info: OperatorInfo, op: Any) -> None:
+def log_softmax(graph: GraphRewriter, info: OperatorInfo, op: schema.OperatorT) -> None:
     """x - max(x) - log(sum(exp(x - max(x)))), as the kernel computes it."""
     x, output = info.inputs[0], output_of(info)
     if x.dtype != "float32":

@@ -13,6 +13,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from ai_edge_litert import schema_py_generated as schema
+
 from tfnas.runtime.argument_rules import check_choice
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.delegation import Delegation, delegation
@@ -26,7 +28,7 @@ from tfnas.tflite.operator_rules.gpu_delegate import gpu_faults
 
 FIT_FOR = ("gpu",)
 _LOG = logging.getLogger(__name__)
-Rule = Callable[[GraphRewriter, OperatorInfo, Any], None]
+Rule = Callable[[GraphRewriter, OperatorInfo, schema.OperatorT], None]
 _ELEMENTWISE = """
     ABS ADD CAST CEIL COS DEQUANTIZE DIV ELU EQUAL EXP FLOOR FLOOR_DIV FLOOR_MOD GELU GREATER
     GREATER_EQUAL HARD_SWISH LEAKY_RELU LESS LESS_EQUAL LOG LOGICAL_AND LOGISTIC MAXIMUM MINIMUM

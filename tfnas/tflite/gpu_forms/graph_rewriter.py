@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from ai_edge_litert import schema_py_generated as schema
 
 from tfnas.tflite.file_editor import FileEditor
 from tfnas.tflite.flatbuffer import FileGraph, OperatorInfo, TensorInfo, read_graph
@@ -33,7 +34,7 @@ class GraphRewriter:
         self.info: FileGraph = read_graph(content)
         self._editor = FileEditor(content)
         self.writer = GraphWriter(self._editor.model, self._editor.graph)
-        self.old: list[Any] = list(self._editor.graph.operators)
+        self.old: list[schema.OperatorT] = list(self._editor.graph.operators)
         self._views = 0
         self._dequantized = {
             tensor.index: (place, op)
@@ -115,7 +116,7 @@ class GraphRewriter:
         self.writer.operator("RESHAPE", [index, numbers], [output], newShape=shape)
 
     def copied(
-        self, op: Any, inputs: Sequence[int], outputs: Sequence[int], **options: Any
+        self, op: schema.OperatorT, inputs: Sequence[int], outputs: Sequence[int], **options: Any
     ) -> None:
         """Adds an operator of the file with other tensors.
 
@@ -164,15 +165,13 @@ class GraphRewriter:
     def _join_reshapes(self) -> None:
         """Has a reshaped tensor that is reshaped again be read from the first one."""
         graph = self._editor.graph
-        code = self._editor.kind
-        reshape = self._reshape_code()
         sources: dict[int, int] = {}
         ends = {int(index) for index in graph.outputs}
         kept = []
         same: dict[int, int] = {}
         for op in graph.operators:
             op.inputs = np.array([same.get(int(i), int(i)) for i in op.inputs], np.int32)
-            if code(op) == reshape:
+            if self._editor.kind(op) == schema.BuiltinOperator.RESHAPE:
                 source, output = int(op.inputs[0]), int(op.outputs[0])
                 source = sources.get(source, source)
                 op.inputs = np.array([source, *op.inputs[1:]], np.int32)
@@ -182,11 +181,6 @@ class GraphRewriter:
                     continue
             kept.append(op)
         graph.operators = kept
-
-    def _reshape_code(self) -> int:
-        from ai_edge_litert import schema_py_generated as schema
-
-        return int(schema.BuiltinOperator.RESHAPE)
 
 
 def numbers_of(tensor: TensorInfo) -> tuple[int, ...]:
@@ -206,11 +200,6 @@ def numbers_of(tensor: TensorInfo) -> tuple[int, ...]:
 def number_count(shape: Sequence[int]) -> int:
     """Returns how many numbers a tensor has."""
     return math.prod(shape)
-
-
-def indices(tensors: Sequence[TensorInfo]) -> list[int]:
-    """Returns the indices of tensors."""
-    return [tensor.index for tensor in tensors]
 
 
 def output_of(op: OperatorInfo) -> TensorInfo:

@@ -7,9 +7,9 @@ operators. It raises :class:`NotRewritable` where there is no other form.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import Any
 
 import numpy as np
+from ai_edge_litert import schema_py_generated as schema
 
 from tfnas.tflite.flatbuffer import OperatorInfo, TensorInfo
 from tfnas.tflite.gpu_forms.graph_rewriter import (
@@ -22,19 +22,19 @@ from tfnas.tflite.gpu_forms.graph_rewriter import (
 from tfnas.tflite.gpu_forms.merged_axes import MOST, Group, Shape, aligned, grouped, sizes_of
 
 
-def transpose(graph: GraphRewriter, info: OperatorInfo, op: Any) -> None:
+def transpose(graph: GraphRewriter, info: OperatorInfo, op: schema.OperatorT) -> None:
     """Changes places of two blocks at a time, each in four axes."""
     x, output = info.inputs[0], output_of(info)
     moved = graph.transposed(x.index, x.shape, numbers_of(info.inputs[1]))
     graph.reshaped(moved, output.index)
 
 
-def reshape(graph: GraphRewriter, info: OperatorInfo, op: Any) -> None:
+def reshape(graph: GraphRewriter, info: OperatorInfo, op: schema.OperatorT) -> None:
     """EXPAND_DIMS and SQUEEZE: a reshape."""
     graph.reshaped(info.inputs[0].index, output_of(info).index)
 
 
-def tile(graph: GraphRewriter, info: OperatorInfo, op: Any) -> None:
+def tile(graph: GraphRewriter, info: OperatorInfo, op: schema.OperatorT) -> None:
     """TILE and BROADCAST_TO: a TILE of at most four axes."""
     x, output = info.inputs[0], output_of(info)
     sizes = aligned(x.shape, len(output.shape))
@@ -66,7 +66,7 @@ def tiled_to(graph: GraphRewriter, index: int, sizes: Shape, wanted: Shape) -> i
     return graph.tiled(graph.view(index, before), multiples)
 
 
-def concatenate(graph: GraphRewriter, info: OperatorInfo, op: Any) -> None:
+def concatenate(graph: GraphRewriter, info: OperatorInfo, op: schema.OperatorT) -> None:
     """CONCATENATION along one of at most four axes."""
     output = output_of(info)
     axis = _option(op, "axis") % len(output.shape)
@@ -77,7 +77,7 @@ def concatenate(graph: GraphRewriter, info: OperatorInfo, op: Any) -> None:
     graph.reshaped(joined, output.index)
 
 
-def pack(graph: GraphRewriter, info: OperatorInfo, op: Any) -> None:
+def pack(graph: GraphRewriter, info: OperatorInfo, op: schema.OperatorT) -> None:
     """PACK as a concatenation along the new axis."""
     output = output_of(info)
     axis = _option(op, "axis") % len(output.shape)
@@ -89,7 +89,7 @@ def pack(graph: GraphRewriter, info: OperatorInfo, op: Any) -> None:
     graph.reshaped(joined, output.index)
 
 
-def unpack(graph: GraphRewriter, info: OperatorInfo, op: Any) -> None:
+def unpack(graph: GraphRewriter, info: OperatorInfo, op: schema.OperatorT) -> None:
     """UNPACK as slices of one place each."""
     x = info.inputs[0]
     axis = _option(op, "axis") % len(x.shape)
@@ -102,7 +102,7 @@ def unpack(graph: GraphRewriter, info: OperatorInfo, op: Any) -> None:
         graph.reshaped(_sliced(graph, view, begin, end, [1] * MOST), output.index)
 
 
-def split(graph: GraphRewriter, info: OperatorInfo, op: Any) -> None:
+def split(graph: GraphRewriter, info: OperatorInfo, op: schema.OperatorT) -> None:
     """SPLIT and SPLIT_V along one of at most four axes."""
     of_sizes = info.name == "SPLIT_V"
     x = info.inputs[0 if of_sizes else 1]
@@ -120,7 +120,7 @@ def split(graph: GraphRewriter, info: OperatorInfo, op: Any) -> None:
         graph.reshaped(part, output.index)
 
 
-def cut(graph: GraphRewriter, info: OperatorInfo, op: Any) -> None:
+def cut(graph: GraphRewriter, info: OperatorInfo, op: schema.OperatorT) -> None:
     """SLICE and STRIDED_SLICE without masks, of four axes."""
     x, output = info.inputs[0], output_of(info)
     ranges = _strided(info, op) if info.name == "STRIDED_SLICE" else _plain(info)
@@ -160,7 +160,7 @@ def _plain(info: OperatorInfo) -> list[range]:
     ]
 
 
-def _strided(info: OperatorInfo, op: Any) -> list[range]:
+def _strided(info: OperatorInfo, op: schema.OperatorT) -> list[range]:
     """The places of each axis that a STRIDED_SLICE keeps."""
     options, shape = op.builtinOptions, info.inputs[0].shape
     if options.ellipsisMask or options.offset:
@@ -180,7 +180,7 @@ def _strided(info: OperatorInfo, op: Any) -> list[range]:
     return [*found, *(range(size) for size in shape[len(found) :])]
 
 
-def pad(graph: GraphRewriter, info: OperatorInfo, op: Any) -> None:
+def pad(graph: GraphRewriter, info: OperatorInfo, op: schema.OperatorT) -> None:
     """PAD, PADV2 and MIRROR_PAD of four axes."""
     x, output = info.inputs[0], output_of(info)
     pads = np.reshape(numbers_of(info.inputs[1]), (-1, 2)).tolist()
@@ -198,7 +198,7 @@ def pad(graph: GraphRewriter, info: OperatorInfo, op: Any) -> None:
     graph.reshaped(padded, output.index)
 
 
-def gather(graph: GraphRewriter, info: OperatorInfo, op: Any) -> None:
+def gather(graph: GraphRewriter, info: OperatorInfo, op: schema.OperatorT) -> None:
     """GATHER by a row of int32 places, along the third of four axes."""
     values, places = info.inputs
     if _option(op, "batchDims"):
@@ -237,7 +237,7 @@ def _row_of(graph: GraphRewriter, places: TensorInfo) -> int:
     return graph.view(places.index, (count,))
 
 
-def reverse(graph: GraphRewriter, info: OperatorInfo, op: Any) -> None:
+def reverse(graph: GraphRewriter, info: OperatorInfo, op: schema.OperatorT) -> None:
     """REVERSE_V2 of one axis: a GATHER of its places from the last to the first."""
     x = info.inputs[0]
     axes = numbers_of(info.inputs[1])
@@ -265,5 +265,5 @@ def _groups(marks: Sequence[Hashable]) -> list[Group]:
     return groups
 
 
-def _option(op: Any, name: str) -> int:
+def _option(op: schema.OperatorT, name: str) -> int:
     return int(getattr(op.builtinOptions, name, 0) or 0)
