@@ -168,6 +168,20 @@ def outer(file):
     return file.op("MUL", [file.input(1, 6, 1), file.input(1, 1, 4)], (1, 6, 4))
 
 
+def outer_with_half(file):
+    """LayerNormalization of a float16 file: a constant, and one number a row."""
+    half = file.writer.constant(np.full((1, 1, 4), 0.5), NumberFormat("float16"), "half")
+    gamma = file.op("DEQUANTIZE", [half], (1, 1, 4))
+    return file.op("MUL", [gamma, file.input(1, 6, 1)], (1, 6, 4))
+
+
+def chosen(file):
+    one, other = file.input(1, 6, 4), file.input(1, 1, 4)
+    condition = file.writer.tensor((1, 6, 4), NumberFormat("bool"), "net/larger/out")
+    file.writer.operator("GREATER", [one, other], [condition])
+    return file.op("SELECT_V2", [condition, one, other], (1, 6, 4))
+
+
 def padded(file):
     return file.op("PAD", [file.input(1, 6), file.numbers([[0, 0], [1, 2]])], (1, 9))
 
@@ -217,6 +231,8 @@ def log_softmax(file):
         sliced,
         broadcast,
         outer,
+        outer_with_half,
+        chosen,
         padded,
         gathered,
         reversed_steps,

@@ -25,7 +25,7 @@ def elementwise(graph: GraphRewriter, info: OperatorInfo, op: schema.OperatorT) 
     rank = len(output.shape)
     inputs = [x.index for x in info.inputs]
     sizes = [aligned(x.shape, rank) for x in info.inputs]
-    for place in _to_be_tiled(info, sizes):
+    for place in _to_be_tiled(graph, info, sizes):
         inputs[place] = tiled_to(graph, inputs[place], sizes[place], output.shape)
         sizes[place] = output.shape
     marks: list[Hashable] = [
@@ -46,18 +46,23 @@ def elementwise(graph: GraphRewriter, info: OperatorInfo, op: schema.OperatorT) 
     graph.reshaped(result, output.index)
 
 
-def _to_be_tiled(info: OperatorInfo, sizes: Sequence[Shape]) -> list[int]:
+def _to_be_tiled(graph: GraphRewriter, info: OperatorInfo, sizes: Sequence[Shape]) -> list[int]:
     """Operands that the operator does not broadcast itself.
 
     A product whose operands are each smaller in some axis, and the choices of SELECT.
     """
     shape = info.outputs[0].shape
     smaller = [number_count(each) not in (1, number_count(shape)) for each in sizes]
+    computed = [graph.info.constant_behind(x) is None for x in info.inputs]
     if info.name.startswith("SELECT"):
-        return [place for place in range(1, len(sizes)) if smaller[place]]
-    if info.name != "MUL" or not all(smaller):
-        return []
-    return [0 if info.inputs[0].constant is None else 1]
+        found = [place for place in range(1, len(sizes)) if smaller[place]]
+    elif info.name == "MUL" and all(smaller):
+        found = [0 if computed[0] else 1]
+    else:
+        found = []
+    if not all(computed[place] for place in found):
+        raise NotRewritable  # the delegate repeats no constants
+    return found
 
 
 def reduce(graph: GraphRewriter, info: OperatorInfo, op: schema.OperatorT) -> None:

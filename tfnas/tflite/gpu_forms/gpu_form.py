@@ -24,6 +24,7 @@ from tfnas.tflite.gpu_forms.broadcasts import without_broadcasts
 from tfnas.tflite.gpu_forms.equal_outputs import EQUAL, largest_difference
 from tfnas.tflite.gpu_forms.graph_rewriter import GraphRewriter, NotRewritable
 from tfnas.tflite.gpu_forms.known_shapes import with_known_shapes
+from tfnas.tflite.metadata import attached_files, with_files
 from tfnas.tflite.operator_rules.gpu_delegate import gpu_faults
 
 FIT_FOR = ("gpu",)
@@ -176,7 +177,8 @@ def gpu_form(artifact: Artifact) -> Artifact:
             except NotRewritable:
                 del graph.writer.operators[done:]
         graph.writer.operators.append(op)
-    return dataclasses.replace(artifact, content=graph.packed())
+    content = with_files(graph.packed(), attached_files(artifact.content))
+    return dataclasses.replace(artifact, content=content)
 
 
 def _rank(found: Delegation) -> tuple[float, int, int]:

@@ -14,7 +14,6 @@ from tfnas.tflite.file_editor import FileEditor
 from tfnas.tflite.flatbuffer import FileGraph, OperatorInfo, TensorInfo, read_graph
 from tfnas.tflite.gpu_forms.merged_axes import Shape, transpositions
 from tfnas.tflite.graph_writer import GraphWriter
-from tfnas.tflite.metadata import attached_files, with_files
 from tfnas.tflite.unused_parts import remove_unused
 
 
@@ -30,7 +29,6 @@ class GraphRewriter:
     """
 
     def __init__(self, content: bytes) -> None:
-        self._content = content
         self.info: FileGraph = read_graph(content)
         self._editor = FileEditor(content)
         self.writer = GraphWriter(self._editor.model, self._editor.graph)
@@ -49,7 +47,7 @@ class GraphRewriter:
         graph.operators = self.writer.operators
         self._join_reshapes()
         remove_unused(self._editor.model)
-        return with_files(self._editor.packed(), attached_files(self._content))
+        return self._editor.packed()
 
     def shape(self, index: int) -> Shape:
         """Returns the shape of a tensor, also of a new one."""

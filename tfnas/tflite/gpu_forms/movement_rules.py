@@ -199,7 +199,7 @@ def pad(graph: GraphRewriter, info: OperatorInfo, op: schema.OperatorT) -> None:
 
 
 def gather(graph: GraphRewriter, info: OperatorInfo, op: schema.OperatorT) -> None:
-    """GATHER by a row of int32 places, along the third of four axes."""
+    """GATHER by a row of int32 places."""
     values, places = info.inputs
     if _option(op, "batchDims"):
         raise NotRewritable
@@ -220,11 +220,13 @@ def gathered(
         row: Index of the places.
         output: Gets the result.
     """
-    before, behind = values.shape[:axis], values.shape[axis + 1 :]
-    sizes = (1, number_count(before), values.shape[axis], number_count(behind))
+    sizes = values.shape
+    if len(sizes) > MOST:
+        before, behind = number_count(sizes[:axis]), number_count(sizes[axis + 1 :])
+        sizes, axis = (1, before, sizes[axis], behind), 2
     view = graph.view(values.index, sizes)
-    new = graph.like(output.index, (*sizes[:2], *graph.shape(row), sizes[3]))
-    graph.writer.operator("GATHER", [view, row], [new], axis=2)
+    new = graph.like(output.index, (*sizes[:axis], *graph.shape(row), *sizes[axis + 1 :]))
+    graph.writer.operator("GATHER", [view, row], [new], axis=axis)
     graph.reshaped(new, output.index)
 
 
