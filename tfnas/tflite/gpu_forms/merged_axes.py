@@ -91,7 +91,7 @@ def transpositions(shape: Sequence[int], order: Sequence[int]) -> list[tuple[Sha
         The shape and the order of each; none where no number moves.
     """
     sizes, left = _essential(shape, order)
-    steps = []
+    steps: list[tuple[Shape, Shape]] = []
     while list(left) != sorted(left):
         if len(left) <= MOST:
             added = MOST - len(left)

@@ -61,9 +61,9 @@ def tiled_to(graph: GraphRewriter, index: int, sizes: Shape, wanted: Shape) -> i
         repeated: Hashable = "new" if before == 1 else ("repeated", axis)
         marks.append(None if after == 1 else "kept" if before == after else repeated)
     groups = _groups(marks)
-    before, after = sizes_of(sizes, groups), sizes_of(wanted, groups)
-    multiples = [b // a for a, b in zip(before, after, strict=True)]
-    return graph.tiled(graph.view(index, before), multiples)
+    small, large = sizes_of(sizes, groups), sizes_of(wanted, groups)
+    multiples = [b // a for a, b in zip(small, large, strict=True)]
+    return graph.tiled(graph.view(index, small), multiples)
 
 
 def concatenate(graph: GraphRewriter, info: OperatorInfo, op: schema.OperatorT) -> None:
