@@ -45,7 +45,9 @@ def main(argv: list[str]) -> None:
     tables = {title: [each[title] for each in cells] for title in (GPU, ERRORS)}
     for rows in tables.values():
         print(table(list(rows[0]), [list(row.values()) for row in rows], right=1))
-    notes = [f"images of {SIZE.value}x{SIZE.value}; errors on {EXAMPLES} random images"]
+    notes = [f"Images of {SIZE.value}x{SIZE.value}; errors on {EXAMPLES} random images."]
+    if left := [name for name in FAMILIES if name not in CHOSEN.value]:
+        notes.append(f"Not measured: {', '.join(left)}.")
     record.write("gpu_readiness", tables, seed=0, notes=notes)
 
 
