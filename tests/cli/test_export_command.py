@@ -125,3 +125,13 @@ def test_a_stream(tfnas_command, tmp_path):
     assert (code, err) == (0, "")
     assert "input state_memory_hidden: float32 [1, 4]" in out
     assert tfnas.FileStream(target)([[0.0, 1.0, 2.0]]).shape == (1, 4)
+
+
+def test_a_file_for_a_gpu(tfnas_command, tmp_path, model):
+    flags = ("--fit_for=gpu", f"--output={tmp_path / 'small.tflite'}")
+    code, out, err = tfnas_command("export", model, *flags)
+    assert (code, err) == (0, "")
+    assert "3 operators left; now 100.0% of the MACs in 1 part, 0 operators left" in out
+    code, _, err = tfnas_command("export", model, *flags, "--sparse")
+    assert code == 1
+    assert "fit_for excludes recipe, mode 'mixed' and sparse, got 'float32'" in err

@@ -5,6 +5,7 @@ import json
 import math
 import types
 
+import keras
 import numpy as np
 import pytest
 from planning import walked
@@ -12,7 +13,7 @@ from planning import walked
 import tfnas
 from tfnas.compression.budget import Budget, CandidateCosts
 from tfnas.compression.candidate_store import Candidate, best_for_budget, front
-from tfnas.compression.device_costs import Target
+from tfnas.compression.device_costs import Target, target_notes
 from tfnas.compression.effort import Effort
 from tfnas.compression.plan_settings import decide_plan
 from tfnas.compression.planner import first_state
@@ -54,6 +55,21 @@ def test_limits_of_a_device_are_excesses_too():
         ValueError, match="max_vela_cpu_operators must be a finite number >= 0, got -1"
     ):
         Budget(max_vela_cpu_operators=-1)
+
+
+def test_a_share_of_macs_is_limited_from_below():
+    budget = Budget(min_delegated_macs=0.9)
+    assert budget.excesses(costs(delegated_macs=0.9)) == {}
+    assert budget.excesses(costs(delegated_macs=0.5)) == {"min_delegated_macs": pytest.approx(0.4)}
+    assert budget.excesses(costs("why", delegated_macs=-math.inf))["min_delegated_macs"] == math.inf
+    low, high = candidate(delegated_macs=0.5), candidate(delegated_macs=1.0, drop=0.1)
+    assert front([low, high, candidate(delegated_macs=0.4)], gzipped=False) == [low, high]
+    assert best_for_budget([low, high], budget) is high
+    assert high.costs.device_texts() == {"delegated_macs": "1.000"}
+    with pytest.raises(ValueError, match="min_delegated_macs must be a fraction up to 1, got 95"):
+        Budget(min_delegated_macs=95)
+    with pytest.raises(ValueError, match="min_delegated_macs must be a finite number >= 0, got -1"):
+        Budget(min_delegated_macs=-1)
 
 
 def test_the_one_that_keeps_the_device_is_on_the_front():
@@ -123,6 +139,19 @@ def test_a_file_that_the_device_can_not_run_is_over_the_budget(artifacts, tmp_pa
         assert found.device == {"ram_bytes": math.inf}
         assert "TFLite Micro" in found.refused
         assert budget.excesses(found) == {"max_ram_bytes": math.inf}
+
+
+def test_files_are_judged_and_rewritten_for_a_gpu(artifacts, tmp_path):
+    target = Target.of(Budget(min_delegated_macs=0.9), Device(), "gpu")
+    found = target.costs(PLAIN, artifacts["float32"], tmp_path)
+    assert found.device == {"delegated_macs": 1.0}
+    lines = []
+    file = target.fitted(artifacts["float32"], lines.append)
+    assert "of the MACs in 1 part, 0 operators left" in lines[0]
+    assert "100.0% of the MACs in 1 part" in target_notes(target, file)[0]
+    assert target_notes(Target(), file) == ()
+    with pytest.raises(ValueError, match="fit_for must be one of gpu, got 'npu'"):
+        Target.of(Budget(max_drop=1), Device(), "npu")
 
 
 def test_a_compiler_that_fails_on_a_file_does_not_end_the_job(artifacts, tmp_path, monkeypatch):
@@ -248,3 +277,21 @@ def test_flags_of_the_command(tiny_model, tmp_path, tfnas_command):
     code, _, err = tfnas_command(*line, "--max_vela_ms=1", "--accelerator=npu")
     assert code == 1
     assert "accelerator must be one of ethos-u55-32" in err
+
+
+@pytest.mark.slow
+def test_files_of_a_job_are_for_a_gpu(digits, tmp_path):
+    layers = keras.layers
+    model = keras.Sequential([keras.Input((8, 8, 1)), layers.LayerNormalization(axis=(1, 2, 3))])
+    model.add(layers.UpSampling2D(2))
+    model.add(layers.Conv2D(4, 3, activation="relu"))
+    model.add(layers.Flatten())
+    model.add(layers.Dense(10, activation="softmax"))
+    found = tfnas.compress(
+        *(model, digits, {"min_delegated_macs": 1.0}),
+        **{"directory": tmp_path / "job", "effort": "quick", "fit_for": "gpu"},
+    )
+    assert found.meets
+    assert tfnas.readiness(found.best.file, ["gpu"]).of("gpu").share == 1.0
+    assert any("the chosen file on the GPU delegate" in note for note in found.notes)
+    assert "delegated_macs 1.000" in str(found)

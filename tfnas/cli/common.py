@@ -116,6 +116,19 @@ def define_device(common: dict[str, Any], prefix: str) -> None:
         flags.DEFINE_integer(name, 0, text, lower_bound=0, **common)
 
 
+def define_fit_for(common: dict[str, Any]) -> None:
+    """Declares the flag of the accelerator that files are rewritten for.
+
+    Args:
+        common: Keyword arguments of each flag's declaration.
+    """
+    text = (
+        "rewrite operators that TFLite's GPU delegate refuses, with equal outputs, where it takes "
+        "more of the file then; such a file is for a batch of 1"
+    )
+    flags.DEFINE_enum("fit_for", None, ["gpu"], text, **common)
+
+
 def define_loading(common: dict[str, Any]) -> None:
     """Declares the flags of how a model is read.
 

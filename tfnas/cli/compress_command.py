@@ -16,6 +16,7 @@ from tfnas.cli.common import (
     amount,
     define_data,
     define_device,
+    define_fit_for,
     load_inputs,
     load_model_and_split,
     loading_of,
@@ -40,6 +41,10 @@ EXAMPLES = (
         "a microcontroller with 64 KiB of RAM, of which the firmware takes 20,000 bytes",
         "tfnas compress model.keras --data=images/ --max_ram_bytes=64KiB --runtime_ram=20000",
     ),
+    (
+        "files for a phone's GPU, which is to compute 99% of the multiply-accumulates",
+        "tfnas compress model.keras --data=images/ --fit_for=gpu --min_delegated_macs=0.99",
+    ),
 )
 RESUMES = True
 MISSED = 3  # exit code
@@ -62,6 +67,7 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
     text = "replace an earlier job in the folder instead of resuming it"
     flags.DEFINE_bool("overwrite", False, text, **common)
     define_device(common, "max_")
+    define_fit_for(common)
     define_data(common, required=False)
     define_task(common)
     text = "array or column of groups, such as speakers: quality is reported for each group"
@@ -77,7 +83,9 @@ def check(positional: list[str], values: flags.FlagValues) -> None:
     from tfnas.targets.device import Device
 
     names = ("accelerator", "runtime_flash", "runtime_ram")
-    Target.of(_budget(values), Device(*(values[name].value for name in names)))
+    budget = _budget(values)
+    device = Device(*(values[name].value for name in names))
+    Target.of(budget, device, values["fit_for"].value)
     early_checks.check_data(values)
     source = pathlib.Path(positional[0])
     if source.is_dir() and not (source / "saved_model.pb").exists():
@@ -124,6 +132,7 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
             accelerator=values["accelerator"].value,
             runtime_flash=values["runtime_flash"].value,
             runtime_ram=values["runtime_ram"].value,
+            fit_for=values["fit_for"].value,
             progress=progress,
             custom_objects=loading.custom_objects,
             safe_mode=loading.safe_mode,

@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from tfnas.cli import early_checks
-from tfnas.cli.common import define_data_file, define_image_size, define_layers, loading_of
+from tfnas.cli.common import (
+    define_data_file,
+    define_fit_for,
+    define_image_size,
+    define_layers,
+    loading_of,
+)
 from tfnas.compression.techniques.quantized_models import EQUALIZE_HELP, SMOOTH_HELP, parse_formats
 from tfnas.optional import require
 from tfnas.quantization.spec import MODES, RANGES, ROUNDINGS, QuantSpec
@@ -37,6 +43,10 @@ EXAMPLES = (
     (
         "a third of the bytes of float32, each layer in the format that hurts least",
         "tfnas export model.keras --mode=mixed --size=0.33 --data=fashion_mnist",
+    ),
+    (
+        "for a phone's GPU: operators that it refuses are rewritten, with equal outputs",
+        "tfnas export model.keras --mode=float16 --fit_for=gpu",
     ),
 )
 MIXED = "mixed"
@@ -93,6 +103,7 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
         "a model of recurrent layers or causal convolutions"
     )
     flags.DEFINE_bool("streaming", False, text, **common)
+    define_fit_for(common)
     text = "minify: remove redundant data from the file, which computes the same numbers"
     flags.DEFINE_bool("slim", False, text, **common)
     text = "print and plot the quantization error of each layer"
@@ -182,6 +193,12 @@ def _check_combinations(values: flags.FlagValues) -> None:
         raise ValueError(
             f"streaming excludes recipe, mode 'mixed' and errors, got {recipe or mode!r}"
         )
+    if values["fit_for"].value and (recipe or mode == MIXED or values["sparse"].value):
+        raise ValueError(
+            f"fit_for excludes recipe, mode 'mixed' and sparse, got {recipe or mode!r}"
+        )
+    if values["fit_for"].value and values["streaming"].value:
+        raise ValueError(f"fit_for excludes streaming, got {values['fit_for'].value!r}")
     if values["errors"].value and mode == "float32" and not (recipe or values["layers"].value):
         raise ValueError("errors needs a mode that quantizes, got 'float32'")
     if values["errors"].value:
@@ -252,7 +269,9 @@ def _convert(model: Any, inputs: Any, values: flags.FlagValues) -> tuple[Artifac
         return mixed_precision(model, values["size"].value, inputs, activations=activations)
     if values["recipe"].value:
         return apply_recipe(to_tflite(model), values["recipe"].value, inputs), None
-    more = {name: values[name].value for name in ("sparse", "budget_seconds", "streaming")}
+    more = {
+        name: values[name].value for name in ("sparse", "budget_seconds", "streaming", "fit_for")
+    }
     try:
         with _progress_printed(enabled=not values["quiet"].value):
             return to_tflite(model, _spec(values), inputs, **more), None
@@ -292,6 +311,8 @@ def _print_artifact(artifact: Artifact, path: pathlib.Path) -> None:
     report = file_sparsity(artifact)
     print(f"  {report.zeros:,} of {report.weights:,} weights are zero ({report.sparsity:.1%})")
     print(f"  {report.verdict}")
+    if "fit_for" in artifact.origin:
+        print(f"  for the GPU delegate: {artifact.origin['fit_for']['summary']}")
 
 
 def _check_c_target(target: pathlib.Path) -> None:

@@ -38,7 +38,8 @@ _GROUPS: dict[str, tuple[str, ...]] = {
         *("thread_counts", "baseline", "random_candidates"),
     ),
     "Device": (
-        *("accelerator", "runtime_flash", "runtime_ram", "vela", "adb", "adb_binary", "serial"),
+        *("fit_for", "accelerator", "runtime_flash", "runtime_ram", "vela", "adb", "adb_binary"),
+        "serial",
     ),
     "Model file": ("import", "safe_mode", "signature"),
     "Processes": ("workers", "trial_timeout"),

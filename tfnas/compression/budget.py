@@ -56,11 +56,16 @@ class CandidateCosts:
         """
         return self.device[name] if name in self.device else getattr(self, name)
 
+    def device_losses(self) -> tuple[float, ...]:
+        """Returns the costs on the device with the sign changed of those that should be high."""
+        return tuple(-v if name in _HIGHER else v for name, v in self.device.items())
+
     def device_texts(self) -> dict[str, str]:
         """Returns the costs on the device as texts, by metric."""
         if self.refused:
             return dict.fromkeys(self.device, "can't run")
         digits = {name: 4 if name.endswith("_ms") else 0 for name in self.device}
+        digits |= {name: 3 for name in self.device if name in _HIGHER}
         return {name: f"{value:,.{digits[name]}f}" for name, value in self.device.items()}
 
 
@@ -70,10 +75,12 @@ STORED = (
     "flash_bytes",
     "vela_flash_bytes",
 )  # costs that fall with each weight
+_HIGHER = ("delegated_macs",)  # costs on a device that are shares, the higher the better
 QUALITY_LIMITS = ("max_drop", "max_relative_loss", "quality_limit")
 _FROM_ZERO = (
     "max_drop",
     "max_vela_cpu_operators",
+    "min_delegated_macs",
 )  # limits that may be 0: no fraction of them exists
 _ABOVE_ZERO = math.nextafter(0.0, 1.0)
 _RULES = {  # limit -> the least value, and the rule in words
@@ -94,7 +101,12 @@ def cost_of_limit(limit: str) -> str:
     Args:
         limit: Name of a field of :class:`Budget`.
     """
-    return limit.removeprefix("max_").removesuffix("_ratio").removesuffix("_limit")
+    return (
+        limit.removeprefix("max_")
+        .removeprefix("min_")
+        .removesuffix("_ratio")
+        .removesuffix("_limit")
+    )
 
 
 def relative_loss(quality: float, baseline: float, higher_is_better: bool) -> float:
@@ -151,10 +163,12 @@ class Budget:
         max_vela_sram_bytes: Most bytes of SRAM of that part.
         max_vela_flash_bytes: Most bytes of flash of that part, with encoded weights.
         max_vela_cpu_operators: Most operators that the accelerator leaves to the processor.
+        min_delegated_macs: Least share of multiply-accumulates that TFLite's GPU delegate is
+            predicted to take, up to 1; see :func:`tfnas.readiness`.
 
     Raises:
-        ValueError: A limit is no number above 0 (max_drop and max_vela_cpu_operators: from 0
-            on; quality_limit: any finite number), or no limit is set.
+        ValueError: A limit is no number above 0 (max_drop, max_vela_cpu_operators and
+            min_delegated_macs: from 0 on; quality_limit: any finite number), or no limit is set.
     """
 
     max_drop: float | None = None
@@ -172,6 +186,7 @@ class Budget:
     max_vela_sram_bytes: int | None = None
     max_vela_flash_bytes: int | None = None
     max_vela_cpu_operators: int | None = None
+    min_delegated_macs: float | None = None
 
     def __post_init__(self) -> None:
         if not self.limits:
@@ -182,8 +197,9 @@ class Budget:
             least, rule = _RULES.get(name, (_ABOVE_ZERO, "a finite number above 0"))
             if not (number and abs(value) <= sys.float_info.max and value >= least):
                 raise ValueError(f"{name} must be {rule}, got {value!r}")
-        if self.max_macs is not None and self.max_macs > 1:
-            raise ValueError(f"max_macs must be a fraction up to 1, got {self.max_macs!r}")
+        for name in ("max_macs", "min_delegated_macs"):
+            if name in self.limits and self.limits[name] > 1:
+                raise ValueError(f"{name} must be a fraction up to 1, got {self.limits[name]!r}")
 
     @classmethod
     def of(cls, budget: Budget | Mapping[str, Any]) -> Budget:
@@ -228,8 +244,9 @@ class Budget:
     def excesses(self, costs: CandidateCosts) -> dict[str, float]:
         """Returns each exceeded limit, and by which fraction of it.
 
-        Those of max_drop, quality_limit and max_vela_cpu_operators are in the metric's unit, as a
-        value of the metric and in operators, since these limits may be 0.
+        Those of max_drop, quality_limit, max_vela_cpu_operators and min_delegated_macs are in the
+        metric's unit, as a value of the metric, in operators and as a share, since these limits may
+        be 0.
 
         Example:
             >>> costs = CandidateCosts(0.5, 200, 100, 0.5, 1.0, 10)
@@ -246,7 +263,8 @@ class Budget:
         for name, limit in self.limits.items():
             value = costs.value(cost_of_limit(name))
             over = value - limit
-            if name == "quality_limit" and costs.higher_is_better:
+            highest = name == "quality_limit" and costs.higher_is_better
+            if highest or name.startswith("min_"):
                 over = -over
             if math.isnan(value):
                 found[name] = math.inf

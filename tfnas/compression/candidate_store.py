@@ -224,7 +224,8 @@ class CandidateStore:
         return candidate
 
     def _folder_of(self, recipe: Recipe) -> pathlib.Path:
-        return self.folder / "candidates" / f"{recipe.key}{self._epochs(recipe.trains)}"
+        fitted = "" if self.target.fit_for is None else f"_{self.target.fit_for}"
+        return self.folder / "candidates" / f"{recipe.key}{self._epochs(recipe.trains)}{fitted}"
 
     def model_of(self, recipe: Recipe) -> keras.Model:
         """Returns the Keras model behind a candidate's file.
@@ -278,7 +279,7 @@ class CandidateStore:
             file = self.int8
         else:
             file = post_training_file(model, recipe.mode, self.context)
-        file = file.minified()
+        file = self.target.fitted(file, self.context.progress.phase)
         assessment = self._assess(file)
         old, new = benchmark([self.baseline, file], rounds=ROUNDS)
         shutil.rmtree(folder, ignore_errors=True)

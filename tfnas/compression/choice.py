@@ -68,7 +68,7 @@ def compared(
     """
     size = costs.gzip_bytes if gzipped else costs.bytes
     time = costs.latency if timed else costs.macs
-    return costs.drop, size, time, *map(costs.value, also), *costs.device.values()
+    return costs.drop, size, time, *map(costs.value, also), *costs.device_losses()
 
 
 def front(

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
-from tfnas.compression.budget import Budget, CandidateCosts
+from tfnas.compression.budget import Budget, CandidateCosts, cost_of_limit
 from tfnas.runtime.files import write_atomically
 from tfnas.runtime.store import damage_named, read_json_object
-from tfnas.targets.device import MICRO, VELA, Device, NotOnDevice
+from tfnas.targets.device import ON_DEVICE, Device, NotOnDevice, worst
 from tfnas.targets.ethos_u import VelaError
 from tfnas.tflite.artifact import Artifact
+from tfnas.tflite.gpu_forms.gpu_form import check_fit_for, fitted_for, fitted_for_gpu
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,28 +24,46 @@ class Target:
     Args:
         device: The device.
         metrics: Names of the limited metrics; see :mod:`tfnas.targets.device`.
+        fit_for: What files are rewritten for, as in :func:`tfnas.to_tflite`.
     """
 
     device: Device = dataclasses.field(default_factory=Device)
     metrics: tuple[str, ...] = ()
+    fit_for: str | None = None
 
     @classmethod
-    def of(cls, budget: Budget, device: Device) -> Target:
+    def of(cls, budget: Budget, device: Device, fit_for: str | None = None) -> Target:
         """Returns a device with the metrics that a budget limits.
 
         Args:
             budget: The limits.
             device: The device.
+            fit_for: What files are rewritten for.
 
         Raises:
-            ValueError: The firmware alone exceeds a limit, or the accelerator has no such metric.
+            ValueError: The firmware alone exceeds a limit, the accelerator has no such metric, or
+                files can't be rewritten for `fit_for`.
             ImportError: A limit needs a package that is not installed.
         """
-        bounds = {limit.removeprefix("max_"): bound for limit, bound in budget.limits.items()}
+        bounds = {cost_of_limit(limit): bound for limit, bound in budget.limits.items()}
         device.check_room(bounds, "max_")
-        target = cls(device, tuple(name for name in (*MICRO, *VELA) if name in bounds))
+        if fit_for is not None:
+            check_fit_for(fit_for)
+        target = cls(device, tuple(name for name in ON_DEVICE if name in bounds), fit_for)
         device.check(set(target.metrics))
         return target
+
+    def fitted(self, file: Artifact, report: Callable[[str], None]) -> Artifact:
+        """Returns a file in the operators that the device takes, minified.
+
+        Args:
+            file: The file.
+            report: Receives what was rewritten.
+        """
+        file = fitted_for(file, self.fit_for).minified()
+        if self.fit_for is not None:
+            report(f"  for the GPU delegate: {file.origin['fit_for']['summary']}")
+        return file
 
     def costs(self, costs: CandidateCosts, file: Artifact, folder: pathlib.Path) -> CandidateCosts:
         """Returns a file's costs with those on the device.
@@ -72,7 +91,7 @@ class Target:
                 write_atomically(path, json.dumps(key | found, indent=1))
         with damage_named(path, "cost on a device"):
             values, refused = found["values"], str(found["refused"])
-            device = {n: math.inf if refused else float(values[n]) for n in self.metrics}
+            device = {n: worst(n) if refused else float(values[n]) for n in self.metrics}
         return dataclasses.replace(costs, device=device, refused=refused)
 
     def _measure(self, file: Artifact) -> dict[str, Any]:
@@ -86,3 +105,15 @@ class Target:
             reason = " ".join(str(error).split())
             return {"values": {}, "refused": reason, "failed": isinstance(error, VelaError)}
         return {"values": values, "refused": "", "failed": False}
+
+
+def target_notes(target: Target, file: Artifact) -> tuple[str, ...]:
+    """Returns what a report says of the chosen file on an accelerator that files are rewritten for.
+
+    Args:
+        target: The device.
+        file: The chosen file.
+    """
+    if target.fit_for is None:
+        return ()
+    return (f"the chosen file on the GPU delegate, as predicted: {fitted_for_gpu(file)[1]}",)

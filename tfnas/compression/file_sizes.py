@@ -48,7 +48,8 @@ def untrained_size(
     Returns:
         The costs; None where a technique or the converter refuses the model.
     """
-    place = folder / "sizes" / recipe.key
+    fitted = "" if target.fit_for is None else f"_{target.fit_for}"
+    place = folder / "sizes" / f"{recipe.key}{fitted}"
     record = Record(place / "record.json", "size", FORMAT)
     if record.exists():
         found = record.read()
@@ -57,7 +58,7 @@ def untrained_size(
     else:
         context.progress.phase(f"{recipe}: {recipe.why}")
         try:
-            file, costs = _measured(recipe, context)
+            file, costs = _measured(recipe, context, target)
         except (ConversionError, ValueError) as error:  # a refusal, as of a candidate
             context.progress.phase(f"{recipe}: not possible: {error}")
             file, costs = None, None
@@ -74,14 +75,14 @@ def untrained_size(
     return KnownFile(recipe, costs)
 
 
-def _measured(recipe: Recipe, context: Context) -> tuple[Artifact, CandidateCosts]:
+def _measured(recipe: Recipe, context: Context, target: Target) -> tuple[Artifact, CandidateCosts]:
     model = context.original
     untrained = context.replace(checkpoints=None)
     for number, step in enumerate(recipe.steps):
         names = tuple(each.technique for each in recipe.steps[:number])
         row = [dataclasses.replace(step.step(), epochs=0)]
         model = run_row(model, row, untrained.replace(before=names))[0].model
-    file = _file(model, recipe, context).minified()
+    file = target.fitted(_file(model, recipe, context), context.progress.phase)
     before, after = profile(context.original), profile(model)
     memory = after.peak_activation_bytes(ACTIVATION_BYTES.get(file.mode, 4))
     macs = after.macs / max(1, before.macs)

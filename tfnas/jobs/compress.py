@@ -71,6 +71,7 @@ def compress(
     accelerator: str = "ethos-u55-128",
     runtime_flash: int = 0,
     runtime_ram: int = 0,
+    fit_for: str | None = None,
     progress: Progress | None = None,
     custom_objects: CustomObjects | None = None,
     safe_mode: bool = True,
@@ -153,6 +154,8 @@ def compress(
             `max_flash_bytes`.
         runtime_ram: Bytes of RAM that the firmware needs besides the activations; they count
             toward `max_ram_bytes`.
+        fit_for: "gpu": each file is rewritten for TFLite's GPU delegate, as by
+            :func:`tfnas.to_tflite`, before it is measured and compared.
         progress: Receives each phase and the end of each epoch, instead of `verbose`.
         custom_objects: Name -> class or function, for saved models with layers or functions of
             your own; see :func:`tfnas.load_model`. Those of a model in memory are known.
@@ -171,14 +174,13 @@ def compress(
         RuntimeError: No model could be converted, or another job that is running uses the folder.
     """
     budget = Budget.of(budget)
-    target = Target.of(budget, Device(accelerator, runtime_flash, runtime_ram))
+    target = Target.of(budget, Device(accelerator, runtime_flash, runtime_ram), fit_for)
     check_choice("effort", effort, tuple(EFFORTS))
     amounts, progress = EFFORTS[effort], progress_of(progress, verbose)
     require("matplotlib", "the pictures of a report")
     folder = compress_folder(pathlib.Path(directory))
     folder.check_has_no_owner()
-    loading = Loading(custom_objects, safe_mode)
-    data = train_data, validation_data, test_data
+    data, loading = (train_data, validation_data, test_data), Loading(custom_objects, safe_mode)
     model, split = load_model_and_data(
         model, *data, seed=seed, argument="train_data", groups=groups, loading=loading
     )

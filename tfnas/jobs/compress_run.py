@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tfnas.compression.budget import Budget
 from tfnas.compression.candidate_store import Candidate, CandidateStore
 from tfnas.compression.choice import limited_costs, measured_front
-from tfnas.compression.device_costs import Target
+from tfnas.compression.device_costs import Target, target_notes
 from tfnas.compression.effort import EFFORTS, Effort
 from tfnas.compression.file_comparison_table import FileRow, compare_files, row_of
 from tfnas.compression.file_sizes import untrained_size
@@ -163,7 +163,7 @@ def _result(
         ),
         saved_model=_saved_model(store, model),
         by_group=_by_group(rows, best, store.data.test),
-        notes=notes_of(store.data),
+        notes=(*notes_of(store.data), *target_notes(store.target, best.file)),
     )
 
 

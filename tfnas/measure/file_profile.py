@@ -17,8 +17,9 @@ import numpy as np
 from tfnas.measure.counted_profile import CountedProfile
 from tfnas.table import TextTable
 from tfnas.tflite.artifact import Artifact
+from tfnas.tflite.delegation import shapes_of_run
 from tfnas.tflite.flatbuffer import FileGraph, TensorInfo
-from tfnas.tflite.operator_macs import known_shapes, operator_macs
+from tfnas.tflite.operator_macs import operator_macs
 
 _BITS = {"int4": 4, "uint4": 4, "int2": 2, "bool": 8, "complex64": 64, "bfloat16": 16}
 
@@ -127,7 +128,7 @@ def profile_file(file: Artifact, columns: Sequence[Any] | None = None) -> FilePr
     """
     graphs = file.graphs
     main = graphs[0]
-    shapes = _shapes(file, main, _input_shapes(main, columns))
+    shapes = shapes_of_run(file, _input_shapes(main, columns))
     seen: set[bytes] = set()
     operators = []
     for op in main.operators:
@@ -176,24 +177,6 @@ def _input_shapes(main: FileGraph, columns: Sequence[Any] | None) -> list[tuple[
         shape if -1 in tensor.signature else tensor.shape
         for tensor, shape in zip(main.inputs, shapes, strict=True)
     ]
-
-
-def _shapes(
-    file: Artifact, main: FileGraph, inputs: list[tuple[int, ...]]
-) -> dict[int, tuple[int, ...]]:
-    """Shapes of a run on zeros; those of the file, as far as they are known, where it can't run."""
-    try:
-        interpreter = file.interpreter(xnnpack=False, shapes=inputs)
-        for detail in interpreter.get_input_details():
-            interpreter.set_tensor(detail["index"], np.zeros(detail["shape"], detail["dtype"]))
-        interpreter.invoke()
-    except (ValueError, RuntimeError):  # an operator that LiteRT lacks
-        return known_shapes(main)
-    return {
-        detail["index"]: tuple(int(n) for n in detail["shape"])
-        for detail in interpreter.get_tensor_details()
-        if detail["index"] < len(main.tensors)
-    }
 
 
 def _bytes_of(tensor: TensorInfo, shape: tuple[int, ...]) -> int:

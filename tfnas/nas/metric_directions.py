@@ -27,6 +27,7 @@ KNOWN_DIRECTIONS = {
     "vela_sram_bytes": "min",
     "vela_flash_bytes": "min",
     "vela_cpu_operators": "min",
+    "delegated_macs": "max",
 }
 """Metrics that tfnas measures itself, with the direction in which they get better."""
 _MAY_BE_ZERO = ("vela_cpu_operators",)

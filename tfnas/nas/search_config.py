@@ -28,6 +28,7 @@ METRICS = (
     *("file_accuracy", "latency_ratio", "size_bytes", "macs", "parameters"),
     *("peak_activation_bytes", "gzip_bytes", "flash_bytes", "ram_bytes", "vela_ms"),
     *("vela_cycles", "vela_sram_bytes", "vela_flash_bytes", "vela_cpu_operators"),
+    "delegated_macs",
 )
 
 

@@ -16,7 +16,7 @@ from tfnas.measure.measurement import Latency, Measurement
 from tfnas.nas.latency_prediction import PredictionErrors
 from tfnas.nas.measured_trial import MeasuredTrial
 from tfnas.table import html_table, table
-from tfnas.targets.device import MICRO, VELA
+from tfnas.targets.device import ON_DEVICE
 
 _HEADERS = ["model", "accuracy", "95% interval", "latency", "ms", "bytes", "gzip", "MACs", "reward"]
 _SHORT = [0, 1, 2, 3, 5, 8]  # columns of a terminal of 80 characters
@@ -138,7 +138,7 @@ class SearchResult:
         Further columns hold a trial's rung, the metrics of a device and the compression, where
         trials report them.
         """
-        more = [name for name in (*_OF_TRIALS, *MICRO, *VELA) if name in self.winner.metrics]
+        more = [name for name in (*_OF_TRIALS, *ON_DEVICE) if name in self.winner.metrics]
         headers = [*_FRONT, *more]
         if self.winner.architecture.compression is not None:
             headers.append("compression")

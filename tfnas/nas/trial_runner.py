@@ -61,7 +61,7 @@ from tfnas.quantization.spec import QuantSpec
 from tfnas.runtime.files import save_model, write_atomically
 from tfnas.search_space.compression import Compression
 from tfnas.search_space.hypermodel import CompressedHyperModel, SpaceHyperModel
-from tfnas.targets.device import MICRO, VELA, Device, NotOnDevice
+from tfnas.targets.device import ON_DEVICE, Device, NotOnDevice
 from tfnas.targets.ethos_u import VelaError
 from tfnas.tasks.evaluation import evaluate
 from tfnas.tflite.artifact import Artifact
@@ -124,7 +124,7 @@ class TrialRunner:
         searched = isinstance(hypermodel, SpaceHyperModel | CompressedHyperModel)
         on_file = {*objectives.names, *(needed - STATIC_METRICS)} & set(KNOWN_DIRECTIONS)
         self.measures = searched or bool(on_file)
-        self._device_metrics = needed & {*MICRO, *VELA}
+        self._device_metrics = needed & {*ON_DEVICE}
         keras_fit = isinstance(hypermodel, SpaceHyperModel) and (
             type(hypermodel).fit is kt.HyperModel.fit
         )

@@ -51,7 +51,7 @@ from tfnas.runtime.folder_lock import owner_of
 from tfnas.runtime.randomness import kept_random_state
 from tfnas.search_space.hypermodel import SpaceHyperModel, as_hypermodel, compile_for_search
 from tfnas.search_space.search_space import SearchSpace
-from tfnas.targets.device import MICRO, VELA, Device
+from tfnas.targets.device import ON_DEVICE, Device
 
 _Status = kt.engine.trial.TrialStatus
 _OWN_ARGUMENTS = (
@@ -155,7 +155,7 @@ class MeasuredTuner(TunerState):
             )
         check_techniques(model)
         check_teacher(model, self.config.teacher)
-        self.device.check(oracle.objectives.all_names & {*MICRO, *VELA})
+        self.device.check(oracle.objectives.all_names & {*ON_DEVICE})
         self.device.check_room({limit.name: limit.bound for limit in oracle.objectives.limits})
 
     def predict_latencies(

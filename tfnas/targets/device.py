@@ -1,4 +1,4 @@
-"""Metrics of a file on a device: flash, RAM and the estimates of an accelerator's compiler.
+"""Metrics of a file on a device: flash, RAM, and what an accelerator makes of it.
 
 | metric               | meaning                                                 | before training |
 |----------------------|---------------------------------------------------------|-----------------|
@@ -6,6 +6,7 @@
 | `ram_bytes`          | the planned arena of TFLite Micro plus `runtime_ram`    | yes             |
 | `vela_sram_bytes`    | SRAM of the accelerator's part                          | yes             |
 | `vela_cpu_operators` | number of operators that stay on the CPU                | yes             |
+| `delegated_macs`     | share of MACs that a phone's GPU is predicted to take   | yes             |
 | `vela_flash_bytes`   | weights as the compiler encodes them, in all flash      | no              |
 | `vela_cycles`        | clock cycles of the accelerator's part                  | no              |
 | `vela_ms`            | time of the accelerator's part, in ms                   | no              |
@@ -13,17 +14,21 @@
 The arena is planned from the file alone (:func:`tfnas.planned_arena`). The memory of the
 firmware (program, interpreter and its data structures) depends on device and compiler: pass it
 as `runtime_flash` and `runtime_ram`. The `vela_` metrics are the compiler's estimates
-(:func:`tfnas.vela`).
+(:func:`tfnas.vela`), `delegated_macs` is by the rules of TFLite's GPU delegate
+(:func:`tfnas.readiness`).
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Set
 
 from tfnas.targets.ethos_u import ACCELERATORS, check_package, vela
 from tfnas.targets.tflite_micro.interpreter import planned_arena
 from tfnas.tflite.artifact import Artifact
+from tfnas.tflite.delegation import delegation
+from tfnas.tflite.operator_rules.gpu_delegate import gpu_faults
 from tfnas.tflite.operator_rules.tflite_micro import check_micro
 
 MICRO = ("flash_bytes", "ram_bytes")
@@ -34,12 +39,27 @@ VELA = (
     "vela_flash_bytes",
     "vela_cpu_operators",
 )
+DELEGATED = "delegated_macs"
+ON_DEVICE = (*MICRO, *VELA, DELEGATED)
 _WEIGHTS_IN_DRAM = ("ethos-u65", "ethos-u85")  # in the compiler's default memory mode
-UNTRAINED = frozenset({*MICRO, "vela_sram_bytes", "vela_cpu_operators"})
+UNTRAINED = frozenset({*MICRO, DELEGATED, "vela_sram_bytes", "vela_cpu_operators"})
 
 
 class NotOnDevice(ValueError):
     """The device can't run a file, whatever its weights are; the message says why."""
+
+
+def worst(name: str) -> float:
+    """Returns a metric's value of a file that the device can't run.
+
+    Example:
+        >>> worst("ram_bytes"), worst("delegated_macs")
+        (inf, -inf)
+
+    Args:
+        name: Name of the metric.
+    """
+    return -math.inf if name == DELEGATED else math.inf
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,8 +156,9 @@ class Device:
             Value by name, in the unit that the name ends with.
 
         Raises:
-            NotOnDevice: TFLite Micro has no kernel for an operator or can't plan its memory, or
-                the accelerator runs no operator of the file.
+            NotOnDevice: TFLite Micro has no kernel for an operator or can't plan its memory, the
+                accelerator runs no operator of the file, or its multiply-accumulates can't be
+                counted.
             VelaError: The accelerator's compiler failed.
         """
         found: dict[str, float] = {}
@@ -145,6 +166,8 @@ class Device:
             found |= self._micro(file)
         if names & set(VELA):
             found |= self._vela(file)
+        if DELEGATED in names:
+            found[DELEGATED] = _delegated_share(file)
         return {name: value for name, value in found.items() if name in names}
 
     def _micro(self, file: Artifact) -> dict[str, float]:
@@ -175,3 +198,10 @@ class Device:
             "vela_flash_bytes": float(memory.on_chip_flash + memory.off_chip_flash),
             "vela_cpu_operators": float(len(report.cpu_operators)),
         }
+
+
+def _delegated_share(file: Artifact) -> float:
+    share = delegation(file, gpu_faults).share
+    if share is None:
+        raise NotOnDevice("the multiply-accumulates of the file can't be counted")
+    return share

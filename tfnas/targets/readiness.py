@@ -10,13 +10,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from tfnas.measure.file_profile import profile_file
 from tfnas.table import Tabular, TextTable
 from tfnas.targets.ethos_u import ACCELERATORS, vela
 from tfnas.tflite.artifact import Artifact, as_artifact
-from tfnas.tflite.flatbuffer import FileGraph, OperatorInfo
+from tfnas.tflite.delegation import Delegation, Faults, delegation, macs_of_operators, share_of
 from tfnas.tflite.operator_rules.gpu_delegate import gpu_faults
 from tfnas.tflite.operator_rules.tflite_micro import micro_faults
 
@@ -80,11 +79,7 @@ class RuntimeVerdict:
     @property
     def share(self) -> float | None:
         """Share of the multiply-accumulates that it takes, in [0, 1]; None: unknown."""
-        if not self.known or self.macs is None or self.delegated_macs is None:
-            return None
-        if not self.macs:
-            return 1.0 if self.complete else 0.0
-        return self.delegated_macs / self.macs
+        return share_of(self.delegated_macs, self.macs, self.complete) if self.known else None
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -190,71 +185,47 @@ def _verdict(artifact: Artifact, runtime: str) -> RuntimeVerdict:
     return RuntimeVerdict(runtime, False, "unknown: no rules for it are known here")
 
 
-def _by_rules(
-    artifact: Artifact, runtime: str, faults: Callable[[OperatorInfo, FileGraph], list[str]]
-) -> RuntimeVerdict:
-    graph = artifact.graph
-    macs = [op.macs for op in profile_file(artifact).operators] if _is_fixed(graph) else []
-    costs = macs or [None] * len(graph.operators)
-    found = [tuple(faults(op, graph)) for op in graph.operators]
+def _by_rules(artifact: Artifact, runtime: str, faults: Faults) -> RuntimeVerdict:
+    found = delegation(artifact, faults)
+    rows = zip(artifact.graph.operators, found.macs, found.reasons, strict=True)
     fallbacks = [
         Fallback(op.name, op.layer, place, cost, reasons)
-        for place, (op, cost, reasons) in enumerate(zip(graph.operators, costs, found, strict=True))
+        for place, (op, cost, reasons) in enumerate(rows)
         if reasons
     ]
-    delegated = [cost for cost, reasons in zip(costs, found, strict=True) if not reasons]
-    return RuntimeVerdict(
-        runtime,
-        True,
-        _SOURCES[runtime],
-        len(graph.operators),
-        _parts(found),
-        _total(costs),
-        _total(delegated),
-        tuple(fallbacks),
-    )
+    return _verdict_of(runtime, _SOURCES[runtime], found, fallbacks)
 
 
 def _by_vela(artifact: Artifact, runtime: str) -> RuntimeVerdict:
     report = vela(artifact, runtime)
-    graph = artifact.graph
+    graph, macs = artifact.graph, macs_of_operators(artifact)
     places = {op.outputs[0].name: place for place, op in enumerate(graph.operators) if op.outputs}
-    macs = [op.macs for op in profile_file(artifact).operators] if _is_fixed(graph) else []
     fallbacks = []
     for each in report.cpu_operators:
         place = places.get(each.name, -1)
         layer = graph.operators[place].layer if place >= 0 else ""
-        cost = macs[place] if macs and place >= 0 else None
+        cost = macs[place] if place >= 0 else None
         reasons = (each.reason,) if each.reason else ()
         fallbacks.append(Fallback(each.kind, layer, place, cost, reasons))
     left = {each.place for each in fallbacks}
-    taken = [place not in left for place in range(len(graph.operators))]
-    total = _total(macs) if macs else None
+    refused = [("by the compiler",) if n in left else () for n in range(len(graph.operators))]
+    found = Delegation(tuple(refused), macs)
+    return _verdict_of(runtime, f"ethos-u-vela, {report.system_config}", found, fallbacks)
+
+
+def _verdict_of(
+    runtime: str, source: str, found: Delegation, fallbacks: Sequence[Fallback]
+) -> RuntimeVerdict:
     return RuntimeVerdict(
         runtime,
         True,
-        f"ethos-u-vela, {report.system_config}",
-        len(graph.operators),
-        _parts([() if each else ("",) for each in taken]),
-        total,
-        _total([cost for cost, each in zip(macs, taken, strict=True) if each]) if macs else None,
+        source,
+        len(found.reasons),
+        found.partitions,
+        found.total,
+        found.delegated,
         tuple(fallbacks),
     )
-
-
-def _is_fixed(graph: FileGraph) -> bool:
-    """Whether a file leaves no size but the batch open."""
-    return all(-1 not in tensor.signature[1:] for tensor in graph.inputs)
-
-
-def _parts(reasons: Sequence[tuple[str, ...]]) -> int:
-    """The number of runs of operators that are taken, in the order of execution."""
-    taken = [not each for each in reasons]
-    return sum(now and not before for before, now in zip([False, *taken], taken, strict=False))
-
-
-def _total(costs: Sequence[int | None]) -> int | None:
-    return None if None in costs else sum(cost for cost in costs if cost is not None)
 
 
 def _row(verdict: RuntimeVerdict) -> list[str]:

@@ -16,6 +16,7 @@ from tfnas.graph.functional_form import opaque_form
 from tfnas.legacy.rebuild import is_tf_keras
 from tfnas.quantization.spec import QuantSpec
 from tfnas.tflite.artifact import Artifact
+from tfnas.tflite.gpu_forms.gpu_form import check_fit_for, fitted_for
 from tfnas.tflite.passes.check_fake_quantization import check_fake_quantization
 from tfnas.tflite.passes.check_weights import check_weights
 from tfnas.tflite.passes.conversion_state import Conversion
@@ -70,6 +71,7 @@ def to_tflite(
     budget_seconds: float | None = None,
     input_shape: InputShape | None = None,
     streaming: bool = False,
+    fit_for: str | None = None,
 ) -> Artifact:
     """Converts a Keras model to a `.tflite` file and checks the file.
 
@@ -129,6 +131,13 @@ def to_tflite(
             "int8" and "int16x8". It computes what the file of the whole sequence computes.
             The model has recurrent layers or causal convolutions, and layers that take each frame
             by itself. :class:`tfnas.FileStream` runs it.
+        fit_for: "gpu": operators that TFLite's GPU delegate refuses get other forms with equal
+            outputs, where it takes more of the file then (see :func:`tfnas.readiness`). Such a file
+            is for a batch of 1. Its outputs are compared with those of the file as it was, on
+            random inputs and on ends of ranges; they differ by at most 1e-5 of the largest. The
+            `origin` of the artifact holds, under "fit_for", what was rewritten and the shares of
+            multiply-accumulates that are predicted to be delegated before and after. None: the
+            file stays as it is converted.
 
     Returns:
         The artifact. Where an integer file has more bytes than the one of mode "dynamic" or
@@ -137,8 +146,8 @@ def to_tflite(
 
     Raises:
         ValueError: The mode is unknown, the model is not built, a layer can't be streamed,
-            `calibration` is missing, has a wrong shape or contains NaN, or the mode has no sparse
-            files.
+            `calibration` is missing, has a wrong shape or contains NaN, the mode has no sparse
+            files, or `fit_for` is unknown or meets a sparse or streaming file.
         ConversionError: A weight is NaN or infinite, or an operation has no TFLite kernel (the
             message names the layer); TensorFlow can't export the model; inside of
             :func:`tfnas.isolated`, the converter ended its process; or the file does not have the
@@ -159,9 +168,14 @@ def to_tflite(
     _check_model(model)
     if streaming:
         _check_streaming(model, spec, sparse)
+    if fit_for is not None:
+        check_fit_for(fit_for)
+        _check_fits(fit_for, sparse, streaming)
     if not is_tf_keras(model):
         model = opaque_form(model, calibration, input_shape)
     file = converted(Conversion(model, spec, calibration, sparse, budget_seconds, streaming))
+    if fit_for is not None:
+        file = fitted_for(file, fit_for)
     if streaming or sparse:
         return file
     return with_comparison(file, model, spec, lambda other: to_tflite(model, other))
@@ -216,6 +230,14 @@ def _check_streaming(model: Any, spec: QuantSpec, sparse: bool) -> None:
         raise ValueError(
             f"mode must be one of {', '.join(STREAM_MODES)} for streaming, and sparse False, got "
             f"{spec.mode!r} and sparse={sparse}"
+        )
+
+
+def _check_fits(fit_for: str, sparse: bool, streaming: bool) -> None:
+    if sparse or streaming:
+        raise ValueError(
+            f"fit_for must be None for sparse and for streaming files, got {fit_for!r} with "
+            f"sparse={sparse} and streaming={streaming}"
         )
 
 

@@ -29,9 +29,17 @@ _VERSIONS = {
     "STRIDED_SLICE": (2, 4),
     "SUB": (2, 5),
     "TANH": (2, 3),
+    "TRANSPOSE": (2, 3),
 }
-_TITLES = {"SVDF": "SVDF", "UNIDIRECTIONAL_SEQUENCE_LSTM": "UnidirectionalSequenceLSTM"}
-_WITHOUT_OPTIONS = {"LOGISTIC", "TANH", "RELU"}
+_TITLES = {
+    "BATCH_MATMUL": "BatchMatMul",
+    "CONV_2D": "Conv2D",
+    "DEPTHWISE_CONV_2D": "DepthwiseConv2D",
+    "SVDF": "SVDF",
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": "UnidirectionalSequenceLSTM",
+    **dict.fromkeys(("MEAN", "REDUCE_MAX", "SUM"), "Reducer"),
+}
+_WITHOUT_OPTIONS = {"LOG", "LOGISTIC", "TANH", "RELU", "ROUND"}
 Shape = Sequence[int | None]
 
 

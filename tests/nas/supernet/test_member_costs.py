@@ -29,6 +29,13 @@ def test_memory_is_that_of_the_converted_file(space):
     assert set(found) == {"ram_bytes", "macs"}
 
 
+def test_the_share_on_a_gpu_is_that_of_the_file(space):
+    costs = costs_of(space, "delegated_macs")
+    arch = space.smallest(np.random.default_rng(1))
+    share = tfnas.readiness(costs.file(arch), ["gpu"]).of("gpu").share
+    assert costs(arch) == {"delegated_macs": share}
+
+
 def test_costs_are_computed_once(space, monkeypatch):
     costs = costs_of(space, "ram_bytes")
     arch = space.smallest(np.random.default_rng(1))

@@ -8,7 +8,6 @@ is converted. MACs and parameters are counted on the Keras model.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Set
 from typing import Any
 
@@ -20,7 +19,7 @@ from tfnas.nas.metric_directions import KNOWN_DIRECTIONS, REWARD
 from tfnas.nas.tuner_config import TunerConfig
 from tfnas.search_space.architecture import Architecture
 from tfnas.search_space.search_space import SearchSpace
-from tfnas.targets.device import MICRO, VELA, Device, NotOnDevice
+from tfnas.targets.device import ON_DEVICE, Device, NotOnDevice, worst
 from tfnas.targets.ethos_u import VelaError
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.convert import to_tflite
@@ -30,7 +29,7 @@ from tfnas.tflite.network_writer import MODES, write
 LATENCIES = frozenset({REWARD, "latency_ratio", "latency_ms"})
 """Metrics that need a latency."""
 _SIZES = frozenset({"size_bytes", "gzip_bytes", "flash_bytes"})
-_OF_FILES = frozenset({*_SIZES, *MICRO, *VELA})
+_OF_FILES = frozenset({*_SIZES, *ON_DEVICE})
 _CONVERTED = 6  # networks that the bytes that the converter adds are estimated from
 
 
@@ -76,11 +75,11 @@ class MemberCosts:
 
     def _of_file(self, arch: Architecture) -> dict[str, float]:
         file = self.file(arch)
-        on_device = self.names & {*MICRO, *VELA}
+        on_device = self.names & {*ON_DEVICE}
         try:
             found = self.device.metrics(file, on_device)
         except (NotOnDevice, VelaError):
-            found = dict.fromkeys(on_device, math.inf)
+            found = {name: worst(name) for name in on_device}
         added = self._added_bytes(arch) if self.names & _SIZES else 0.0
         found |= {"size_bytes": float(file.size), "gzip_bytes": float(file.gzip_size)}
         return {n: v + added if n in _SIZES else v for n, v in found.items() if n in self.names}

@@ -1,0 +1,116 @@
+"""What a phone's GPU is predicted to take of keras.applications, and whether the files are right.
+
+    python benchmarks/gpu_readiness.py [--families=MobileNetV2,...] [--size=96] [--cells=FOLDER]
+
+The smallest architecture of each family as a float32 file: random weights, statistics of
+BatchNormalization of random images, 10 classes. Prints how many multiply-accumulates TFLite's
+GPU delegate is predicted to take, in how many parts, and how many operators it leaves to the CPU,
+in the file as it is converted and after `fit_for="gpu"`; and the largest difference of an output
+of these two files, as a fraction of the largest output. And the errors of the converted file
+against Keras by `tfnas.verify`, on random images and at the ends of their ranges, with the operator
+that departs first and the repair where it is not verified.
+
+Each architecture is kept in a file of --cells: what is there is not measured again.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from typing import Any
+
+import keras
+import numpy as np
+import record
+from absl import app, flags
+
+import tfnas
+from tfnas.table import table
+from tfnas.tflite.gpu_forms.gpu_form import fitted_for_gpu
+
+FAMILIES = (
+    *("MobileNet", "MobileNetV2", "MobileNetV3Small", "ResNet50", "ResNet50V2", "EfficientNetB0"),
+    *("EfficientNetV2B0", "DenseNet121", "VGG16", "Xception", "InceptionV3", "NASNetMobile"),
+    *("ConvNeXtTiny", "InceptionResNetV2"),
+)
+CHOSEN = flags.DEFINE_list("families", list(FAMILIES), "models of keras.applications")
+SIZE = flags.DEFINE_integer("size", 96, "height and width of the images")
+CELLS = flags.DEFINE_string("cells", "build/gpu_readiness", "folder of what is measured already")
+EXAMPLES = 8
+GPU, ERRORS = "float32 files on a GPU, as predicted", "float32 files against Keras"
+
+
+def main(argv: list[str]) -> None:
+    cells = [cell(name) for name in CHOSEN.value]
+    tables = {title: [each[title] for each in cells] for title in (GPU, ERRORS)}
+    for rows in tables.values():
+        print(table(list(rows[0]), [list(row.values()) for row in rows], right=1))
+    notes = [f"Images of {SIZE.value}x{SIZE.value}; errors on {EXAMPLES} random images."]
+    if left := [name for name in FAMILIES if name not in CHOSEN.value]:
+        notes.append(f"Not measured: {', '.join(left)}.")
+    record.write("gpu_readiness", tables, seed=0, notes=notes)
+
+
+def cell(name: str) -> dict[str, Any]:
+    """Returns the rows of an architecture, measured before or now."""
+    path = pathlib.Path(CELLS.value) / f"{name}_{SIZE.value}.json"
+    if not path.exists():
+        found = json.dumps(measured(name))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(found, encoding="utf-8")
+    print(path.read_text(encoding="utf-8"), flush=True)
+    kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return kept
+
+
+def measured(name: str) -> dict[str, Any]:
+    """Returns a row of each table."""
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(0)
+    shape = (SIZE.value, SIZE.value, 3)
+    model = getattr(keras.applications, name)(weights=None, input_shape=shape, classes=10)
+    images = np.random.default_rng(0).uniform(0, 255, (EXAMPLES, *shape)).astype("float32")
+    if any(isinstance(layer, keras.layers.BatchNormalization) for layer in model.layers):
+        tfnas.recalibrate_batchnorm(model, images)
+    file = tfnas.to_tflite(model)
+    return {GPU: on_a_gpu(name, file), ERRORS: against_keras(name, model, file, images)}
+
+
+def on_a_gpu(name: str, file: tfnas.Artifact) -> dict[str, Any]:
+    """Returns what is predicted to be delegated, before and after."""
+    _, fit = fitted_for_gpu(file)
+    before, after = fit.before, fit.after
+    return {
+        "model": name,
+        "MACs, M": round((before.total or 0) / 1e6, 1),
+        "delegated": before.share,
+        "delegated, fitted": after.share,
+        "parts": before.partitions,
+        "parts, fitted": after.partitions,
+        "left": before.left,
+        "left, fitted": after.left,
+        "rewritten": ", ".join(f"{count} {each}" for each, count in fit.rewritten.items()),
+        "difference": "" if fit.difference is None else f"{fit.difference:.2g}",
+    }
+
+
+def against_keras(
+    name: str, model: keras.Model, file: tfnas.Artifact, images: np.ndarray
+) -> dict[str, Any]:
+    """Returns the errors of the file, and what departs and repairs it."""
+    found = tfnas.verify(model, file, images, repair=True)
+    worst, extreme = found.worst(), found.worst("ends of ranges")
+    repaired = next((each.what for each in found.repairs if each.passed), "none")
+    return {
+        "model": name,
+        "relative": f"{worst.relative:.2g}",
+        "largest": f"{worst.largest:.2g}",
+        "relative, extreme": f"{extreme.relative:.2g}",
+        "verified": found.passed,
+        "departs": "" if found.departure is None else str(found.departure),
+        "repair": "" if found.passed else repaired,
+    }
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,1 @@
+"""The same file in operators that TFLite's GPU delegate takes."""
