@@ -540,7 +540,7 @@ def test_pixels_that_are_scaled_already_are_refused(tmp_path):
     rng = np.random.default_rng(0)
     images, labels = rng.random((40, 8, 8, 1)), np.arange(40) % 2
     np.savez(tmp_path / "f.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
-    with pytest.raises(ValueError, match="pixels from 0 to 255, got .*--noinclude_rescaling"):
+    with pytest.raises(ValueError, match=r"pixels from 0 to 255, got .*--noinclude_rescaling"):
         tfnas.search(tmp_path / "f.npz", directory=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

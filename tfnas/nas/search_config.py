@@ -53,8 +53,8 @@ class SearchConfig:
     )
     include_rescaling: bool = option(
         True,
-        "whether the networks scale the pixels of images, 0 to 255, themselves; off for images of "
-        "other values, such as spectrograms, which go in as they are, as series always do",
+        "whether the networks scale the pixels of images, 0 to 255, themselves; not those of other "
+        "values, such as spectrograms, which go in as they are, as series always do",
     )
     max_trials: int = option(
         20, "number of trials; of a supernet, of the finalists that are trained on", low=1
