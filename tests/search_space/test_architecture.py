@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from tfnas.search_space.architecture import (
     Architecture,
-    fitted_strides,
     mobilenet_v2,
     scale_filters,
 )
 from tfnas.search_space.block_spec import BlockSpec
+from tfnas.search_space.input_sizes import fitted_strides
 
 MOBILENET_V2_KEY = "2cd0175118147621"
 

@@ -20,7 +20,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfnas.search_space.architecture import Architecture, image_shape, scale_filters
+from tfnas.search_space.architecture import Architecture, scale_filters
 from tfnas.search_space.block_spec import (
     FUSED_INVERTED_RESIDUAL,
     IDENTITY,
@@ -30,6 +30,7 @@ from tfnas.search_space.elastic import Statistics
 from tfnas.search_space.elastic_convolution import ElasticConvolution
 from tfnas.search_space.fixed_layers import FixedLayers
 from tfnas.search_space.graph_branch import GraphBranch
+from tfnas.search_space.input_sizes import image_shape
 from tfnas.search_space.stage_choices import StageChoices
 
 _KINDS = (INVERTED_RESIDUAL, FUSED_INVERTED_RESIDUAL, IDENTITY)  # their numbers in a vector

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
-from tfnas.search_space.architecture import fitted_strides
 from tfnas.search_space.block_spec import IDENTITY, INVERTED_RESIDUAL
 from tfnas.search_space.fixed_layers import FixedLayers
+from tfnas.search_space.input_sizes import fitted_strides
 from tfnas.search_space.stage_choices import BLOCKS, StageChoices
 
 

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tfnas.search_space.architecture import fitted_strides
 from tfnas.search_space.block_spec import (
     FUSED_INVERTED_RESIDUAL,
     IDENTITY,
@@ -14,6 +13,7 @@ from tfnas.search_space.block_spec import (
     BlockSpec,
 )
 from tfnas.search_space.compression_choices import CompressionSpace
+from tfnas.search_space.input_sizes import fitted_strides
 from tfnas.search_space.search_space import Decision
 
 BLOCKS = (INVERTED_RESIDUAL, FUSED_INVERTED_RESIDUAL)  # kinds that have weights
