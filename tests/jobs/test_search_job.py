@@ -77,11 +77,18 @@ class Uses:
         return noting
 
 
-def small_baseline(input_shape, num_classes, width):
+def small_baseline(input_shape, num_classes, width, *, include_rescaling):
     """In place of MobileNetV2, whose training would take most of the time."""
     assert width == 0.35
     stages = (tfnas.BlockSpec(filters=8, expansion=1),)
-    return tfnas.Architecture(input_shape, num_classes, stages, stem_filters=8, head_filters=16)
+    return tfnas.Architecture(
+        input_shape,
+        num_classes,
+        stages,
+        stem_filters=8,
+        head_filters=16,
+        include_rescaling=include_rescaling,
+    )
 
 
 @pytest.fixture(scope="module", autouse=True)
