@@ -371,6 +371,9 @@ def test_a_split_from_arrays():
     given = DataSplit.from_arrays(x, y, test_data=(x[:5], y[:5]))
     assert [len(each) for each in (given.train, given.validation, given.test)] == [36, 4, 5]
     assert given.class_names == ("0", "1", "2", "3")
+    series = DataSplit.from_arrays(np.zeros((40, 16, 3)), y)
+    assert str(series) == "data: 32 train, 4 validation, 4 test series of 16x3, 4 classes"
+    assert (series.x_train.dtype, series.input_shape) == (np.float32, (16, 3))
 
 
 @pytest.mark.parametrize(
@@ -382,7 +385,11 @@ def test_a_split_from_arrays():
             {"validation_data": (np.zeros((2, 9, 8, 1)), [0, 1])},
             r"x_validation of 'data' must have images of \(8, 8, 1\), got \(9, 8, 1\)",
         ),
-        ({"x": np.zeros((40, 8, 8))}, "x_train of 'data' must be .n, height, width, channels"),
+        ({"x": np.zeros((40, 8))}, "x_train of 'data' must be .n, height, width, channels"),
+        (
+            {"x": np.zeros((40, 8, 8), np.uint8)},
+            r"must be \(n, .*channels\) of images, or floats \(n, steps.*got uint8 \(40, 8, 8\)",
+        ),
         ({"y": np.zeros(40)}, "y_train of 'data' must hold one whole number for each image"),
         ({"y": np.arange(40)}, "can't be split off by class"),
     ],

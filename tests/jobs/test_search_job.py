@@ -77,11 +77,18 @@ class Uses:
         return noting
 
 
-def small_baseline(input_shape, num_classes, width):
+def small_baseline(input_shape, num_classes, width, *, include_rescaling):
     """In place of MobileNetV2, whose training would take most of the time."""
     assert width == 0.35
     stages = (tfnas.BlockSpec(filters=8, expansion=1),)
-    return tfnas.Architecture(input_shape, num_classes, stages, stem_filters=8, head_filters=16)
+    return tfnas.Architecture(
+        input_shape,
+        num_classes,
+        stages,
+        stem_filters=8,
+        head_filters=16,
+        include_rescaling=include_rescaling,
+    )
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -487,11 +494,65 @@ def test_interrupted_before_any_trial_ended(npz, tmp_path):
     assert lines(tmp_path) == []
 
 
+def series_file(path, shape):
+    """Series, or images that are no pixels, of four classes that a network can tell apart."""
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for part, number in (("train", 80), ("test", 20)):
+        y = np.arange(number) % 4
+        arrays[f"y_{part}"] = y
+        arrays[f"x_{part}"] = rng.normal(
+            y.reshape(-1, *(1 for _ in shape)) - 2.0, 0.3, (number, *shape)
+        )
+    np.savez(path, **arrays)
+
+
+def test_series_are_searched_as_images_are(tmp_path):
+    series_file(tmp_path / "sensor.npz", (16, 3))
+    settings = {"preset": "microcontroller", "max_trials": 2, "epochs": 1, "baseline": False}
+    result = tfnas.search(tmp_path / "sensor.npz", directory=tmp_path / "out", **settings)
+    arch = result.winner.architecture
+    assert (arch.input_shape, arch.include_rescaling) == ((16, 3), False)
+    assert len(result.candidates) == 2
+    file = tfnas.Artifact.load(tmp_path / "out" / "best_int8.tflite")
+    assert file.inputs[0].shape[1:] == (16, 3)
+    tfnas.check_micro(file)
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert "20 test series of 16x3, 4 classes" in report
+    assert "trained on the same series" in report
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("algorithm", "shape"),
+    [("supernet", (16, 3)), ("random", (16, 3)), ("reinforce", (20, 5, 1))],
+)
+def test_every_algorithm_searches_values_that_are_no_pixels(tmp_path, algorithm, shape):
+    series_file(tmp_path / "f.npz", shape)
+    settings = {"supernet_epochs": 2, "evaluations": 8} if algorithm == "supernet" else {}
+    result = tfnas.search(
+        tmp_path / "f.npz",
+        directory=tmp_path / "out",
+        algorithm=algorithm,
+        preset="microcontroller",
+        max_trials=2,
+        epochs=1,
+        objectives=("file_accuracy", "size_bytes"),
+        include_rescaling=False,
+        baseline=len(shape) == 3,
+        **settings,
+    )
+    archs = [candidate.architecture for candidate in result.candidates]
+    assert {arch.input_shape for arch in archs} == {shape}
+    assert not any(arch.include_rescaling for arch in archs)
+    assert len(result.rows) == 2 + (len(shape) == 3)  # MobileNetV2 0.35 takes the same input
+
+
 def test_pixels_that_are_scaled_already_are_refused(tmp_path):
     rng = np.random.default_rng(0)
     images, labels = rng.random((40, 8, 8, 1)), np.arange(40) % 2
     np.savez(tmp_path / "f.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
-    with pytest.raises(ValueError, match="must hold raw pixels from 0 to 255, got at most"):
+    with pytest.raises(ValueError, match=r"pixels from 0 to 255, got .*--noinclude_rescaling"):
         tfnas.search(tmp_path / "f.npz", directory=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

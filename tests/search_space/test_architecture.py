@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from tfnas.search_space.architecture import (
     Architecture,
-    fitted_strides,
     mobilenet_v2,
     scale_filters,
 )
 from tfnas.search_space.block_spec import BlockSpec
+from tfnas.search_space.input_sizes import fitted_strides
 
 MOBILENET_V2_KEY = "2cd0175118147621"
 
@@ -34,11 +34,13 @@ sides = st.integers(1, 512)
 def architectures(draw):
     stages = draw(st.lists(blocks | st.just(BlockSpec.identity()), max_size=5))
     stages.insert(draw(st.integers(0, len(stages))), draw(blocks))
+    shape = draw(st.tuples(sides, sides, st.integers(1, 4)) | st.tuples(sides, sides))
     return Architecture(
-        input_shape=draw(st.tuples(sides, sides, st.integers(1, 4))),
+        input_shape=shape,
         num_classes=draw(st.integers(1, 1000)),
         stages=tuple(stages),
-        resolution=draw(st.none() | st.tuples(sides, sides)),
+        resolution=draw(st.none() | st.tuples(sides, sides)) if len(shape) == 3 else None,
+        include_rescaling=draw(st.none() | st.booleans()),
         width_multiplier=draw(st.floats(0.01, 4.0)),
         stem_filters=draw(st.integers(1, 64)),
         stem_stride=draw(st.integers(1, 2)),
@@ -164,9 +166,10 @@ def test_stages_that_are_no_list_of_objects_are_refused():
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("input_shape", (32, 32), r"input_shape must hold 3 whole numbers, got (32, 32)"),
-        ("input_shape", 32, "input_shape must hold 3 whole numbers, got 32"),
-        ("input_shape", "abc", "input_shape must hold 3 whole numbers, got 'abc'"),
+        ("input_shape", (32,), r"input_shape must hold 2 or 3 whole numbers, got (32,)"),
+        ("input_shape", 32, "input_shape must hold 2 or 3 whole numbers, got 32"),
+        ("input_shape", "abc", "input_shape must hold 2 or 3 whole numbers, got 'abc'"),
+        ("include_rescaling", 1, "include_rescaling must be True, False or None, got 1"),
         ("input_shape", (32, 0, 3), "input_shape[1] must be a whole number >= 1, got 0"),
         ("input_shape", (32, 32, 3.0), "input_shape[2] must be a whole number >= 1, got 3.0"),
         ("resolution", (32,), "resolution must hold 2 whole numbers, got (32,)"),
@@ -296,6 +299,10 @@ def test_mobilenet_v2_is_table_2_of_the_paper():
         ((32, 32, 3), 1, [1, 2, 2, 2, 1, 1, 1]),
         ((28, 96, 1), 1, [1, 2, 2, 2, 1, 1, 1]),
         ((8, 8, 1), 1, [1, 2, 1, 1, 1, 1, 1]),
+        ((49, 10, 1), 1, [1, 2, 2, 1, 1, 1, 1]),
+        ((98, 3, 1), 2, [1, 2, 2, 2, 1, 2, 1]),
+        ((128, 9), 2, [1, 2, 2, 2, 1, 2, 1]),
+        ((16, 3), 1, [1, 2, 2, 1, 1, 1, 1]),
     ],
 )
 def test_small_images_keep_their_pixels(shape, stem, strides):
@@ -304,6 +311,39 @@ def test_small_images_keep_their_pixels(shape, stem, strides):
     assert [stage.stride for stage in arch.stages] == strides
 
 
+def test_a_series_is_an_image_of_height_1():
+    arch = small(input_shape=(128, 9))
+    assert arch.is_series
+    assert (arch.image_shape, arch.working_resolution) == ((1, 128, 9), (1, 128))
+    assert (arch.resolution, arch.include_rescaling) == (None, False)
+    assert str(arch).startswith("128 steps x1 ")
+    with pytest.raises(ValueError, match=r"resolution must be None for a series, got \(1, 64\)"):
+        small(input_shape=(128, 9), resolution=(1, 64))
+
+
+@pytest.mark.parametrize(("shape", "default"), [((32, 24, 3), True), ((32, 3), False)])
+def test_the_default_of_rescaling_is_that_of_the_kind_of_input(shape, default):
+    plain, spelled, other = (
+        small(input_shape=shape, include_rescaling=each) for each in (None, default, not default)
+    )
+    assert (spelled, spelled.key, plain.include_rescaling) == (plain, plain.key, default)
+    assert other.key != plain.key
+    assert other.network != plain.network
+
+
 def test_fitted_strides_stops_at_the_smallest_side():
     assert fitted_strides((9, 20), [2, 2, 2], smallest=2) == (1, [2, 2, 2])
     assert fitted_strides((9, 20), [2, 2, 2], smallest=3) == (1, [2, 2, 1])
+
+
+@settings(deadline=None)
+@given(st.lists(sides, min_size=1, max_size=2), st.lists(st.sampled_from([1, 2]), max_size=8))
+def test_fitted_strides_keep_the_side_that_counts(sizes, strides):
+    stem, fitted = fitted_strides(sizes, strides)
+    counted = [size for size in sizes if size > 4] or [max(sizes)]
+    assert all(own <= wanted for own, wanted in zip(fitted, strides, strict=True))
+    side = -(-min(counted) // stem)
+    for own, wanted in zip(fitted, strides, strict=True):
+        assert own == (wanted if side > 4 else 1)
+        side = -(-side // own)
+    assert side >= min(3, *counted)

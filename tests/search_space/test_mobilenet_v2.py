@@ -375,7 +375,15 @@ SHAPE = (32, 32, 3)
     ("make", "message"),
     [
         (lambda: MobileNetV2Space(SHAPE, 10, "huge"), "preset must be one of .*, got 'huge'"),
-        (lambda: MobileNetV2Space((32, 32), 10), "input_shape must hold 3 whole numbers"),
+        (lambda: MobileNetV2Space((32,), 10), "input_shape must hold 2 or 3 whole numbers"),
+        (
+            lambda: MobileNetV2Space((32, 3), 10, resolutions=(16, 32)),
+            r"resolutions must be None for series, got \(16, 32\)",
+        ),
+        (
+            lambda: MobileNetV2Space(SHAPE, 10, include_rescaling="no"),
+            "include_rescaling must be True, False or None, got 'no'",
+        ),
         (lambda: MobileNetV2Space(SHAPE, 0), "num_classes must be a whole number >= 1, got 0"),
         (lambda: FixedLayers(dropout=1.0), "dropout must be .*, got 1.0"),
         (lambda: FixedLayers(stem_stride=3), "stem_stride must be .*, got 3"),

@@ -26,8 +26,8 @@ _GROUPS: dict[str, tuple[str, ...]] = {
         *("supernet_epochs", "supernet_seconds", "evaluations", "rank_networks"),
     ),
     "Data": (
-        *("data", "dataset", "inputs", "targets", "groups", "image_size", "augment"),
-        "train_limit",
+        *("data", "dataset", "inputs", "targets", "groups", "image_size", "include_rescaling"),
+        *("augment", "train_limit"),
     ),
     "Training": (
         *("epochs", "final_epochs", "batch_size", "learning_rate", "distill", "loss", "metric"),

@@ -15,7 +15,7 @@ from tfnas.data.stratify import draw
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class DataSplit:
-    """Images and labels in three disjoint parts.
+    """Images, or series, and labels in three disjoint parts.
 
     Example:
         >>> import numpy as np, tfnas
@@ -28,7 +28,8 @@ class DataSplit:
 
     Args:
         name: Name of the data set.
-        x_train: Training images, (examples, height, width, channels), pixels 0 to 255.
+        x_train: Training images, (examples, height, width, channels), pixels 0 to 255; or series,
+            (examples, steps, channels), floats. What is said of images is true of series too.
         y_train: Training labels, (examples,), whole numbers from 0.
         x_val: Validation images, taken from the training part.
         y_val: Validation labels.
@@ -67,7 +68,8 @@ class DataSplit:
             data: 32 train, 4 validation, 4 test images of 8x8x1, 2 classes
 
         Args:
-            x: Images, (examples, height, width, channels), pixels 0 to 255.
+            x: Images, (examples, height, width, channels), pixels 0 to 255; or series, (examples,
+                steps, channels), floats.
             y: Labels, (examples,) or (examples, 1), whole numbers from 0.
             validation_data: Images and labels for choosing among models.
             test_data: Images and labels for the final measurement.
@@ -79,8 +81,8 @@ class DataSplit:
             The split; pixels are uint8, or float32 where others are given.
 
         Raises:
-            ValueError: The arrays are no images of one size with one label each, a label has no
-                name, or a class has too few images for a part that is missing.
+            ValueError: The arrays are no images or series of one size with one label each, a label
+                has no name, or a class has too few of them for a part that is missing.
         """
         x, y = np.asarray(x), np.asarray(y)
         x, y, *_ = checked_images((x, y, x[:1], y[:1]), name)
@@ -105,8 +107,8 @@ class DataSplit:
         return cls(name, x, y, *parts["validation"], *parts["test"], class_names=names)
 
     @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """Shape of an image: (height, width, channels).
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of an image, (height, width, channels), or of a series, (steps, channels).
 
         Example:
             >>> import tfnas
@@ -114,9 +116,14 @@ class DataSplit:
             (8, 8, 1)
 
         Returns:
-            Height and width in pixels, and the number of channels.
+            Height and width in pixels, or steps, and the number of channels.
         """
         return self.x_train.shape[1:]
+
+    @property
+    def noun(self) -> str:
+        """The examples in the plural: "images" or "series"."""
+        return "series" if len(self.input_shape) == 2 else "images"
 
     @property
     def num_classes(self) -> int:
@@ -226,11 +233,10 @@ class DataSplit:
         )
 
     def __str__(self) -> str:
-        height, width, channels = self.input_shape
+        shape = "x".join(map(str, self.input_shape))
         return (
             f"{self.name}: {len(self.x_train)} train, {len(self.x_val)} validation, "
-            f"{len(self.x_test)} test images of {height}x{width}x{channels}, "
-            f"{self.num_classes} classes"
+            f"{len(self.x_test)} test {self.noun} of {shape}, {self.num_classes} classes"
         )
 
 

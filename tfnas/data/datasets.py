@@ -41,9 +41,10 @@ def load(
     Args:
         name: "digits" (scikit-learn's 8x8 digits, no download), "mnist",
             "fashion_mnist", "cifar10" or "cifar100" (downloaded by keras.datasets);
-            the path of an `.npz` file with x_train, y_train, x_test and y_test; or the
-            path of a folder with one folder of images for each class, or with the folders
-            `train` and `test` of this form.
+            the path of an `.npz` file with x_train, y_train, x_test and y_test, images
+            (examples, height, width, channels) or series of floats (examples, steps,
+            channels); or the path of a folder with one folder of images for each class, or
+            with the folders `train` and `test` of this form.
         validation: Fraction of the training part that becomes the validation part, in (0, 1),
             stratified.
         image_size: (height, width) in pixels that the images of a folder are resized to. Default:

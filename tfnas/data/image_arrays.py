@@ -1,4 +1,4 @@
-"""Images and labels as arrays: what is checked of them."""
+"""Images, or series, and labels as arrays: what is checked of them."""
 
 from __future__ import annotations
 
@@ -12,19 +12,24 @@ def checked_images(
 ) -> tuple[np.ndarray, ...]:
     """Returns images of uint8 or float32, (examples, height, width, channels), labels of int64.
 
+    Series are floats, (examples, steps, channels). Whole numbers of this form are refused: they are
+    more often images of one channel that is missing.
+
     Args:
         parts: x_train, y_train, x_test, y_test.
         name: Name of the data, for the error message.
         held: Name of the second part, for the error message.
 
     Raises:
-        ValueError: They are no images of one size with one label each.
+        ValueError: They are no images or series of one size with one label each.
     """
     x, y, x_test, y_test = parts
     for key, images, labels in (("train", x, y), (held, x_test, y_test)):
-        if images.ndim != 4:
+        is_series = images.ndim == 3 and images.dtype.kind == "f"
+        if images.ndim != 4 and not is_series:
             raise ValueError(
-                f"x_{key} of {name!r} must be (n, height, width, channels), got {images.shape}"
+                f"x_{key} of {name!r} must be (n, height, width, channels) of images, or floats "
+                f"(n, steps, channels) of series, got {images.dtype} {images.shape}"
             )
         if not all(images.shape[1:]):
             raise ValueError(f"x_{key} of {name!r} must have pixels, got {images.shape}")

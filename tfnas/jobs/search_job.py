@@ -41,6 +41,7 @@ from tfnas.optional import require
 from tfnas.quantization.quantize_aware import fake_quants
 from tfnas.quantization.spec import QuantSpec
 from tfnas.reports import search_report
+from tfnas.reports.content import Words
 from tfnas.runtime.files import save_model, write_atomically
 from tfnas.runtime.helper_process import isolated_by_default
 from tfnas.runtime.interrupts import announced_interrupts
@@ -88,7 +89,8 @@ def search(
 
     Args:
         data: Name or path of a data set (see :func:`tfnas.data.load`), or a split of raw images
-            (examples, height, width, channels) with pixels from 0 to 255.
+            (examples, height, width, channels) with pixels from 0 to 255, or with any floats if
+            `include_rescaling` is False; or of series (examples, steps, channels), any floats.
         directory: Folder for the results; it is created if needed. It may hold other files, but
             none of the names that a search writes.
         config: The settings of the search; None: they are given as `settings`.
@@ -165,12 +167,9 @@ class _Run:
         self.full = split or data_module.load(
             config.dataset, image_size=config.image_size, seed=config.seed
         )
-        largest = float(self.full.x_train.max())
-        if largest <= 1.0:
-            raise ValueError(
-                f"dataset {config.dataset!r} must hold raw pixels from 0 to 255, got at most "
-                f"{largest:g}: the networks of the search scale their inputs themselves"
-            )
+        rescales = config.include_rescaling and self.full.noun == "images"
+        if rescales:
+            _check_pixels(self.full.x_train, config.dataset)
         self.split = self.full.limited(config.train_limit, config.seed)
         self.trial_epochs = config.epochs
         self.space = MobileNetV2Space(
@@ -178,6 +177,7 @@ class _Run:
             self.split.num_classes,
             config.preset,
             compression=config.compression,
+            include_rescaling=rescales,
         )
         self.teacher = None if config.teacher is None else loading.load(config.teacher)
         self.writes = writes = search_folder.check(directory, config, overwrite)
@@ -244,7 +244,7 @@ class _Run:
             target_ratio=self.tuner.target_ratio,
         )
         if self.writes:
-            search_report.write(result, self.config, self.split)
+            search_report.write(result, self.config, self.split, Words(self.split.noun))
         if isinstance(stopped, Diverged):
             raise Diverged(
                 f"{stopped}; the search is kept, and the best network so far is in "
@@ -367,7 +367,8 @@ class _Run:
         mode = next(iter(files))
         models = [(f"tfnas, {name}", winner.architecture, file) for name, file in files.items()]
         if self.config.baseline:
-            arch = mobilenet_v2(self.space.input_shape, self.space.num_classes, 0.35)
+            shape, rescales = self.space.input_shape, self.space.include_rescaling
+            arch = mobilenet_v2(shape, self.space.num_classes, 0.35, include_rescaling=rescales)
             file = self._trained_file(arch, mode)
             models.append((f"MobileNetV2 0.35, {mode}", arch, file))
         first_random = len(models)
@@ -492,6 +493,17 @@ def _modes(arch: Architecture) -> dict[str, str | QuantSpec]:
         return {"int8": "int8", "float32": "float32"}
     spec = spec_of(arch.compression)
     return {spec.mode: spec}
+
+
+def _check_pixels(images: np.ndarray, dataset: str) -> None:
+    """Checks that images hold raw pixels."""
+    largest = float(images.max())
+    if largest <= 1.0:
+        raise ValueError(
+            f"dataset {dataset!r} must hold raw pixels from 0 to 255, got at most {largest:g}: "
+            "the networks of the search scale their inputs themselves; for spectrograms and other "
+            "values that are no pixels, set include_rescaling=False (--noinclude_rescaling)"
+        )
 
 
 def _training(split: DataSplit) -> tuple[np.ndarray, np.ndarray]:

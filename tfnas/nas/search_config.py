@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 ALGORITHMS = ("evolution", "reinforce", "random", "supernet")
 _OF_NETWORKS = (
-    *("preset", "final_epochs", "learning_rate", "baseline", "random_candidates"),
-    *("compression", "teacher", "latency_seconds"),
+    *("preset", "include_rescaling", "final_epochs", "learning_rate", "baseline"),
+    *("random_candidates", "compression", "teacher", "latency_seconds"),
 )
 _OF_SUPERNETS = ("supernet_epochs", "supernet_seconds", "evaluations", "rank_networks")
 _NOT_OF_SUPERNETS = (
@@ -51,6 +51,11 @@ class SearchConfig:
     )
     preset: str = option(
         "mobile", "preset of the search space", choices=("microcontroller", "mobile", "full")
+    )
+    include_rescaling: bool = option(
+        True,
+        "whether the networks scale the pixels of images, 0 to 255, themselves; not those of other "
+        "values, such as spectrograms, which go in as they are, as series always do",
     )
     max_trials: int = option(
         20, "number of trials; of a supernet, of the finalists that are trained on", low=1

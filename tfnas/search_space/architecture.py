@@ -14,13 +14,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tfnas.search_space.block_spec import FUSED_INVERTED_RESIDUAL, IDENTITY, BlockSpec
 from tfnas.search_space.compression import Compression
 from tfnas.search_space.field_checks import set_float, set_int, set_shape
+from tfnas.search_space.input_sizes import fitted_strides, image_shape
 from tfnas.search_space.json_records import check_keys, parse_json_object
 
 
@@ -58,11 +58,12 @@ class Architecture:
         True
 
     Args:
-        input_shape: (height, width, channels) of the raw input, in pixels 0 to 255.
+        input_shape: (height, width, channels) of an image, or (steps, channels) of a series. A
+            series is an image of height 1, see :attr:`image_shape`.
         num_classes: Number of outputs.
         stages: The stages between stem and head, at least one.
         resolution: (height, width) in pixels that the network works at; the model resizes its
-            input if it differs. None: that of `input_shape`.
+            input if it differs. None: that of `input_shape`, and for a series.
         width_multiplier: Scales the filters of stem and stages.
         stem_filters: Filters of the first 3x3 convolution at width 1.0.
         stem_stride: Stride of the first convolution, 1 or 2.
@@ -70,6 +71,8 @@ class Architecture:
             `width_multiplier` above 1, but never reduced, as in the paper.
         dropout: Rate of the dropout before the classifier, in [0, 1).
         compression: How the network is compressed before its conversion; None: unspecified.
+        include_rescaling: Whether the network scales pixels from 0 to 255 to [-1, 1] itself; False:
+            values go in as they are. None: True for an image, False for a series.
 
     Raises:
         ValueError: A field is outside its rule; the message names the field.
@@ -79,7 +82,7 @@ class Architecture:
         CVPR 2018, table 2.
     """
 
-    input_shape: tuple[int, int, int]
+    input_shape: tuple[int, ...]
     num_classes: int
     stages: tuple[BlockSpec, ...]
     resolution: tuple[int, int] | None = None
@@ -89,12 +92,17 @@ class Architecture:
     head_filters: int = 1280
     dropout: float = 0.0
     compression: Compression | None = None
+    include_rescaling: bool | None = None
 
     def __post_init__(self) -> None:
-        set_shape(self, "input_shape", 3)
-        if self.resolution is None:
-            object.__setattr__(self, "resolution", self.input_shape[:2])
-        set_shape(self, "resolution", 2)
+        set_shape(self, "input_shape", 2, 3)
+        self._set_resolution()
+        if self.include_rescaling is None:
+            object.__setattr__(self, "include_rescaling", not self.is_series)
+        if not isinstance(self.include_rescaling, bool):
+            raise ValueError(
+                f"include_rescaling must be True, False or None, got {self.include_rescaling!r}"
+            )
         set_int(self, "num_classes", minimum=1)
         set_int(self, "stem_filters", minimum=1)
         set_int(self, "head_filters", minimum=1)
@@ -112,15 +120,45 @@ class Architecture:
         if self.compression is not None and not isinstance(self.compression, Compression):
             raise ValueError(f"compression must be a Compression, got {self.compression!r}")
 
+    def _set_resolution(self) -> None:
+        """Makes the resolution that of the input if it is None, and checks it."""
+        if self.is_series:
+            if self.resolution is not None:
+                raise ValueError(f"resolution must be None for a series, got {self.resolution!r}")
+            return
+        if self.resolution is None:
+            object.__setattr__(self, "resolution", self.image_shape[:2])
+        set_shape(self, "resolution", 2)
+
+    @property
+    def is_series(self) -> bool:
+        """Whether the input is a series, (steps, channels), and no image.
+
+        Example:
+            >>> mobilenet_v2((128, 9), 6).is_series
+            True
+        """
+        return len(self.input_shape) == 2
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Returns (height, width, channels) of the input; of a series (1, steps, channels).
+
+        Example:
+            >>> mobilenet_v2((128, 9), 6).image_shape
+            (1, 128, 9)
+        """
+        return image_shape(self.input_shape)
+
     @property
     def working_resolution(self) -> tuple[int, int]:
-        """Returns (height, width) in pixels that the network works at; never None.
+        """Returns (height, width) that the network works at, in pixels or steps; never None.
 
         Example:
             >>> mobilenet_v2((96, 64, 3), 10).working_resolution
             (96, 64)
         """
-        return self.resolution or self.input_shape[:2]
+        return self.resolution or self.image_shape[:2]
 
     @property
     def key(self) -> str:
@@ -133,7 +171,10 @@ class Architecture:
         Fields with their default value are left out of the hash, so that fields that are added in
         a later version do not change the keys of older architectures.
         """
-        canonical = json.dumps(_without_defaults(self), sort_keys=True, separators=(",", ":"))
+        fields = _without_defaults(self)
+        if self.include_rescaling is not self.is_series:  # the default of its kind of input
+            del fields["include_rescaling"]
+        canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
     @property
@@ -160,7 +201,7 @@ class Architecture:
             scale_filters(self.head_filters, max(1.0, width)),
         )
         size = self.input_shape, self.working_resolution, self.num_classes, self.dropout
-        network = (*size, stem, self.stem_stride, stages, head)
+        network = (*size, self.include_rescaling, stem, self.stem_stride, stages, head)
         return network if self.compression is None else (*network, _without_gaps(self.compression))
 
     def to_dict(self) -> dict[str, Any]:
@@ -230,79 +271,59 @@ class Architecture:
 
     def __str__(self) -> str:
         height, width = self.working_resolution
+        size = f"{width} steps" if self.is_series else f"{height}x{width}"
         stages = " ".join(_stage_text(stage) for stage in self.stages)
         return (
-            f"{height}x{width} x{self.width_multiplier:g} stem{self.stem_filters}s"
+            f"{size} x{self.width_multiplier:g} stem{self.stem_filters}s"
             f"{self.stem_stride} {stages} head{self.head_filters}"
             f"{'' if self.compression is None else f' ({self.compression})'}"
         )
 
 
 def mobilenet_v2(
-    input_shape: tuple[int, int, int],
+    input_shape: tuple[int, ...],
     num_classes: int,
     width_multiplier: float = 1.0,
     *,
     dropout: float = 0.1,
+    include_rescaling: bool | None = None,
 ) -> Architecture:
     """Returns the architecture of MobileNetV2, with smaller strides for small images.
 
     At 224x224 it is table 2 of the paper. Below 64 pixels the stem has stride 1, and a stage has
-    stride 2 only if its input has more than 4 pixels a side.
+    stride 2 only if its input has more than 4 pixels a side; so with the steps of a series. A side
+    of an image that has no more than 4 does not count beside a longer one.
 
     Example:
         >>> mobilenet_v2((224, 224, 3), 1000).stages[1].stride
         2
 
     Args:
-        input_shape: (height, width, channels) of the raw input.
+        input_shape: (height, width, channels) of an image, or (steps, channels) of a series.
         num_classes: Number of outputs.
         width_multiplier: Scales the filters of stem and stages.
         dropout: Rate of the dropout before the classifier.
+        include_rescaling: As of :class:`Architecture`.
 
     References:
         Sandler et al., "MobileNetV2", CVPR 2018, table 2.
     """
     table = [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2)]
     table += [(6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)]
-    stem, strides = fitted_strides(input_shape, [stride for *_, stride in table])
+    stem, strides = fitted_strides(tuple(input_shape)[:-1], [stride for *_, stride in table])
     stages = tuple(
         BlockSpec(filters=filters, repeats=repeats, stride=stride, expansion=expansion)
         for (expansion, filters, repeats, _), stride in zip(table, strides, strict=True)
     )
     return Architecture(
-        tuple(input_shape),  # type: ignore[arg-type]
+        tuple(input_shape),
         num_classes,
         stages,
         width_multiplier=width_multiplier,
         stem_stride=stem,
         dropout=dropout,
+        include_rescaling=include_rescaling,
     )
-
-
-def fitted_strides(
-    input_shape: Iterable[int], strides: Iterable[int], smallest: int = 4
-) -> tuple[int, list[int]]:
-    """Returns (stem stride, stage strides), reduced for small images.
-
-    Example:
-        >>> fitted_strides((8, 8, 1), [1, 2, 2, 2])
-        (1, [1, 2, 1, 1])
-
-    Args:
-        input_shape: (height, width, ...) in pixels.
-        strides: Requested stride of each stage.
-        smallest: Feature maps of this many pixels a side are not downsampled further.
-    """
-    side = min(tuple(input_shape)[:2])
-    stem = 2 if side >= 64 else 1
-    side = math.ceil(side / stem)
-    fitted = []
-    for stride in strides:
-        stride = stride if side > smallest else 1
-        side = math.ceil(side / stride)
-        fitted.append(stride)
-    return stem, fitted
 
 
 def _without_gaps(compression: Compression) -> Compression:

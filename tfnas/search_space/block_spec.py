@@ -27,7 +27,7 @@ class BlockSpec:
         filters: Output channels at width 1.0.
         repeats: Number of blocks.
         stride: Stride of the first block, 1 or 2.
-        kernel: Height and width of the spatial kernel, odd.
+        kernel: Height and width of the spatial kernel, odd; of a series its steps.
         expansion: Ratio of the channels inside a block to those of its input.
 
     Raises:

@@ -5,7 +5,11 @@ ZeroPadding2D layer and runs with padding "valid" ("same" would pad one side mor
 with RGB input, a stem of stride 2 and kernels of 3 and 5 can run sparse.
 
 The first layer scales raw pixels to [-1, 1], so that the deployed file takes the images of a
-camera.
+camera. Other values go in as they are: the BatchNormalization after the first convolution makes up
+for their scale and mean.
+
+A series is an image of height 1 with kernels of height 1, not a row of Conv1D layers: the converter
+writes the same convolutions, without reshapes around each of them (decision 76).
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from tfnas.search_space.block_spec import FUSED_INVERTED_RESIDUAL, IDENTITY, Blo
 
 
 def build_model(arch: Architecture, batchnorm_momentum: float = 0.9) -> keras.Model:
-    """Builds the untrained functional model of an architecture, which takes raw pixels.
+    """Builds the untrained functional model of an architecture.
 
     Example:
         >>> import tfnas
@@ -33,16 +37,21 @@ def build_model(arch: Architecture, batchnorm_momentum: float = 0.9) -> keras.Mo
         batchnorm_momentum: Momentum of all BatchNormalization layers.
 
     Returns:
-        A model with inputs (batch, height, width, channels), values 0 to 255, and outputs (batch,
-        num_classes), class probabilities.
+        A model with inputs (batch, height, width, channels), or (batch, steps, channels) of series,
+        and outputs (batch, num_classes), class probabilities. Inputs are pixels from 0 to 255 if
+        the architecture has `include_rescaling`.
     """
-    builder = _Builder(batchnorm_momentum)
+    builder = _Builder(batchnorm_momentum, flat=arch.is_series)
     width = arch.width_multiplier
-    inputs = layers.Input(arch.input_shape, name="image")
+    inputs = layers.Input(arch.input_shape, name="series" if arch.is_series else "image")
     x = inputs
-    if arch.working_resolution != arch.input_shape[:2]:
+    if arch.is_series:
+        # Reshape would compute its shape in the file, from the batch: three more operators.
+        x = keras.ops.expand_dims(x, 1)
+    if arch.working_resolution != arch.image_shape[:2]:
         x = layers.Resizing(*arch.working_resolution, name="resize")(x)
-    x = layers.Rescaling(1 / 127.5, offset=-1.0, name="rescale")(x)
+    if arch.include_rescaling:
+        x = layers.Rescaling(1 / 127.5, offset=-1.0, name="rescale")(x)
     x = builder.convolution(x, "stem", scale_filters(arch.stem_filters, width), 3, arch.stem_stride)
     for index, stage in enumerate(arch.stages, 1):
         x = builder.stage(x, f"stage{index}", stage, width)
@@ -56,10 +65,10 @@ def build_model(arch: Architecture, batchnorm_momentum: float = 0.9) -> keras.Mo
 
 
 class _Builder:
-    """Adds named layers with common settings."""
+    """Adds named layers with common settings; `flat`: with kernels of height 1."""
 
-    def __init__(self, batchnorm_momentum: float):
-        self.momentum = batchnorm_momentum
+    def __init__(self, batchnorm_momentum: float, flat: bool):
+        self.momentum, self.flat = batchnorm_momentum, flat
 
     def stage(self, x: Any, name: str, stage: BlockSpec, width: float) -> Any:
         if stage.kind == IDENTITY:
@@ -94,14 +103,15 @@ class _Builder:
         activation: bool = True,
     ) -> Any:
         """Convolution (depthwise if `filters` is None), BatchNormalization, ReLU6."""
-        padding = "same"
+        padding, height = "same", 1 if self.flat else kernel
         if stride > 1:
-            x = layers.ZeroPadding2D(kernel // 2, name=f"{name}_pad")(x)
+            x = layers.ZeroPadding2D((height // 2, kernel // 2), name=f"{name}_pad")(x)
             padding = "valid"
+        # Equal strides, as a depthwise one needs them; of a height of 1 nothing is left out.
         common = {"strides": stride, "padding": padding, "use_bias": False, "name": name}
         if filters is None:
-            x = layers.DepthwiseConv2D(kernel, **common)(x)
+            x = layers.DepthwiseConv2D((height, kernel), **common)(x)
         else:
-            x = layers.Conv2D(filters, kernel, **common)(x)
+            x = layers.Conv2D(filters, (height, kernel), **common)(x)
         x = layers.BatchNormalization(momentum=self.momentum, name=f"{name}_bn")(x)
         return layers.ReLU(6.0, name=f"{name}_relu")(x) if activation else x

@@ -51,7 +51,8 @@ class ElasticNetwork(Protocol):
         """Returns the logits of a member, (batch, classes), inside of a `tf.function`.
 
         Args:
-            images: Raw images, (batch, height, width, channels).
+            images: Raw images, (batch, height, width, channels), or series, (batch, steps,
+                channels).
             member: The vector, (choices,); an argument of the function, not a constant.
             statistics: Where BatchNormalization takes its statistics from.
             dropout_seed: Two whole numbers that dropout is drawn from; None: no dropout.

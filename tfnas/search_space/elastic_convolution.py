@@ -25,6 +25,7 @@ class ElasticConvolution:
         kernels: Heights and widths of the kernel to choose from.
         stride: The stride, 1 or 2.
         activation: Whether ReLU6 follows.
+        flat: Whether kernels have a height of 1, as those of series.
     """
 
     def __init__(
@@ -36,10 +37,12 @@ class ElasticConvolution:
         *,
         stride: int = 1,
         activation: bool = True,
+        flat: bool = False,
     ) -> None:
         self.name, self.inputs, self.depthwise = name, inputs, filters is None
         self.filters = inputs if filters is None else filters
         self.kernels, self.stride, self.activation = tuple(kernels), stride, activation
+        self.flat = flat
 
     def create(self, layer: keras.layers.Layer, seed: int) -> None:
         """Creates the weights.
@@ -49,7 +52,8 @@ class ElasticConvolution:
             seed: Seed of the kernel.
         """
         size = max(self.kernels)
-        shape = (size, size, self.inputs, 1 if self.depthwise else self.filters)
+        height = 1 if self.flat else size
+        shape = (height, size, self.inputs, 1 if self.depthwise else self.filters)
         initializer = keras.initializers.GlorotUniform(seed)
 
         def add(part: str, initial: Any, of: tuple[int, ...], trainable: bool) -> Any:
@@ -88,7 +92,8 @@ class ElasticConvolution:
         strides, padding = [1, self.stride, self.stride, 1], "SAME"
         if self.stride > 1:
             side = [kernel // 2, kernel // 2]
-            x, padding = tf.pad(x, [[0, 0], side, side, [0, 0]]), "VALID"
+            above = [0, 0] if self.flat else side
+            x, padding = tf.pad(x, [[0, 0], above, side, [0, 0]]), "VALID"
         if self.depthwise:
             x = tf.raw_ops.DepthwiseConv2dNative(
                 input=x, filter=weights, strides=strides, padding=padding
@@ -105,9 +110,10 @@ class ElasticConvolution:
         if len(self.kernels) > 1:
             start = (max(self.kernels) - kernel) // 2
             spatial = slice(start, start + kernel)
+        rows = slice(None) if self.flat else spatial
         if self.depthwise:
-            return weights[spatial, spatial, :channels]
-        return weights[spatial, spatial, :channels, :filters]
+            return weights[rows, spatial, :channels]
+        return weights[rows, spatial, :channels, :filters]
 
     def _normalized(self, x: Any, filters: Any, statistics: Statistics, branch: GraphBranch) -> Any:
         scale = branch.enter(self.gamma.value[:filters])
@@ -151,8 +157,9 @@ class ElasticConvolution:
         """
         start = (max(self.kernels) - kernel) // 2
         part = slice(start, start + kernel)
+        rows = slice(None) if self.flat else part
         channels = inputs if filters is None else filters
-        weights = np.array(self.kernel)[part, part, :inputs]
+        weights = np.array(self.kernel)[rows, part, :inputs]
         weights = weights if self.depthwise else weights[..., :filters]
         normalization = [self.gamma, self.beta, *self._measured()]
         return [weights, *(np.array(each)[:channels] for each in normalization)]

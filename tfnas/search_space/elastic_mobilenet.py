@@ -30,6 +30,7 @@ from tfnas.search_space.elastic import Statistics
 from tfnas.search_space.elastic_convolution import ElasticConvolution
 from tfnas.search_space.fixed_layers import FixedLayers
 from tfnas.search_space.graph_branch import GraphBranch
+from tfnas.search_space.input_sizes import image_shape
 from tfnas.search_space.stage_choices import StageChoices
 
 _KINDS = (INVERTED_RESIDUAL, FUSED_INVERTED_RESIDUAL, IDENTITY)  # their numbers in a vector
@@ -40,7 +41,8 @@ _STAGE = ("kind", "repeats", "kernel", "expansion", "filters")  # then these of 
 class SpaceOfStages(Protocol):
     """What an elastic network needs to know of a :class:`tfnas.MobileNetV2Space`."""
 
-    input_shape: tuple[int, int, int]
+    input_shape: tuple[int, ...]
+    include_rescaling: bool
     num_classes: int
     fixed: FixedLayers
     stages: tuple[StageChoices, ...]
@@ -63,7 +65,15 @@ class _ElasticBlock:
     """A block of one kind with the weights of its largest member."""
 
     def __init__(
-        self, name: str, kind: str, stage: StageChoices, inputs: int, filters: int, first: bool
+        self,
+        name: str,
+        kind: str,
+        stage: StageChoices,
+        inputs: int,
+        filters: int,
+        *,
+        first: bool,
+        flat: bool,
     ) -> None:
         self.fused = kind == FUSED_INVERTED_RESIDUAL
         stride = stage.stride if first else 1
@@ -72,7 +82,7 @@ class _ElasticBlock:
 
         def add(part: str, *sizes: Any, **options: Any) -> None:
             path = f"{kind}_{name}_{part}"
-            self.convolutions[part] = ElasticConvolution(path, *sizes, **options)
+            self.convolutions[part] = ElasticConvolution(path, *sizes, flat=flat, **options)
 
         if self.fused:
             add("fused", inputs, hidden, stage.kernels, stride=stride)
@@ -162,7 +172,11 @@ class ElasticMobileNet(keras.layers.Layer):
         super().__init__(name="elastic_mobilenet", dtype="float32")
         self.fixed = space.fixed
         widths = space.choices_of("width_multiplier")
-        self._resizes = space.choices_of("resolution") != space.input_shape[:1]
+        self._image_shape = image_shape(space.input_shape)
+        self._rescales, self._is_series = space.include_rescaling, len(space.input_shape) == 2
+        self._resizes = not self._is_series and (
+            space.choices_of("resolution") != space.input_shape[:1]
+        )
 
         def largest(filters: int, least: float = 0.0) -> int:
             return max(scale_filters(filters, max(least, width)) for width in widths)
@@ -172,12 +186,19 @@ class ElasticMobileNet(keras.layers.Layer):
         assert self.fixed.head_filters is not None
         channels = largest(self.fixed.stem_filters)
         self.stem = ElasticConvolution(
-            "stem", space.input_shape[-1], channels, (3,), stride=self.fixed.stem_stride
+            "stem",
+            space.input_shape[-1],
+            channels,
+            (3,),
+            stride=self.fixed.stem_stride,
+            flat=self._is_series,
         )
         self.stages: list[dict[str, list[_ElasticBlock]]] = []
         for number, stage in enumerate(space.stages, 1):
             filters = max(largest(each) for each in stage.filters)
-            self.stages.append(_stage_blocks(f"stage{number}", stage, channels, filters))
+            name = f"stage{number}"
+            blocks = _stage_blocks(name, stage, channels, filters, self._is_series)
+            self.stages.append(blocks)
             channels = max(channels, filters) if IDENTITY in stage.kinds else filters
         self.head = ElasticConvolution("head", channels, largest(self.fixed.head_filters, 1.0))
         self._build(space.num_classes, seed)
@@ -254,11 +275,15 @@ class ElasticMobileNet(keras.layers.Layer):
         numbers = tf.unstack(tf.convert_to_tensor(member), self._length)
         own = dict(zip(_NETWORK, numbers, strict=False))
         x = tf.cast(images, tf.float32)
+        if self._is_series:
+            x = tf.reshape(x, (-1, *self._image_shape))
         if self._resizes:
             x = tf.image.resize(x, (own["height"], own["width"]))
         always = GraphBranch()
         colors = tf.shape(x)[-1]
-        x = self.stem(x / 127.5 - 1.0, (colors, own["stem"], 3), statistics, always)
+        if self._rescales:
+            x = x / 127.5 - 1.0
+        x = self.stem(x, (colors, own["stem"], 3), statistics, always)
         channels = own["stem"]
         for index, blocks in enumerate(self.stages):
             start = len(_NETWORK) + index * len(_STAGE)
@@ -278,7 +303,7 @@ class ElasticMobileNet(keras.layers.Layer):
 
 
 def _stage_blocks(
-    name: str, stage: StageChoices, inputs: int, filters: int
+    name: str, stage: StageChoices, inputs: int, filters: int, flat: bool
 ) -> dict[str, list[_ElasticBlock]]:
     """The blocks of each kind of a stage."""
     found: dict[str, list[_ElasticBlock]] = {}
@@ -293,6 +318,7 @@ def _stage_blocks(
                 inputs if number == 1 else filters,
                 filters,
                 first=number == 1,
+                flat=flat,
             )
             for number in range(1, max(stage.repeats) + 1)
         ]

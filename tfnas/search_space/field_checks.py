@@ -30,13 +30,13 @@ def set_int(record: Any, name: str, minimum: int, maximum: int | None = None) ->
     object.__setattr__(record, name, _as_int(name, getattr(record, name), minimum, maximum))
 
 
-def set_shape(record: Any, name: str, length: int) -> None:
+def set_shape(record: Any, name: str, *lengths: int) -> None:
     """Makes a field a tuple of sizes, such as (height, width, channels).
 
     Args:
         record: The record.
         name: Name of the field.
-        length: Number of sizes.
+        *lengths: Numbers of sizes that it may hold.
 
     Raises:
         ValueError: It does not hold so many whole numbers, each at least 1.
@@ -44,8 +44,9 @@ def set_shape(record: Any, name: str, length: int) -> None:
     value = getattr(record, name)
     readable = isinstance(value, Iterable) and not isinstance(value, str | bytes)
     items = tuple(value) if readable else ()
-    if len(items) != length:
-        raise ValueError(f"{name} must hold {length} whole numbers, got {value!r}")
+    if len(items) not in lengths:
+        rule = " or ".join(map(str, lengths))
+        raise ValueError(f"{name} must hold {rule} whole numbers, got {value!r}")
     shape = tuple(_as_int(f"{name}[{i}]", item, 1, None) for i, item in enumerate(items))
     object.__setattr__(record, name, shape)
 

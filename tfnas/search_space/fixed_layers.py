@@ -22,7 +22,7 @@ class FixedLayers:
     Args:
         stem_filters: Filters of the first convolution at width 1.0; None: those of the preset.
         stem_stride: Stride of the first convolution, 1 or 2; None: 2 for images of at least 64
-            pixels a side, else 1.
+            pixels a side and series of at least 64 steps, else 1.
         head_filters: Filters of the last convolution; None: those of the preset.
         dropout: Rate of the dropout before the classifier, in [0, 1).
         batchnorm_momentum: Momentum of all BatchNormalization layers, in [0, 1). With the default

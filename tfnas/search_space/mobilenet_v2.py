@@ -10,7 +10,10 @@ Start from a preset and change only what you need:
   among them.
 
 Presets downsample small images less: below 64 pixels a side the stem has stride 1, and a stage has
-stride 2 only if its input has more than 4 pixels a side.
+stride 2 only if its input has more than 4 pixels a side; so with the steps of a series.
+
+A shape (steps, channels) is that of series, such as the readings of sensors; a spectrogram is an
+image (frames, bands, 1) without rescaling.
 """
 
 from __future__ import annotations
@@ -51,7 +54,7 @@ if TYPE_CHECKING:
 
 
 class MobileNetV2Space(DecisionSpace):
-    """A search space of MobileNetV2-like networks for images of one shape.
+    """A search space of MobileNetV2-like networks for images or series of one shape.
 
     Example:
         >>> import numpy as np, tfnas
@@ -60,29 +63,39 @@ class MobileNetV2Space(DecisionSpace):
         >>> space.build(arch).output_shape
         (None, 10)
 
+        Readings of a sensor with three axes, 128 steps long, and spectrograms of 49 frames:
+
+        >>> sensor = tfnas.MobileNetV2Space((128, 3), 6, preset="microcontroller")
+        >>> spectrograms = tfnas.MobileNetV2Space((49, 10, 1), 12, include_rescaling=False)
+
     Args:
-        input_shape: (height, width, channels) of the raw images, pixels 0 to 255.
+        input_shape: (height, width, channels) of images, or (steps, channels) of series, whose
+            kernels are one-dimensional.
         num_classes: Number of outputs.
         preset: "microcontroller", "mobile" or "full"; the defaults of the arguments below.
         stages: Choices of each stage. Their strides are used as they are, also for small images.
         width_multipliers: Width multipliers to choose from.
         resolutions: Heights in pixels to choose from; the model resizes its input and keeps the
-            aspect ratio. Default: the height of the input.
+            aspect ratio. Default: the height of the input, and for series.
         fixed: The layers that are not searched, such as the head; None: those of the preset.
         compression: Choices of pruning, clustering, low rank, number formats and distillation;
             None: compression is not searched.
+        include_rescaling: Whether the networks scale raw pixels from 0 to 255 to [-1, 1]
+            themselves; False: floats of any range, such as a spectrogram's, go in as they are.
+            Then bring channels to like sizes before: one scale serves all channels of an int8
+            input. None: True for images, False for series.
 
     Raises:
         ValueError: An argument is outside its rule; the message names it.
 
     References:
         Sandler et al., "MobileNetV2", CVPR 2018; Tan et al., "EfficientNetV2", ICML 2021
-        (the fused block).
+        (the fused block); Zhang et al., "Hello Edge", 2017 (spectrograms of keywords).
     """
 
     def __init__(
         self,
-        input_shape: tuple[int, int, int],
+        input_shape: tuple[int, ...],
         num_classes: int,
         preset: str = "mobile",
         *,
@@ -91,6 +104,7 @@ class MobileNetV2Space(DecisionSpace):
         resolutions: Sequence[int] | None = None,
         fixed: FixedLayers | None = None,
         compression: CompressionSpace | None = None,
+        include_rescaling: bool | None = None,
     ):
         if not isinstance(preset, str) or preset not in PRESETS:
             raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
@@ -100,9 +114,14 @@ class MobileNetV2Space(DecisionSpace):
             raise ValueError(f"compression must be a CompressionSpace, got {compression!r}")
         self.compression = compression
         defaults = PRESETS[preset]
-        probe = Architecture(input_shape, num_classes, (BlockSpec(filters=8),))
-        self.input_shape = probe.input_shape
-        self.num_classes = probe.num_classes
+        stage = BlockSpec(filters=8)
+        probe = Architecture(
+            input_shape, num_classes, (stage,), include_rescaling=include_rescaling
+        )
+        self.input_shape, self.num_classes = probe.input_shape, probe.num_classes
+        self.include_rescaling = bool(probe.include_rescaling)
+        if probe.is_series and resolutions is not None:
+            raise ValueError(f"resolutions must be None for series, got {resolutions!r}")
         self.fixed = fixed_layers(fixed or FixedLayers(), defaults, self.input_shape)
         if stages is not None and not isinstance(stages, Sequence):
             raise ValueError(f"stages must be a sequence of StageChoices, got {stages!r}")
@@ -122,14 +141,14 @@ class MobileNetV2Space(DecisionSpace):
         heights = tuple(self.input_shape[:1] if resolutions is None else resolutions)
         self.decisions = (
             Decision("width_multiplier", tuple(float(width) for width in widths)),
-            Decision("resolution", heights),
+            *(() if probe.is_series else (Decision("resolution", heights),)),
             *(() if compression is None else compression.decisions()),
             *(d for i, s in enumerate(self.stages, 1) for d in stage_decisions(i, s, compression)),
         )
         for width in widths:  # Architecture checks its fields
-            self._architecture((BlockSpec(filters=8),), width, heights[0])
+            self._architecture((stage,), width, heights[0])
         for height in heights:
-            self._architecture((BlockSpec(filters=8),), widths[0], height)
+            self._architecture((stage,), widths[0], height)
 
     @property
     def size(self) -> int:
@@ -187,7 +206,7 @@ class MobileNetV2Space(DecisionSpace):
         blocks = tuple(block_of(i, stage, decided) for i, stage in enumerate(self.stages, 1))
         choices = self.compression
         compression = None if choices is None else choices.of(decided, len(self.stages))
-        width, resolution = decided["width_multiplier"], decided["resolution"]
+        width, resolution = decided["width_multiplier"], decided.get("resolution")
         return self._architecture(blocks, width, resolution, compression)
 
     def values(self, arch: Architecture) -> Values:
@@ -206,10 +225,9 @@ class MobileNetV2Space(DecisionSpace):
         Raises:
             ValueError: The architecture is not in the space; the message names the difference.
         """
-        values: Values = {
-            "width_multiplier": arch.width_multiplier,
-            "resolution": arch.working_resolution[0],
-        }
+        values: Values = {"width_multiplier": arch.width_multiplier}
+        if not arch.is_series:
+            values["resolution"] = arch.working_resolution[0]
         if self.compression is not None:
             values |= self.compression.values(arch.compression)
         for i, block in enumerate(arch.stages, 1):
@@ -238,7 +256,7 @@ class MobileNetV2Space(DecisionSpace):
         return True
 
     def build(self, arch: Architecture) -> keras.Model:
-        """Builds the untrained Keras 3 model of an architecture, which takes raw pixels.
+        """Builds the untrained Keras 3 model of an architecture.
 
         Example:
             >>> import numpy as np
@@ -252,8 +270,9 @@ class MobileNetV2Space(DecisionSpace):
                 be in the space.
 
         Returns:
-            A functional `keras.Model`; input (batch, height, width, channels) with values
-            0 to 255, output (batch, num_classes) with class probabilities.
+            A functional `keras.Model`; input (batch, height, width, channels) with pixels from
+            0 to 255, or values as they are without `include_rescaling`, or (batch, steps,
+            channels) of series; output (batch, num_classes) with class probabilities.
 
         Raises:
             ValueError: The input shape or the number of classes differs from the space's.
@@ -361,25 +380,30 @@ class MobileNetV2Space(DecisionSpace):
         self,
         blocks: tuple[BlockSpec, ...],
         width: float,
-        resolution: int,
+        resolution: int | None,
         compression: Compression | None = None,
     ) -> Architecture:
         layers = dataclasses.asdict(self.fixed)
         del layers["batchnorm_momentum"]  # no part of an architecture
-        height, full_width, _ = self.input_shape
-        if isinstance(resolution, int | np.integer) and not isinstance(resolution, bool):
-            resolution_pair = (int(resolution), max(1, round(full_width * resolution / height)))
-        else:
-            raise ValueError(f"resolutions must be whole numbers of pixels, got {resolution!r}")
         return Architecture(
             self.input_shape,
             self.num_classes,
             blocks,
-            resolution=resolution_pair,
+            resolution=self._resolution(resolution),
             width_multiplier=width,
             **layers,
             compression=compression,
+            include_rescaling=self.include_rescaling,
         )
+
+    def _resolution(self, chosen: int | None) -> tuple[int, int] | None:
+        """(height, width) of a chosen height; None for series, which have none."""
+        if len(self.input_shape) == 2:
+            return None
+        height, width, _ = self.input_shape
+        if not isinstance(chosen, int | np.integer) or isinstance(chosen, bool):
+            raise ValueError(f"resolutions must be whole numbers of pixels, got {chosen!r}")
+        return int(chosen), max(1, round(width * chosen / height))
 
 
 def _numbers(values: Any) -> bool:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
-from tfnas.search_space.architecture import fitted_strides
 from tfnas.search_space.block_spec import IDENTITY, INVERTED_RESIDUAL
 from tfnas.search_space.fixed_layers import FixedLayers
+from tfnas.search_space.input_sizes import fitted_strides
 from tfnas.search_space.stage_choices import BLOCKS, StageChoices
 
 
@@ -73,19 +73,17 @@ PRESETS: dict[str, Preset] = {
 }
 
 
-def fixed_layers(
-    fixed: FixedLayers, preset: Preset, input_shape: tuple[int, int, int]
-) -> FixedLayers:
-    """Returns fixed layers without None: with the values of a preset and of the images' size.
+def fixed_layers(fixed: FixedLayers, preset: Preset, input_shape: tuple[int, ...]) -> FixedLayers:
+    """Returns fixed layers without None: with the values of a preset and of the input's size.
 
     Args:
         fixed: The fixed layers.
         preset: The preset.
-        input_shape: (height, width, channels) of the images.
+        input_shape: (height, width, channels) of images, or (steps, channels) of series.
     """
     fitted = {
         "stem_filters": preset.stem_filters,
-        "stem_stride": fitted_strides(input_shape, [])[0],
+        "stem_stride": fitted_strides(input_shape[:-1], [])[0],
         "head_filters": preset.head_filters,
     }
     missing = {name: value for name, value in fitted.items() if getattr(fixed, name) is None}

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tfnas.search_space.architecture import fitted_strides
 from tfnas.search_space.block_spec import (
     FUSED_INVERTED_RESIDUAL,
     IDENTITY,
@@ -14,6 +13,7 @@ from tfnas.search_space.block_spec import (
     BlockSpec,
 )
 from tfnas.search_space.compression_choices import CompressionSpace
+from tfnas.search_space.input_sizes import fitted_strides
 from tfnas.search_space.search_space import Decision
 
 BLOCKS = (INVERTED_RESIDUAL, FUSED_INVERTED_RESIDUAL)  # kinds that have weights
@@ -108,15 +108,15 @@ def block_of(index: int, stage: StageChoices, values: Mapping[str, Any]) -> Bloc
 
 
 def fitted_stages(
-    stages: Sequence[StageChoices], input_shape: tuple[int, int, int]
+    stages: Sequence[StageChoices], input_shape: tuple[int, ...]
 ) -> tuple[StageChoices, ...]:
-    """Returns stages with strides that suit small images.
+    """Returns stages with strides that suit small images and short series.
 
     Args:
         stages: The stages.
-        input_shape: (height, width, channels) of the images.
+        input_shape: (height, width, channels) of images, or (steps, channels) of series.
     """
-    _, strides = fitted_strides(input_shape, [stage.stride for stage in stages])
+    _, strides = fitted_strides(input_shape[:-1], [stage.stride for stage in stages])
     return tuple(
         dataclasses.replace(stage, stride=stride)
         for stage, stride in zip(stages, strides, strict=True)

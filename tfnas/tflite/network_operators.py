@@ -259,6 +259,11 @@ def _resizing(call: Call) -> dict[str, Any] | None:
     return {"kind": "resize"} if plain and not layer.pad_to_aspect_ratio else None
 
 
+def _expand(call: Call) -> dict[str, Any] | None:
+    """A row of images; other places of the new axis need the converter."""
+    return {"kind": "expand"} if call.operation.axis == 1 else None
+
+
 def _softmax(call: Call) -> dict[str, Any] | None:
     last = _activation(call) == "softmax" or getattr(call.operation, "axis", None) == -1
     return {"kind": "softmax"} if last else None
@@ -278,6 +283,7 @@ _READERS: dict[str, Callable[[Call], dict[str, Any] | None]] = {
     "ZeroPadding2D": lambda call: {"kind": "pad"},
     "Flatten": lambda call: {"kind": "reshape"},
     "Reshape": lambda call: {"kind": "reshape"},
+    "ExpandDims": _expand,
     "Softmax": _softmax,
     "Activation": _softmax,
 }
@@ -317,15 +323,18 @@ class _Architecture:
     """Stacks the operators of :func:`tfnas.search_space.blocks.build_model`."""
 
     def __init__(self, arch: Architecture) -> None:
-        self.arch, self.shape = arch, arch.input_shape
+        self.arch = arch
+        self.shape: Shape = arch.input_shape
         self.operators: list[Operator] = []
 
     def result(self) -> Operators:
         arch, width = self.arch, self.arch.width_multiplier
-        height, breadth = arch.working_resolution
-        if (height, breadth) != arch.input_shape[:2]:
-            self._then("resize", (height, breadth, self.shape[2]))
-        self._then("scale", self.shape)
+        if arch.is_series:
+            self._then("expand", arch.image_shape)
+        if arch.working_resolution != arch.image_shape[:2]:
+            self._then("resize", (*arch.working_resolution, self.shape[2]))
+        if arch.include_rescaling:
+            self._then("scale", self.shape)
         self._conv(scale_filters(arch.stem_filters, width), 3, arch.stem_stride)
         for stage in arch.stages:
             for index in range(stage.repeats):
@@ -353,14 +362,15 @@ class _Architecture:
 
     def _conv(self, filters: int | None, kernel: int, stride: int = 1, clip: str = "relu6") -> None:
         height, width, channels = self.shape
+        tall = 1 if self.arch.is_series else kernel
         if stride > 1:
-            border = 2 * (kernel // 2)
-            self._then("pad", (height + border, width + border, channels))
+            above, beside = 2 * (tall // 2), 2 * (kernel // 2)
+            self._then("pad", (height + above, width + beside, channels))
         size = (math.ceil(height / stride), math.ceil(width / stride))
         self._then(
             "depthwise" if filters is None else "convolution",
             (*size, channels if filters is None else filters),
-            kernel=(kernel, kernel),
+            kernel=(tall, kernel),
             strides=(stride, stride),
             same=stride == 1,
             clip=clip,
@@ -369,4 +379,4 @@ class _Architecture:
     def _then(self, kind: str, output: Shape, **fields: Any) -> None:
         sources = (len(self.operators) - 1,)
         self.operators.append(Operator(kind, sources, (self.shape,), output, **fields))
-        self.shape = output  # type: ignore[assignment]
+        self.shape = output

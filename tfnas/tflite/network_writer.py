@@ -24,7 +24,7 @@ _CLIP = {"": 0, "relu": 1, "relu6": 3}  # schema.ActivationFunctionType
 _STEP, _ZERO, _WEIGHT_STEP, _PROBABILITY = 0.05, -1, 0.01, (1 / 256, -128)
 # Versions of the operators with int8 inputs, as the converter writes them.
 _INT8_VERSION = {_CODE.CONV_2D: 3, _CODE.DEPTHWISE_CONV_2D: 3, _CODE.FULLY_CONNECTED: 4}
-_VERSION = {_CODE.RESIZE_BILINEAR: 3, _CODE.RESHAPE: 1}
+_VERSION = {_CODE.RESIZE_BILINEAR: 3, _CODE.RESHAPE: 1, _CODE.EXPAND_DIMS: 1}
 
 
 def writable(network: Operators) -> bool:
@@ -261,6 +261,13 @@ def _reshape(file: _Writer, operator: Operator, sources: Sequence[int]) -> int:
     return file.operator(_CODE.RESHAPE, inputs, file.activation(operator.output), "ReshapeOptions")
 
 
+def _expand(file: _Writer, operator: Operator, sources: Sequence[int]) -> int:
+    inputs = [*sources, file.constant(np.array(1, np.int32))]
+    return file.operator(
+        _CODE.EXPAND_DIMS, inputs, file.activation(operator.output), "ExpandDimsOptions"
+    )
+
+
 def _pool(file: _Writer, operator: Operator, sources: Sequence[int]) -> int:
     code = _CODE.MAX_POOL_2D if operator.kind == "max_pool" else _CODE.AVERAGE_POOL_2D
     height, width = operator.kernel
@@ -283,6 +290,7 @@ _WRITERS = {
     "softmax": _softmax,
     "resize": _resize,
     "reshape": _reshape,
+    "expand": _expand,
     "max_pool": _pool,
     "average_pool": _pool,
 }
