@@ -116,6 +116,19 @@ def define_device(common: dict[str, Any], prefix: str) -> None:
         flags.DEFINE_integer(name, 0, text, lower_bound=0, **common)
 
 
+def define_measure_on(common: dict[str, Any]) -> None:
+    """Declares --measure_on of a command that measures latencies on one device.
+
+    Args:
+        common: Keyword arguments of each flag's declaration.
+    """
+    from tfnas.nas.search_config import SearchConfig
+    from tfnas.settings_fields import options_of
+
+    text = options_of(SearchConfig)["measure_on"].help
+    flags.DEFINE_string("measure_on", None, text, **common)
+
+
 def define_loading(common: dict[str, Any]) -> None:
     """Declares the flags of how a model is read.
 

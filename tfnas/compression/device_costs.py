@@ -9,6 +9,7 @@ import pathlib
 from typing import Any
 
 from tfnas.compression.budget import Budget, CandidateCosts
+from tfnas.measure.elsewhere.timing_device import TimingDevice
 from tfnas.runtime.files import write_atomically
 from tfnas.runtime.store import damage_named, read_json_object
 from tfnas.targets.device import MICRO, VELA, Device, NotOnDevice
@@ -23,18 +24,21 @@ class Target:
     Args:
         device: The device.
         metrics: Names of the limited metrics; see :mod:`tfnas.targets.device`.
+        measure_on: The device that latencies are measured on; None: this machine.
     """
 
     device: Device = dataclasses.field(default_factory=Device)
     metrics: tuple[str, ...] = ()
+    measure_on: TimingDevice | None = None
 
     @classmethod
-    def of(cls, budget: Budget, device: Device) -> Target:
+    def of(cls, budget: Budget, device: Device, measure_on: TimingDevice | None = None) -> Target:
         """Returns a device with the metrics that a budget limits.
 
         Args:
             budget: The limits.
             device: The device.
+            measure_on: The device that latencies are measured on; None: this machine.
 
         Raises:
             ValueError: The firmware alone exceeds a limit, or the accelerator has no such metric.
@@ -42,7 +46,8 @@ class Target:
         """
         bounds = {limit.removeprefix("max_"): bound for limit, bound in budget.limits.items()}
         device.check_room(bounds, "max_")
-        target = cls(device, tuple(name for name in (*MICRO, *VELA) if name in bounds))
+        metrics = tuple(name for name in (*MICRO, *VELA) if name in bounds)
+        target = cls(device, metrics, measure_on)
         device.check(set(target.metrics))
         return target
 

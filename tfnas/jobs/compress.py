@@ -25,6 +25,8 @@ from tfnas.jobs.compress_run import run_compression
 from tfnas.jobs.inputs import load_model_and_data
 from tfnas.jobs.task_choice import task_of
 from tfnas.loading import CustomObjects, Loading
+from tfnas.measure.elsewhere.named_device import timing_device
+from tfnas.measure.elsewhere.timing_device import TimingDevice
 from tfnas.measure.profile import profile
 from tfnas.optional import require
 from tfnas.runtime.argument_rules import check_choice
@@ -71,6 +73,7 @@ def compress(
     accelerator: str = "ethos-u55-128",
     runtime_flash: int = 0,
     runtime_ram: int = 0,
+    measure_on: TimingDevice | str | None = None,
     progress: Progress | None = None,
     custom_objects: CustomObjects | None = None,
     safe_mode: bool = True,
@@ -153,6 +156,9 @@ def compress(
             `max_flash_bytes`.
         runtime_ram: Bytes of RAM that the firmware needs besides the activations; they count
             toward `max_ram_bytes`.
+        measure_on: The device that latencies are measured on, those of the original too: a
+            :class:`tfnas.SshDevice`, a :class:`tfnas.AdbDevice`, a :class:`tfnas.BrowserDevice`, or
+            the text of one, such as "ssh:pi@raspberrypi". None: this machine.
         progress: Receives each phase and the end of each epoch, instead of `verbose`.
         custom_objects: Name -> class or function, for saved models with layers or functions of
             your own; see :func:`tfnas.load_model`. Those of a model in memory are known.
@@ -169,12 +175,18 @@ def compress(
         ImportError: matplotlib is not installed, or ethos-u-vela where a limit `max_vela_...` is
             set. It is raised before any long work.
         RuntimeError: No model could be converted, or another job that is running uses the folder.
+            Or the device of `measure_on` lacks what it needs.
+        ConnectionError: The device of `measure_on` can't be reached, or was lost and did not come
+            back. The same call goes on from there.
     """
     budget = Budget.of(budget)
-    target = Target.of(budget, Device(accelerator, runtime_flash, runtime_ram))
+    elsewhere = timing_device(measure_on)
+    target = Target.of(budget, Device(accelerator, runtime_flash, runtime_ram), elsewhere)
     check_choice("effort", effort, tuple(EFFORTS))
     amounts, progress = EFFORTS[effort], progress_of(progress, verbose)
     require("matplotlib", "the pictures of a report")
+    if elsewhere is not None:
+        progress.phase(f"latencies are measured on {elsewhere}: {elsewhere.check()}")
     folder = compress_folder(pathlib.Path(directory))
     folder.check_has_no_owner()
     loading = Loading(custom_objects, safe_mode)

@@ -20,8 +20,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tfnas.optional import require
+from tfnas.runtime.external_programs import check_timeout, last_lines, plain_record
 from tfnas.table import Tabular, TextTable
-from tfnas.targets.external_programs import check_timeout, last_lines, plain_record
 from tfnas.tflite.artifact import Artifact, as_artifact
 from tfnas.tflite.operator_rules.tflite_micro import for_accelerator
 
