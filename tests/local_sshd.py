@@ -55,10 +55,9 @@ def local_sshd(folder):
     }
     (folder / "ssh_config").write_text("".join(f"{k} {v}\n" for k, v in host.items()))
     pathlib.Path("/run/sshd").mkdir(exist_ok=True)  # sshd of root wants it
-    server = subprocess.Popen(
-        [SSHD, "-D", "-e", "-f", str(folder / "sshd_config")],
-        stderr=(folder / "log.txt").open("w"),
-    )
+    with (folder / "log.txt").open("w") as log:
+        command = [SSHD, "-D", "-e", "-f", str(folder / "sshd_config")]
+        server = subprocess.Popen(command, stderr=log)
     try:
         _wait_for(port, server, folder / "log.txt")
         yield folder / "ssh_config"

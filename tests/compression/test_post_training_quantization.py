@@ -10,6 +10,7 @@ from fake_device import FakeDevice
 from keras import layers
 
 import tfnas
+from tfnas.compression import candidate_store
 from tfnas.compression.candidate_store import CandidateStore
 from tfnas.compression.device_costs import Target
 from tfnas.compression.fine_tune_settings import FineTuneSettings
@@ -57,6 +58,7 @@ def store(context, tmp_path_factory):
 
 def test_latencies_of_candidates_are_those_of_the_device(context, tmp_path, monkeypatch):
     monkeypatch.setattr(timing_device, "PAUSES", ())
+    monkeypatch.setattr(candidate_store, "ROUNDS", 6)
 
     def store_on(device):
         return CandidateStore(context, tmp_path, False, Target(measure_on=device), timed=True)
@@ -64,7 +66,7 @@ def test_latencies_of_candidates_are_those_of_the_device(context, tmp_path, monk
     recipe, device = Recipe((), "float16"), FakeDevice()
     assert store_on(device).make(recipe).costs.latency == 3 / 2  # the original is file 1
     [(files, plan)] = device.calls
-    assert (len(files), plan.rounds) == (3, 20)
+    assert (len(files), plan.rounds) == (3, 6)
     assert store_on(FakeDevice()).make(recipe).costs.latency == 3 / 2  # read from its record
     here = store_on(None)
     assert here.make(recipe).costs.latency != 3 / 2  # of this machine: measured again
