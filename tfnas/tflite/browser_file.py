@@ -35,7 +35,7 @@ def for_browser(file: Artifact | str | os.PathLike[str]) -> Artifact:
         >>> x = np.linspace(-1, 1, 32).reshape(8, 4)
         >>> file = tfnas.to_tflite(model, "int8", x)
         >>> web = tfnas.for_browser(file)
-        >>> web.inputs[0].shape, web.inputs[0].dtype.name, web.outputs[0].dtype.name
+        >>> web.inputs[0].shape, web.inputs[0].dtype, web.outputs[0].dtype
         ((1, 4), 'float32', 'float32')
         >>> bool((web.predict(x) == file.predict(x)).all())
         True
