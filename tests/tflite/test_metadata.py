@@ -250,7 +250,7 @@ def test_labels_of_several_outputs(two_heads, tmp_path):
         assert np.array_equal(before, after)
     with pytest.raises(ValueError, match=rf"labels must be 2 names for output '{kind}', got 1"):
         two_heads.with_metadata(labels={kind: ["cat"]})
-    with pytest.raises(ValueError, match="labels must be by output of .*, got 'sort'"):
+    with pytest.raises(ValueError, match=r"labels must be by output of .*, got 'sort'"):
         two_heads.with_metadata(labels={"sort": ["cat", "dog"]})
 
 
