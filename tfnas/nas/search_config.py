@@ -22,7 +22,7 @@ _OF_NETWORKS = (
 _OF_SUPERNETS = ("supernet_epochs", "supernet_seconds", "evaluations", "rank_networks")
 _NOT_OF_SUPERNETS = (
     *("hypermodel", "halving", "min_epochs", "inherit", "compression", "teacher"),
-    *("population_size", "tournament_size", "children", "form"),
+    *("population_size", "tournament_size", "children", "form", "measure_on"),
 )
 METRICS = (
     *("file_accuracy", "latency_ratio", "size_bytes", "macs", "parameters"),
