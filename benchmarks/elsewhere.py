@@ -10,6 +10,7 @@ ssh to the machine itself the same processor measures twice: what differs is noi
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 
@@ -31,6 +32,7 @@ COLUMNS = ["file", "measured by", "on", "ratio [95%]", "median ms", "p10 to p90"
 
 
 def main(argv: list[str]) -> None:
+    load = os.getloadavg()[0]
     keras.utils.set_random_seed(0)
     model = keras.applications.MobileNetV2((96, 96, 3), 0.35, weights=None, classes=10)
     x = np.random.default_rng(0).uniform(-1, 1, (16, 96, 96, 3)).astype("float32")
@@ -53,6 +55,7 @@ def main(argv: list[str]) -> None:
     notes = [
         "Each ratio is to the reference model on the same device; it is the median over "
         f"{ROUNDS.value} interleaved rounds, with its 95% interval.",
+        f"The machine has {os.cpu_count()} cores and had a load of {load:.1f} when it began.",
         "In the browser the files have a batch of one and float32 ends, which LiteRT for the web "
         "needs (tfnas.for_browser); its time includes the call from JavaScript.",
     ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from tfnas.compression.budget import Budget
@@ -23,6 +23,7 @@ from tfnas.data.examples import Data, Examples, ExampleSet, notes_of
 from tfnas.jobs.compress_folder import compress_folder, identity_of, set_aside
 from tfnas.jobs.compress_run import run_compression
 from tfnas.jobs.inputs import load_model_and_data
+from tfnas.jobs.job_folder import JobFolder
 from tfnas.jobs.task_choice import task_of
 from tfnas.loading import CustomObjects, Loading
 from tfnas.measure.elsewhere.named_device import timing_device
@@ -180,15 +181,12 @@ def compress(
             back. The same call goes on from there.
     """
     budget = Budget.of(budget)
-    elsewhere = timing_device(measure_on)
-    target = Target.of(budget, Device(accelerator, runtime_flash, runtime_ram), elsewhere)
+    target = Target.of(
+        budget, Device(accelerator, runtime_flash, runtime_ram), timing_device(measure_on)
+    )
     check_choice("effort", effort, tuple(EFFORTS))
     amounts, progress = EFFORTS[effort], progress_of(progress, verbose)
-    require("matplotlib", "the pictures of a report")
-    if elsewhere is not None:
-        progress.phase(f"latencies are measured on {elsewhere}: {elsewhere.check()}")
-    folder = compress_folder(pathlib.Path(directory))
-    folder.check_has_no_owner()
+    folder = _ready_folder(directory, target.measure_on, progress)
     loading = Loading(custom_objects, safe_mode)
     data = train_data, validation_data, test_data
     model, split = load_model_and_data(
@@ -207,12 +205,31 @@ def compress(
     )
     task.check_fine_tuning(settings.augment, settings.distill)
     context = Context(model, task, split, settings, progress, callbacks=callbacks)
-    for note in notes_of(split):
-        progress.phase(note)
+    _tell(notes_of(split), progress)
     with folder.owned():
         folder.claim(identity_of(context), overwrite)
         set_aside(folder.path)
         return run_compression(context, folder.path, budget, target, effort, loading)
+
+
+def _tell(notes: Iterable[str], progress: Progress) -> None:
+    for note in notes:
+        progress.phase(note)
+
+
+def _ready_folder(
+    directory: str | pathlib.Path, device: TimingDevice | None, progress: Progress
+) -> JobFolder:
+    """Returns the folder of a job; raises what would end it after long work.
+
+    That is: matplotlib is missing, the device can't measure, or another job runs in the folder.
+    """
+    require("matplotlib", "the pictures of a report")
+    if device is not None:
+        progress.phase(f"latencies are measured on {device}: {device.check()}")
+    folder = compress_folder(pathlib.Path(directory))
+    folder.check_has_no_owner()
+    return folder
 
 
 def _check_limits(budget: Budget, task: Task, model: keras.Model) -> None:

@@ -95,6 +95,12 @@ class TimingDevice(abc.ABC):
 
     It prints as the text that `measure_on` takes, with the options that have no default. The fields
     of its dataclass are these options.
+
+    Example:
+        >>> import tfnas
+        >>> device = tfnas.timing_device("ssh:pi@raspberrypi")
+        >>> isinstance(device, tfnas.TimingDevice), device.host
+        (True, 'pi@raspberrypi')
     """
 
     kind: ClassVar[str]
