@@ -34,6 +34,7 @@ QUICK = [
         *("troubleshooting", "verify"),
         *("tasks/detection", "tasks/segmentation", "tasks/series", "tasks/text"),
         *("devices/microcontroller", "devices/npu", "devices/phone", "devices/server"),
+        "devices/board",
     )
 ]
 LONG = [

@@ -8,6 +8,7 @@ from html import escape
 import numpy as np
 import pytest
 
+from tfnas.measure.elsewhere.benchmark_tool import PhoneOperator
 from tfnas.measure.latency_model.profiling import LatencyFit
 from tfnas.measure.latency_model.regression import LatencyErrors
 from tfnas.measure.measurement import Latency, Measurement, Score
@@ -24,7 +25,7 @@ from tfnas.table import (
     short_repr,
     table,
 )
-from tfnas.targets.android import PhoneLatency, PhoneOperator
+from tfnas.targets.android import PhoneLatency
 
 
 def test_table_is_aligned():

@@ -27,6 +27,11 @@ from tfnas.jobs.search_job import search as search
 from tfnas.jobs.technique_job import run_techniques as run_techniques
 from tfnas.loading import load_model as load_model
 from tfnas.low_rank.factorize import factorize as factorize
+from tfnas.measure.elsewhere.adb_device import AdbDevice as AdbDevice
+from tfnas.measure.elsewhere.browser_device import BrowserDevice as BrowserDevice
+from tfnas.measure.elsewhere.named_device import timing_device as timing_device
+from tfnas.measure.elsewhere.ssh_device import SshDevice as SshDevice
+from tfnas.measure.elsewhere.timing_device import TimingDevice as TimingDevice
 from tfnas.measure.latency import benchmark as benchmark
 from tfnas.measure.latency_model.latency_model import LatencyModel as LatencyModel
 from tfnas.measure.measurement import Measurement as Measurement
@@ -92,6 +97,7 @@ from tfnas.tasks.evaluation import evaluate as evaluate
 from tfnas.tasks.judged_parts import Evaluation as Evaluation
 from tfnas.tasks.task import Task as Task
 from tfnas.tflite.artifact import Artifact as Artifact
+from tfnas.tflite.browser_file import for_browser as for_browser
 from tfnas.tflite.conversion_error import ConversionError as ConversionError
 from tfnas.tflite.convert import to_tflite as to_tflite
 from tfnas.tflite.file_sparsity import file_sparsity as file_sparsity

@@ -6,9 +6,11 @@ import types
 import keras
 import numpy as np
 import pytest
+from fake_device import FakeDevice
 from keras import layers
 
 import tfnas
+from tfnas.compression import candidate_store
 from tfnas.compression.candidate_store import CandidateStore
 from tfnas.compression.device_costs import Target
 from tfnas.compression.fine_tune_settings import FineTuneSettings
@@ -18,6 +20,8 @@ from tfnas.compression.technique_context import Context
 from tfnas.compression.techniques.post_training_quantization import PtqSettings
 from tfnas.compression.techniques.registry import technique
 from tfnas.compression.techniques.technique import NotPossible
+from tfnas.measure.elsewhere import timing_device
+from tfnas.measure.elsewhere.timing_device import DeviceLost, FileRefused
 from tfnas.tasks.image_classes import ImageClasses
 from tfnas.tflite.file_weights import read_kernels
 
@@ -50,6 +54,27 @@ def context(model, digits):
 def store(context, tmp_path_factory):
     folder = tmp_path_factory.mktemp("job")
     return CandidateStore(context, folder, gzipped=False, target=Target(), timed=False)
+
+
+def test_latencies_of_candidates_are_those_of_the_device(context, tmp_path, monkeypatch):
+    monkeypatch.setattr(timing_device, "PAUSES", ())
+    monkeypatch.setattr(candidate_store, "ROUNDS", 6)
+
+    def store_on(device):
+        return CandidateStore(context, tmp_path, False, Target(measure_on=device), timed=True)
+
+    recipe, device = Recipe((), "float16"), FakeDevice()
+    assert store_on(device).make(recipe).costs.latency == 3 / 2  # the original is file 1
+    [(files, plan)] = device.calls
+    assert (len(files), plan.rounds) == (3, 6)
+    assert store_on(FakeDevice()).make(recipe).costs.latency == 3 / 2  # read from its record
+    here = store_on(None)
+    assert here.make(recipe).costs.latency != 3 / 2  # of this machine: measured again
+    refusing = store_on(FakeDevice([FileRefused("no kernel")]))
+    assert refusing.make(recipe) is None
+    assert refusing.failures == {"float16": "no kernel"}
+    with pytest.raises(DeviceLost, match="measure_on 'fake:1' was lost"):
+        store_on(FakeDevice([DeviceLost("off")])).make(recipe)
 
 
 def change(file, model, x):

@@ -10,9 +10,12 @@ from scipy.stats import binom
 
 import tfnas
 from tfnas.measure import latency
+from tfnas.measure.elsewhere.timing_device import TimingPlan
+from tfnas.measure.elsewhere.timing_script import interleaved
 from tfnas.measure.latency import median_interval, provenance, reference_artifact
 
 REFERENCE = "ef8d0853e038930d6d91a02e48f2cb3ea25d936ed1069de5570fd25215d78a30"
+PLAN = TimingPlan(())
 FAST = {"rounds": 6, "warmup": 0, "sample_ms": 0.01}
 
 
@@ -69,7 +72,9 @@ def test_median_interval_is_independent_of_the_order():
 def test_rounds_are_interleaved_in_random_order():
     log = []
     timers = [FakeTimer(s, log) for s in (1.0, 2.0, 3.0, 4.0, 5.0)]
-    latency._interleaved(timers, 20, np.random.default_rng(0))
+    plan = TimingPlan.of(4, 20, seed=0)
+    for _, orders in plan.blocks:
+        interleaved(timers, orders)
     rounds = np.reshape(log, (20, 6))
     assert (rounds[:, 0] == 1.0).all()  # the reference at both ends
     assert (rounds[:, -1] == 1.0).all()
@@ -81,12 +86,12 @@ def test_ratios_belong_to_their_files_and_drift_cancels_out():
     found = {}
     for order in ([2.0, 3.0, 5.0], [5.0, 2.0, 3.0]):
         FakeTimer.samples = 1000
-        times = latency._interleaved(
-            [FakeTimer(1.0), *map(FakeTimer, order)], 30, np.random.default_rng(1)
-        )
+        rng = np.random.default_rng(1)
+        orders = [1 + rng.permutation(3) for _ in range(30)]
+        times = interleaved([FakeTimer(1.0), *map(FakeTimer, order)], orders)
         assert times.shape == (30, 4)
         for i, seconds in enumerate(order, 1):
-            summary = latency._summary(times[:, i], times[:, 0], "abc", 1, True)
+            summary = latency._summary(times[:, i], times[:, 0], "abc", PLAN)
             assert summary.ratio == pytest.approx(seconds, rel=0.01)
             assert summary.ratio_low <= summary.ratio <= summary.ratio_high
             assert summary.p10_ms <= summary.median_ms <= summary.p90_ms
@@ -99,8 +104,8 @@ def test_summary_does_not_depend_on_the_order_of_rounds():
     rng = np.random.default_rng(0)
     times, anchor = rng.uniform(1, 2, (2, 30))
     order = rng.permutation(30)
-    first = latency._summary(times, anchor, "abc", 1, True)
-    assert latency._summary(times[order], anchor[order], "abc", 1, True) == first
+    first = latency._summary(times, anchor, "abc", PLAN)
+    assert latency._summary(times[order], anchor[order], "abc", PLAN) == first
     assert first.ratio == np.median(times / anchor)
     assert first.reference_ms == pytest.approx(np.median(anchor) * 1000)
 
@@ -113,7 +118,7 @@ def test_garbage_collection_is_restored():
 
     assert gc.isenabled()
     with pytest.raises(RuntimeError, match="interpreter"):
-        latency._interleaved([Broken(1.0)], 3, np.random.default_rng(0))
+        interleaved([Broken(1.0)], [()] * 3)
     assert gc.isenabled()
 
 
@@ -129,7 +134,7 @@ def test_one_result_per_file_in_order(dense, artifacts, tmp_path):
 def test_results_have_the_order_of_the_files(dense, artifacts, monkeypatch):
     files = [artifacts["int8"], dense, artifacts["float32"]]
     seconds = {file.sha256: i for i, file in enumerate([reference_artifact(), *files], 1)}
-    monkeypatch.setattr(latency, "_Timer", lambda file, *_: FakeTimer(seconds[file.sha256]))
+    monkeypatch.setattr(latency, "_timer", lambda file, _: FakeTimer(seconds[file.sha256]))
     FakeTimer.samples = 10**6
     assert [r.ratio for r in tfnas.benchmark(files)] == pytest.approx([2, 3, 4], rel=1e-3)
     anchored = tfnas.benchmark(files[:1], reference=dense)

@@ -4,10 +4,13 @@ import keras
 import keras_tuner as kt
 import numpy as np
 import pytest
+from fake_device import FakeDevice
 
 import tfnas
+from tfnas.measure.elsewhere import timing_device
+from tfnas.measure.elsewhere.timing_device import DeviceLost, FileRefused
 from tfnas.nas.objectives import Objectives, objective_of
-from tfnas.nas.trial_failures import InfeasibleTrialError
+from tfnas.nas.trial_failures import DeviceLostInTrial, InfeasibleTrialError
 from tfnas.nas.trial_runner import TrialRunner, TrialTask
 from tfnas.search_space.hyperparameters import HyperParameterValues
 
@@ -65,6 +68,30 @@ def test_without_a_metric_of_the_file_nothing_is_converted(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_latencies_are_those_of_the_device(tmp_path):
+    device = FakeDevice()
+    _, metrics = run(tmp_path, limits={"latency_ratio": 3}, measure_on=device)
+    assert metrics["latency_ratio"] == 2
+    assert len(device.calls) == 2  # before the training, for the limit, and after it
+    measured = tfnas.Measurement.from_json((tmp_path / "measurement.json").read_text())
+    assert measured.latency.device == "fake:1: a fake device"
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [(DeviceLost("no route"), DeviceLostInTrial), (FileRefused("no"), InfeasibleTrialError)],
+)
+def test_a_device_that_is_lost_ends_the_search_and_a_file_that_is_refused_a_trial(
+    tmp_path, monkeypatch, error, kind
+):
+    monkeypatch.setattr(timing_device, "PAUSES", ())
+    with pytest.raises(kind, match="no") as raised:
+        run(tmp_path, limits={"latency_ratio": 3}, measure_on=FakeDevice([error]))
+    assert isinstance(raised.value, ConnectionError) == isinstance(error, DeviceLost)
+    assert isinstance(raised.value, kt.errors.FatalError) == isinstance(error, DeviceLost)
+    assert list(tmp_path.iterdir()) == []
+
+
 class Diverging(Hyper):
     def build(self, hp):
         model = super().build(hp)
@@ -85,3 +112,29 @@ def test_a_training_that_diverges_ends_the_trial_at_that_epoch(tmp_path, objecti
         runner.run(task, Diverging().build(None), (X, Y), fit)
     assert len(begun) < 3
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_search_whose_device_was_lost_goes_on_with_the_same_trial(tmp_path, monkeypatch):
+    monkeypatch.setattr(timing_device, "PAUSES", ())
+
+    def tuner(*errors):
+        device = FakeDevice(list(errors))
+        config = tfnas.TunerConfig(mode="float32", rounds=6, measure_on=device)
+        folder = {"directory": str(tmp_path), "project_name": "search"}
+        return device, tfnas.RandomTuner(Units(), "reward", 2, 0, config=config, **folder)
+
+    _, lost = tuner(DeviceLost("no route"))
+    with pytest.raises(ConnectionError, match="no route"):
+        lost.search(X, Y, **FIT)
+    assert not lost.oracle.records
+    device, found = tuner()
+    found.search(X, Y, **FIT)
+    assert len(found.oracle.records) == len(device.calls) == 2
+    assert {trial.status for trial in found.oracle.trials.values()} == {"COMPLETED"}
+
+
+class Units(Hyper):
+    def build(self, hp):
+        hp.Int("units", 4, 8)
+        return super().build(hp)

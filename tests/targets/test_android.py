@@ -10,10 +10,10 @@ import pytest
 
 import tfnas
 from tfnas.cli import app
+from tfnas.measure.elsewhere import phone as module
+from tfnas.measure.elsewhere.benchmark_tool import PhoneOperator, parse_benchmark
 from tfnas.measure.latency import reference_artifact
 from tfnas.measure.measurement import Measurement
-from tfnas.targets import android as module
-from tfnas.targets.android import PhoneOperator
 
 FOLDER = "/data/local/tmp/tfnas-run"
 STAND_IN = """#!{python} -IS
@@ -282,7 +282,7 @@ def test_output_of_an_old_tool(phone, dense):
 
 
 def test_runs_that_all_took_the_same_time():
-    run = module._parse(simple(1900))
+    run = parse_benchmark(simple(1900))
     assert (run.ms, run.median_ms, run.min_ms, run.max_ms) == (1.9, None, 1.9, 1.9)
     assert (run.runs, run.memory_mb, run.operators) == (50, None, ())
 

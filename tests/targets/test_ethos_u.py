@@ -4,6 +4,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+import types
 
 import keras
 import numpy as np
@@ -36,9 +37,9 @@ def test_an_int8_file_runs_on_the_accelerator(artifacts):
         "Shared_Sram",
     )
     assert report.cpu_operators == ()
-    assert {"Conv2D", "DepthwiseConv2D", "FullyConnected"} <= {
-        op.kind for op in report.npu_operators
-    }
+    names = [(op.name, op.outputs[0].name) for op in artifacts["int8"].graph.operators]
+    assert [(op.kind, op.name) for op in report.npu_operators] == names
+    assert {"Conv2D", "DepthwiseConv2D", "FullyConnected"} <= {op.kind for op in report.npu_steps}
     assert report.inference_ms == pytest.approx(report.cycles.total / 500e3)
     assert 0 < report.cycles.npu <= report.cycles.total
     assert report.macs > 0
@@ -147,15 +148,37 @@ def test_a_crash_and_missing_files_are_reported(dense, monkeypatch):
         tfnas.vela(dense)
 
 
-def test_listings_of_both_of_its_compilers_are_read(dense):
+def compiled(*operators):
+    """A stand-in for a compiled file, of operators (kind, name of the output)."""
+    graph = [
+        types.SimpleNamespace(name=kind, outputs=[types.SimpleNamespace(name=name)])
+        for kind, name in operators
+    ]
+    return types.SimpleNamespace(graph=types.SimpleNamespace(operators=graph))
+
+
+def test_what_runs_where_is_in_the_compiled_file_not_in_the_listing():
+    """The compiler may list no operator of the NPU where the file has a part for it."""
+    file = compiled(("CONV_2D", "a"), ("CUMSUM", "b"), ("SOFTMAX", "c"))
     output = (
-        "Warning (supported operators) operator: FULLY_CONNECTED, ofm: 'a;b'\nReason: No (x)\n"
-        "   CPU: Passthrough = a;b (outputs [1, 8])\n"
-        "   NPU: Conv2D = c = d (inputs [1, 8] [8], outputs [1, 8])\n"
+        "Warning (supported operators) operator: CUMSUM, ofm: 'b'\nReason: No kernel (x)\n"
+        "CPU operators = 1 (100.0%)\n   CPU: Passthrough = b (outputs [1, 8])\n"
+        "NPU operators = 0 (0.0%)\n"
     )
-    npu, cpu = module._operators(dense, output)
-    assert npu == (VelaOperator("Conv2D", "c = d"),)
-    assert cpu == (VelaOperator("Passthrough", "a;b", "No (x)"),)
+    parts = compiled(("ethos-u", "a"), ("CUMSUM", "b"), ("ethos-u", "c"))
+    npu, cpu = module._operators(file, parts, output)
+    assert npu == (VelaOperator("CONV_2D", "a"), VelaOperator("SOFTMAX", "c"))
+    assert cpu == (VelaOperator("CUMSUM", "b", "No kernel (x)"),)
+    npu, cpu = module._operators(file, file, output)
+    assert npu == ()
+    assert [operator.kind for operator in cpu] == ["CONV_2D", "CUMSUM", "SOFTMAX"]
+
+
+def test_steps_of_the_listing():
+    output = (
+        "   NPU: Conv2D = c = d (inputs [1, 8] [8], outputs [1, 8])\n   NPU: LUT = e (outputs [1])"
+    )
+    assert module._STEP.findall(output) == [("Conv2D", "c = d"), ("LUT", "e")]
 
 
 # --- the command

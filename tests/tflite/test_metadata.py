@@ -12,8 +12,9 @@ from ai_edge_litert import schema_py_generated as schema
 from keras import layers
 
 import tfnas
+from tfnas.tflite.flatbuffer import pack, unpack
 from tfnas.tflite.graph_repair import repair
-from tfnas.tflite.metadata import Metadata, read_metadata, write_metadata
+from tfnas.tflite.metadata import Metadata, move_metadata, read_metadata, write_metadata
 
 REFERENCE = pathlib.Path(tfnas.__file__).parent / "measure" / "reference.tflite"
 LABELS = [f"digit {i}" for i in range(10)]
@@ -217,11 +218,53 @@ def test_labels_and_means_need_one_tensor():
     a, b = keras.Input((3,)), keras.Input((3,))
     model = keras.Model([a, b], [layers.Dense(2)(a), layers.Dense(2)(b)])
     file = tfnas.to_tflite(model)
-    with pytest.raises(ValueError, match="labels goes with a file of one output, got 2"):
+    with pytest.raises(
+        ValueError, match=r"labels must be a dictionary by output .* 2 outputs \(.*\), got 2 names"
+    ):
         file.with_metadata(labels=["x", "y"])
     with pytest.raises(ValueError, match="mean goes with a file of one input, got 2"):
         file.with_metadata(mean=0, std=1)
     assert file.with_metadata(author="me").metadata.author == "me"
+
+
+@pytest.fixture(scope="module")
+def two_heads():
+    inputs = keras.Input((3,))
+    heads = [layers.Dense(1, name="age")(inputs), layers.Dense(2, name="kind")(inputs)]
+    return tfnas.to_tflite(keras.Model(inputs, heads))
+
+
+def test_labels_of_several_outputs(two_heads, tmp_path):
+    age, kind = (output.name for output in two_heads.outputs)
+    labels = {kind: ["cat", "dog"]}
+    described = two_heads.with_metadata(labels=labels, author="me")
+    loaded = tfnas.Artifact.load(described.save(tmp_path / "heads.tflite"))
+    assert loaded.metadata == Metadata(labels={kind: ("cat", "dog")}, author="me")
+    with zipfile.ZipFile(tmp_path / "heads.tflite") as archive:
+        assert archive.namelist() in (["labels_0.txt"], ["labels_1.txt"])
+    both = loaded.with_metadata(labels={kind: ["a", "b"], age: ["years"]})
+    assert both.metadata.labels == {age: ("years",), kind: ("a", "b")}
+    assert both.minified().metadata == both.metadata
+    x = np.ones((4, 3), np.float32)
+    for before, after in zip(two_heads.predict(x), both.predict(x), strict=True):
+        assert np.array_equal(before, after)
+    with pytest.raises(ValueError, match=rf"labels must be 2 names for output '{kind}', got 1"):
+        two_heads.with_metadata(labels={kind: ["cat"]})
+    with pytest.raises(ValueError, match=r"labels must be by output of .*, got 'sort'"):
+        two_heads.with_metadata(labels={"sort": ["cat", "dog"]})
+
+
+def test_metadata_moves_to_a_file_whose_outputs_have_other_names(two_heads):
+    kind = two_heads.outputs[1].name
+    described = two_heads.with_metadata(labels={kind: ["cat", "dog"]}, version="2")
+    model = unpack(two_heads.content)
+    model.signatureDefs = []  # its outputs are then called as their tensors
+    moved = tfnas.Artifact(move_metadata(pack(model), described.content))
+    assert moved.metadata.version == "2"
+    assert list(moved.metadata.labels.values()) == [("cat", "dog")]
+    [output] = [each for each in moved.graph.outputs if each.shape[-1] == 2]
+    assert list(moved.metadata.labels) == [output.name] != [kind]
+    assert move_metadata(two_heads.content, two_heads.content) == two_heads.content
 
 
 def test_corrupt_metadata_is_refused(dense):

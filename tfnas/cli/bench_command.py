@@ -13,12 +13,15 @@ from tfnas.cli.common import define_signature
 from tfnas.runtime.argument_rules import check_choice
 
 if TYPE_CHECKING:
+    from tfnas.measure.elsewhere.timing_device import TimingDevice
+    from tfnas.measure.measurement import Latency
     from tfnas.targets.android import PhoneLatency
     from tfnas.targets.ethos_u import VelaReport
     from tfnas.tflite.artifact import Artifact
 
 SUMMARY = "measure the latency of .tflite files side by side"
 POSITIONAL = "FILE..."
+_LATENCY_COLUMNS = ["file", "reference", "95% interval", "median ms", "p90 ms"]
 _COUNTS = ("batch_sizes", "thread_counts")
 EXAMPLES = (
     ("two files, measured in turns", "tfnas bench a.tflite b.tflite --threads=2"),
@@ -27,7 +30,12 @@ EXAMPLES = (
         "tfnas bench a.tflite --throughput --batch_sizes=1,8,64 --thread_counts=1,4",
     ),
     (
-        "a connected phone too",
+        "a Raspberry Pi, a phone and a browser too",
+        "tfnas bench a.tflite b.tflite --measure_on=ssh:pi@raspberrypi --measure_on=adb "
+        "--measure_on=browser",
+    ),
+    (
+        "a connected phone with its operators",
         "tfnas bench a.tflite --adb --adb_binary=android_aarch64_benchmark_model",
     ),
 )
@@ -52,6 +60,11 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
     flags.DEFINE_string("adb_binary", None, text, **common)
     text = "serial number of the phone if several are connected, for --adb"
     flags.DEFINE_string("serial", None, text, **common)
+    text = (
+        "also measure on this device: ssh:USER@HOST, adb, adb:SERIAL or browser, perhaps with "
+        "options such as ,python=venv/bin/python; may be given several times"
+    )
+    flags.DEFINE_multi_string("measure_on", [], text, **common)
     define_signature(common)
     return values
 
@@ -68,33 +81,27 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
 
     files = [Artifact.load(path, values["signature"].value) for path in positional]
     reports = _compiled(files, values)
+    devices = _devices(values)
+    for device in devices:
+        device.check()
     on_phone = _on_phone(files, values)
-    latencies = benchmark(
-        files,
-        rounds=values["rounds"].value,
-        threads=values["threads"].value,
-        xnnpack=values["xnnpack"].value,
-    )
+    options = {name: values[name].value for name in ("rounds", "threads", "xnnpack")}
+    latencies = benchmark(files, **options)
+    elsewhere = {str(device): benchmark(files, **options, measure_on=device) for device in devices}
     rows = [
         [
-            pathlib.Path(path).name,
-            f"{latency.ratio:.4f}x",
-            f"[{latency.ratio_low:.4f}, {latency.ratio_high:.4f}]",
-            f"{latency.median_ms:.4f}",
-            f"{latency.p90_ms:.4f}",
+            *_latency_cells(path, latency),
             f"{file.size:,}",
             f"{file.gzip_size:,}",
         ]
         for path, file, latency in zip(positional, files, latencies, strict=True)
     ]
-    headers = ["file", "reference", "95% interval", "median ms", "p90 ms", "bytes", "gzip"]
-    print(table(headers, rows))
+    print(table([*_LATENCY_COLUMNS, "bytes", "gzip"], rows))
     where = provenance()
-    print(
-        f"\n{where['cpu']}, {latencies[0].threads} thread(s), XNNPACK "
-        f"{'on' if latencies[0].xnnpack else 'off'}, {latencies[0].rounds} rounds, "
-        f"reference model {latencies[0].reference_ms:.4f} ms"
-    )
+    print(f"\n{_conditions(where['cpu'], latencies[0])}")
+    for found in elsewhere.values():
+        cells = [_latency_cells(*each) for each in zip(positional, found, strict=True)]
+        print(f"\n{table(_LATENCY_COLUMNS, cells)}\n\n{_conditions(found[0].device, found[0])}")
     if values["throughput"].value:
         _print_throughput(positional, files, values)
     for path, report in zip(positional, reports, strict=False):  # no reports without --vela
@@ -109,6 +116,7 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
                 provenance=where,
                 phone=on_phone[i].to_dict() if on_phone else None,
                 vela=reports[i].to_dict() if reports else None,
+                elsewhere={name: found[i] for name, found in elsewhere.items()} or None,
             ).to_dict()
             for i, (path, file, latency) in enumerate(
                 zip(positional, files, latencies, strict=True)
@@ -120,12 +128,13 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
 
 def check(positional: list[str], values: flags.FlagValues) -> None:
     """Raises what is wrong before anything is measured."""
-    from tfnas.targets.android import check_binary
+    from tfnas.measure.elsewhere.phone import check_binary
     from tfnas.targets.ethos_u import ACCELERATORS
 
     for path in positional:
         early_checks.check_file(path)
     early_checks.check_written(values, "json")
+    _devices(values)
     if values["vela"].value is not None:
         check_choice("vela", values["vela"].value, list(ACCELERATORS))
     adb, binary, serial = (values[name].value for name in ("adb", "adb_binary", "serial"))
@@ -139,6 +148,32 @@ def check(positional: list[str], values: flags.FlagValues) -> None:
         _integers(name, values)
         if values[name].present and not values["throughput"].value:
             raise ValueError(f"{name} needs throughput, got no throughput")
+
+
+def _devices(values: flags.FlagValues) -> list[TimingDevice]:
+    """The devices of --measure_on."""
+    from tfnas.measure.elsewhere.named_device import timing_device
+
+    found = map(timing_device, values["measure_on"].value)
+    return [device for device in found if device is not None]
+
+
+def _latency_cells(path: str, latency: Latency) -> list[str]:
+    return [
+        pathlib.Path(path).name,
+        f"{latency.ratio:.4f}x",
+        f"[{latency.ratio_low:.4f}, {latency.ratio_high:.4f}]",
+        f"{latency.median_ms:.4f}",
+        f"{latency.p90_ms:.4f}",
+    ]
+
+
+def _conditions(where: str, latency: Latency) -> str:
+    """How latencies were measured, in a line."""
+    return (
+        f"{where}, {latency.threads} thread(s), XNNPACK {'on' if latency.xnnpack else 'off'}, "
+        f"{latency.rounds} rounds, reference model {latency.reference_ms:.4f} ms"
+    )
 
 
 def _integers(name: str, values: flags.FlagValues) -> list[int]:

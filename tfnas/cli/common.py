@@ -129,6 +129,19 @@ def define_fit_for(common: dict[str, Any]) -> None:
     flags.DEFINE_enum("fit_for", None, ["gpu"], text, **common)
 
 
+def define_measure_on(common: dict[str, Any]) -> None:
+    """Declares --measure_on of a command that measures latencies on one device.
+
+    Args:
+        common: Keyword arguments of each flag's declaration.
+    """
+    from tfnas.nas.search_config import SearchConfig
+    from tfnas.settings_fields import options_of
+
+    text = options_of(SearchConfig)["measure_on"].help
+    flags.DEFINE_string("measure_on", None, text, **common)
+
+
 def define_loading(common: dict[str, Any]) -> None:
     """Declares the flags of how a model is read.
 

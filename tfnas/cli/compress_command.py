@@ -17,6 +17,7 @@ from tfnas.cli.common import (
     define_data,
     define_device,
     define_fit_for,
+    define_measure_on,
     load_inputs,
     load_model_and_split,
     loading_of,
@@ -36,6 +37,11 @@ EXAMPLES = (
     (
         "the best model of a search, at half of its time, in minutes",
         "tfnas compress runs/digits --max_latency_ratio=0.5 --effort=quick",
+    ),
+    (
+        "at half of its time on a Raspberry Pi",
+        "tfnas compress model.keras --data=images/ --max_latency_ratio=0.5 "
+        "--measure_on=ssh:pi@raspberrypi,python=venv/bin/python",
     ),
     (
         "a microcontroller with 64 KiB of RAM, of which the firmware takes 20,000 bytes",
@@ -68,6 +74,7 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
     flags.DEFINE_bool("overwrite", False, text, **common)
     define_device(common, "max_")
     define_fit_for(common)
+    define_measure_on(common)
     define_data(common, required=False)
     define_task(common)
     text = "array or column of groups, such as speakers: quality is reported for each group"
@@ -80,12 +87,14 @@ def check(positional: list[str], values: flags.FlagValues) -> None:
     from tfnas.compression.device_costs import Target
     from tfnas.compression.fine_tune_settings import FineTuneSettings
     from tfnas.jobs.finished_search import finished_config
+    from tfnas.measure.elsewhere.named_device import timing_device
     from tfnas.targets.device import Device
 
     names = ("accelerator", "runtime_flash", "runtime_ram")
     budget = _budget(values)
     device = Device(*(values[name].value for name in names))
-    Target.of(budget, device, values["fit_for"].value)
+    measure_on = timing_device(values["measure_on"].value)
+    Target.of(budget, device, values["fit_for"].value, measure_on)
     early_checks.check_data(values)
     source = pathlib.Path(positional[0])
     if source.is_dir() and not (source / "saved_model.pb").exists():
@@ -133,6 +142,7 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
             runtime_flash=values["runtime_flash"].value,
             runtime_ram=values["runtime_ram"].value,
             fit_for=values["fit_for"].value,
+            measure_on=values["measure_on"].value,
             progress=progress,
             custom_objects=loading.custom_objects,
             safe_mode=loading.safe_mode,

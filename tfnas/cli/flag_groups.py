@@ -34,8 +34,8 @@ _GROUPS: dict[str, tuple[str, ...]] = {
         *("seed", "deterministic"),
     ),
     "Measurement": (
-        *("rounds", "threads", "xnnpack", "latency_seconds", "throughput", "batch_sizes"),
-        *("thread_counts", "baseline", "random_candidates"),
+        *("rounds", "threads", "xnnpack", "latency_seconds", "measure_on", "throughput"),
+        *("batch_sizes", "thread_counts", "baseline", "random_candidates"),
     ),
     "Device": (
         *("fit_for", "accelerator", "runtime_flash", "runtime_ram", "vela", "adb", "adb_binary"),

@@ -25,6 +25,7 @@ from tfnas.compression.techniques.registry import technique
 from tfnas.compression.techniques.technique import NotPossible
 from tfnas.data.examples import Data, Nested
 from tfnas.loading import Loading
+from tfnas.measure.elsewhere.timing_device import FileRefused
 from tfnas.measure.latency import benchmark
 from tfnas.measure.measure import ACTIVATION_BYTES
 from tfnas.measure.profile import Profile, profile
@@ -281,18 +282,45 @@ class CandidateStore:
             file = post_training_file(model, recipe.mode, self.context)
         file = self.target.fitted(file, self.context.progress.phase)
         assessment = self._assess(file)
-        old, new = benchmark([self.baseline, file], rounds=ROUNDS)
+        latency = self._latency(file)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         file.save(folder / "model.tflite")
         self.models.put(folder / "model.keras", model)
         np.save(folder / "values.npy", assessment.values, allow_pickle=False)
-        costs, drop = self._costs(file, assessment, new.ratio / old.ratio, cost)
-        own = {name: v for name, v in dataclasses.asdict(costs).items() if name not in _APART}
+        costs, drop = self._costs(file, assessment, latency, cost)
         # Written last: a candidate without it is built again.
-        self._record(folder).write({"recipe": str(recipe), "costs": own, "drop": drop})
+        self._write_record(folder, recipe, costs, drop)
         self._forget_training(folder.name)
         return Candidate(recipe, file, costs, drop, assessment)
+
+    def _latency(self, file: Artifact) -> float:
+        """The latency of a file, as a ratio to the original's float32 file on the same device."""
+        try:
+            old, new = benchmark(
+                [self.baseline, file], rounds=ROUNDS, measure_on=self.target.measure_on
+            )
+        except FileRefused as error:
+            raise NotPossible(str(error)) from error
+        return new.ratio / old.ratio
+
+    def _write_record(
+        self,
+        folder: pathlib.Path,
+        recipe: Recipe,
+        costs: CandidateCosts,
+        drop: tuple[float, float, float],
+    ) -> None:
+        own = {name: v for name, v in dataclasses.asdict(costs).items() if name not in _APART}
+        record = {"recipe": str(recipe), "costs": own, "drop": drop}
+        if self._measured_on:
+            record["measured_on"] = self._measured_on
+        self._record(folder).write(record)
+
+    @property
+    def _measured_on(self) -> str:
+        """The device that latencies are measured on; empty for this machine."""
+        return "" if self.target.measure_on is None else str(self.target.measure_on)
 
     def _record(self, folder: pathlib.Path) -> Record:
         return Record(folder / "record.json", "candidate", FORMAT)
@@ -308,6 +336,9 @@ class CandidateStore:
             values = np.load(folder / "values.npy", allow_pickle=False)
         assessment = Assessment(self.context.task.metric, values)
         costs = self._with_quality(CandidateCosts(**record["costs"]), assessment)
+        if record.get("measured_on", "") != self._measured_on:  # a call that measured elsewhere
+            costs = dataclasses.replace(costs, latency=self._latency(file))
+            self._write_record(folder, recipe, costs, (value, low, high))
         return Candidate(recipe, file, costs, (value, low, high), assessment)
 
     def _model(self, steps: tuple[RecipeStep, ...]) -> keras.Model:

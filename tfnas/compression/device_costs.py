@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tfnas.compression.budget import Budget, CandidateCosts, cost_of_limit
+from tfnas.measure.elsewhere.timing_device import TimingDevice
 from tfnas.runtime.files import write_atomically
 from tfnas.runtime.store import damage_named, read_json_object
 from tfnas.targets.device import ON_DEVICE, Device, NotOnDevice, worst
@@ -25,20 +26,29 @@ class Target:
         device: The device.
         metrics: Names of the limited metrics; see :mod:`tfnas.targets.device`.
         fit_for: What files are rewritten for, as in :func:`tfnas.to_tflite`.
+        measure_on: The device that latencies are measured on; None: this machine.
     """
 
     device: Device = dataclasses.field(default_factory=Device)
     metrics: tuple[str, ...] = ()
     fit_for: str | None = None
+    measure_on: TimingDevice | None = None
 
     @classmethod
-    def of(cls, budget: Budget, device: Device, fit_for: str | None = None) -> Target:
+    def of(
+        cls,
+        budget: Budget,
+        device: Device,
+        fit_for: str | None = None,
+        measure_on: TimingDevice | None = None,
+    ) -> Target:
         """Returns a device with the metrics that a budget limits.
 
         Args:
             budget: The limits.
             device: The device.
             fit_for: What files are rewritten for.
+            measure_on: The device that latencies are measured on; None: this machine.
 
         Raises:
             ValueError: The firmware alone exceeds a limit, the accelerator has no such metric, or
@@ -49,7 +59,8 @@ class Target:
         device.check_room(bounds, "max_")
         if fit_for is not None:
             check_fit_for(fit_for)
-        target = cls(device, tuple(name for name in ON_DEVICE if name in bounds), fit_for)
+        metrics = tuple(name for name in ON_DEVICE if name in bounds)
+        target = cls(device, metrics, fit_for, measure_on)
         device.check(set(target.metrics))
         return target
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from tfnas.compression.budget import Budget
@@ -23,8 +23,11 @@ from tfnas.data.examples import Data, Examples, ExampleSet, notes_of
 from tfnas.jobs.compress_folder import compress_folder, identity_of, set_aside
 from tfnas.jobs.compress_run import run_compression
 from tfnas.jobs.inputs import load_model_and_data
+from tfnas.jobs.job_folder import JobFolder
 from tfnas.jobs.task_choice import task_of
 from tfnas.loading import CustomObjects, Loading
+from tfnas.measure.elsewhere.named_device import timing_device
+from tfnas.measure.elsewhere.timing_device import TimingDevice
 from tfnas.measure.profile import profile
 from tfnas.optional import require
 from tfnas.runtime.argument_rules import check_choice
@@ -72,6 +75,7 @@ def compress(
     runtime_flash: int = 0,
     runtime_ram: int = 0,
     fit_for: str | None = None,
+    measure_on: TimingDevice | str | None = None,
     progress: Progress | None = None,
     custom_objects: CustomObjects | None = None,
     safe_mode: bool = True,
@@ -156,6 +160,9 @@ def compress(
             toward `max_ram_bytes`.
         fit_for: "gpu": each file is rewritten for TFLite's GPU delegate, as by
             :func:`tfnas.to_tflite`, before it is measured and compared.
+        measure_on: The device that latencies are measured on, those of the original too: a
+            :class:`tfnas.SshDevice`, a :class:`tfnas.AdbDevice`, a :class:`tfnas.BrowserDevice`, or
+            the text of one, such as "ssh:pi@raspberrypi". None: this machine.
         progress: Receives each phase and the end of each epoch, instead of `verbose`.
         custom_objects: Name -> class or function, for saved models with layers or functions of
             your own; see :func:`tfnas.load_model`. Those of a model in memory are known.
@@ -172,14 +179,16 @@ def compress(
         ImportError: matplotlib is not installed, or ethos-u-vela where a limit `max_vela_...` is
             set. It is raised before any long work.
         RuntimeError: No model could be converted, or another job that is running uses the folder.
+            Or the device of `measure_on` lacks what it needs.
+        ConnectionError: The device of `measure_on` can't be reached, or was lost and did not come
+            back. The same call goes on from there.
     """
     budget = Budget.of(budget)
-    target = Target.of(budget, Device(accelerator, runtime_flash, runtime_ram), fit_for)
+    device = Device(accelerator, runtime_flash, runtime_ram)
+    target = Target.of(budget, device, fit_for, timing_device(measure_on))
     check_choice("effort", effort, tuple(EFFORTS))
     amounts, progress = EFFORTS[effort], progress_of(progress, verbose)
-    require("matplotlib", "the pictures of a report")
-    folder = compress_folder(pathlib.Path(directory))
-    folder.check_has_no_owner()
+    folder = _ready_folder(directory, target.measure_on, progress)
     data, loading = (train_data, validation_data, test_data), Loading(custom_objects, safe_mode)
     model, split = load_model_and_data(
         model, *data, seed=seed, argument="train_data", groups=groups, loading=loading
@@ -197,12 +206,31 @@ def compress(
     )
     task.check_fine_tuning(settings.augment, settings.distill)
     context = Context(model, task, split, settings, progress, callbacks=callbacks)
-    for note in notes_of(split):
-        progress.phase(note)
+    _tell(notes_of(split), progress)
     with folder.owned():
         folder.claim(identity_of(context), overwrite)
         set_aside(folder.path)
         return run_compression(context, folder.path, budget, target, effort, loading)
+
+
+def _tell(notes: Iterable[str], progress: Progress) -> None:
+    for note in notes:
+        progress.phase(note)
+
+
+def _ready_folder(
+    directory: str | pathlib.Path, device: TimingDevice | None, progress: Progress
+) -> JobFolder:
+    """Returns the folder of a job; raises what would end it after long work.
+
+    That is: matplotlib is missing, the device can't measure, or another job runs in the folder.
+    """
+    require("matplotlib", "the pictures of a report")
+    if device is not None:
+        progress.phase(f"latencies are measured on {device}: {device.check()}")
+    folder = compress_folder(pathlib.Path(directory))
+    folder.check_has_no_owner()
+    return folder
 
 
 def _check_limits(budget: Budget, task: Task, model: keras.Model) -> None:

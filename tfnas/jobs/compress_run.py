@@ -163,8 +163,19 @@ def _result(
         ),
         saved_model=_saved_model(store, model),
         by_group=_by_group(rows, best, store.data.test),
-        notes=(*notes_of(store.data), *target_notes(store.target, best.file)),
+        notes=(
+            *notes_of(store.data),
+            *target_notes(store.target, best.file),
+            *_measured_on(latencies[ORIGINAL]),
+        ),
     )
+
+
+def _measured_on(latency: Latency) -> list[str]:
+    """A note on the device that latencies are of; none for this machine."""
+    if not latency.device:
+        return []
+    return [f"latencies were measured on {latency.device}; throughput and layers on this machine"]
 
 
 def _by_group(rows: list[FileRow], best: Candidate, test: ExampleSet) -> Evaluation | None:
@@ -187,7 +198,8 @@ def _timed_front(
 
     def measure(candidates: list[Candidate]) -> None:
         labels = [ORIGINAL, *(str(candidate.recipe) for candidate in candidates)]
-        times = benchmark([store.baseline, *(candidate.file for candidate in candidates)])
+        files = [store.baseline, *(candidate.file for candidate in candidates)]
+        times = benchmark(files, measure_on=store.target.measure_on)
         latencies.update(zip(labels, times, strict=True))
         store.retimed(candidates, [time.ratio / times[0].ratio for time in times[1:]])
 

@@ -114,7 +114,9 @@ def search(
             files that would be written over. Or the folder can't be written, and the search in it
             has not ended; one that has is opened and measured again, and nothing is written.
         ImportError: matplotlib is not installed. It is raised before any long work.
-        RuntimeError: No trial ended well.
+        RuntimeError: No trial ended well, or the device of `measure_on` lacks what it needs.
+        ConnectionError: The device of `measure_on` can't be reached, or was lost and did not come
+            back. The same call goes on with the trial that was running.
         tfnas.graph.finite_loss.Diverged: The last training diverged. The search is kept, and the
             model and the files of the best trial are in the folder.
         KeyboardInterrupt: Interrupted before any trial ended well.
@@ -375,7 +377,7 @@ class _Run:
         for number, arch in enumerate(self._random_architectures(winner), 1):
             models.append((f"random {number}, {mode}", arch, self._trained_file(arch, mode)))
         self.progress.phase("measuring on the test part")
-        latencies = benchmark([file for *_, file in models], threads=self.config.threads)
+        latencies = self._latencies([file for *_, file in models])
         rows = [
             self._row(label, arch, file, latency)
             for (label, arch, file), latency in zip(models, latencies, strict=True)
@@ -483,8 +485,12 @@ class _Run:
         A candidate that another one dominates by the new latencies is left out.
         """
         self.progress.phase("measuring the Pareto front side by side")
-        latencies = benchmark([c.artifact() for c in front], threads=self.config.threads)
+        latencies = self._latencies([candidate.artifact() for candidate in front])
         return self.tuner.front_of(map(_with_latency, front, latencies))
+
+    def _latencies(self, files: list[Artifact]) -> list[Latency]:
+        threads, measure_on = self.config.threads, self.config.measure_on
+        return benchmark(files, threads=threads, measure_on=measure_on)
 
 
 def _modes(arch: Architecture) -> dict[str, str | QuantSpec]:

@@ -68,6 +68,7 @@ def tuner_of(
             min_epochs=config.min_epochs,
             teacher=teacher,
             latency_seconds=config.latency_seconds,
+            measure_on=config.measure_on,
             executor=executor,
         ),
         device=Device(config.accelerator, config.runtime_flash, config.runtime_ram),

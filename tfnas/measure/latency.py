@@ -9,24 +9,24 @@ in a new random order each round, and the result is the median over the rounds o
 from __future__ import annotations
 
 import functools
-import gc
 import importlib.resources
 import math
 import os
 import pathlib
 import platform
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
 import numpy as np
 
+from tfnas.measure.elsewhere.named_device import timing_device
+from tfnas.measure.elsewhere.timing_device import TimingDevice, TimingPlan, times_with_retries
+from tfnas.measure.elsewhere.timing_script import Timer, timed
 from tfnas.measure.measurement import Latency
 from tfnas.tflite.artifact import FILES, Artifact, as_artifact
 
 DEFAULT_ROUNDS = 50
-_PASSES = 25
 
 
 def benchmark(
@@ -39,6 +39,7 @@ def benchmark(
     sample_ms: float = 3.0,
     reference: Artifact | None = None,
     seed: int = 0,
+    measure_on: TimingDevice | str | None = None,
 ) -> list[Latency]:
     """Measures the time of one inference (batch 1) of each file, interleaved.
 
@@ -61,13 +62,20 @@ def benchmark(
         reference: The reference file. Default: the one that tfnas ships, so that ratios of
             different runs can be compared.
         seed: Seed of the order within a round.
+        measure_on: The device that measures, the reference too: a :class:`tfnas.SshDevice`, a
+            :class:`tfnas.AdbDevice`, a :class:`tfnas.BrowserDevice`, or the text of one, such as
+            "ssh:pi@raspberrypi". None: this machine.
 
     Returns:
         One :class:`~tfnas.measure.measurement.Latency` per file, in the order of `artifacts`,
         with the 95% interval of the median over the rounds (order statistics).
 
     Raises:
-        ValueError: An argument is outside its rule; the message names it.
+        ValueError: An argument is outside its rule, or the device can't run a file; the message
+            names it.
+        ConnectionError: The device can't be reached, or was lost and did not come back.
+        FileNotFoundError: A program or a file that reaches the device is missing.
+        RuntimeError: The device lacks what it needs, such as LiteRT.
     """
     if more:
         raise ValueError(
@@ -78,24 +86,21 @@ def benchmark(
     check_rounds(rounds)
     if not isinstance(warmup, int) or warmup < 0:
         raise ValueError(f"warmup must be a whole number >= 0, got {warmup!r}")
+    if threads < 1:
+        raise ValueError(f"threads must be at least 1, got {threads}")
     if not sample_ms > 0:
         raise ValueError(f"sample_ms must be above 0, got {sample_ms!r}")
     anchor = reference or reference_artifact()
-    rng = np.random.default_rng(seed)
-    blocks = []
-    timers: dict[int, _Timer] = {}
-    for block in np.array_split(np.arange(rounds), min(_PASSES, rounds)):
-        # The addresses that an interpreter's buffers happen to get shift its time by up to 2%
-        # for its lifetime. New interpreters, created in a new order, average that out. The old
-        # ones are still alive then, so that the new ones get other addresses.
-        order = rng.permutation(len(files) + 1)
-        timers = {
-            int(i): _Timer((anchor, *files)[i], threads, xnnpack, warmup, sample_ms) for i in order
-        }
-        blocks.append(_interleaved([timers[i] for i in sorted(timers)], len(block), rng))
-    times = np.concatenate(blocks)
+    options = {"threads": threads, "xnnpack": xnnpack, "warmup": warmup, "sample_ms": sample_ms}
+    plan = TimingPlan.of(len(files), rounds, seed, **options)
+    device = timing_device(measure_on)
+    if device is None:
+        times, machine = _timed_here([anchor, *files], plan), ""
+    else:
+        found = times_with_retries(device, [anchor, *files], plan)
+        times, machine = found.seconds, f"{device}: {found.machine}"
     return [
-        _summary(times[:, i], times[:, 0], anchor.sha256, threads, xnnpack)
+        _summary(times[:, i], times[:, 0], anchor.sha256, plan, machine)
         for i in range(1, len(files) + 1)
     ]
 
@@ -137,60 +142,19 @@ def provenance(**more: Any) -> dict[str, Any]:
     }
 
 
-class _Timer:
-    """Times one file; a sample repeats the inference until it lasts `sample_ms`."""
+def _timed_here(files: Sequence[Artifact], plan: TimingPlan) -> np.ndarray:
+    """Seconds per inference on this machine, (rounds, files)."""
 
-    def __init__(self, file: Artifact, threads: int, xnnpack: bool, warmup: int, sample_ms: float):
-        self.interpreter = file.interpreter(threads, xnnpack)
-        self.has_state = file.state == "tensors"
-        rng = np.random.default_rng(0)
-        for tensor in self.interpreter.get_input_details():
-            noise = rng.uniform(0, 100, tensor["shape"]).astype(tensor["dtype"])
-            if noise.dtype.kind in "iu" and not tensor["quantization"][0]:
-                noise[...] = 0  # may be an index, and 0 is valid in any vocabulary
-            self.interpreter.set_tensor(tensor["index"], noise)
-        for _ in range(warmup + 1):
-            self.interpreter.invoke()
-        once = min(self._run(1) for _ in range(3))
-        self.repeats = max(1, math.ceil(sample_ms / 1000 / max(once, 1e-7)))
-
-    def sample(self) -> float:
-        """Seconds per inference, after an untimed one that warms the caches."""
-        self.interpreter.invoke()
-        return self._run(self.repeats) / self.repeats
-
-    def _run(self, repeats: int) -> float:
-        if self.has_state:  # a state that grows might end in numbers that are slow to compute
-            self.interpreter.reset_all_variables()
-        invoke = self.interpreter.invoke
-        start = time.perf_counter()
-        for _ in range(repeats):
-            invoke()
-        return time.perf_counter() - start
+    return timed(lambda i: _timer(files[i], plan), plan.blocks)
 
 
-def _interleaved(timers: Sequence[_Timer], rounds: int, rng: np.random.Generator) -> np.ndarray:
-    """Seconds per inference, (rounds, files).
-
-    The reference, file 0, is measured at both ends of a round, and its two times are averaged.
-    """
-    times = np.empty((rounds, len(timers)))
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        for row in times:
-            before = timers[0].sample()
-            for i in 1 + rng.permutation(len(timers) - 1):
-                row[i] = timers[i].sample()
-            row[0] = (before + timers[0].sample()) / 2
-    finally:
-        if collecting:
-            gc.enable()
-    return times
+def _timer(file: Artifact, plan: TimingPlan) -> Timer:
+    interpreter = file.interpreter(plan.threads, plan.xnnpack)
+    return Timer(interpreter, file.state == "tensors", plan.warmup, plan.sample_ms)
 
 
 def _summary(
-    times: np.ndarray, anchor: np.ndarray, sha256: str, threads: int, xnnpack: bool
+    times: np.ndarray, anchor: np.ndarray, sha256: str, plan: TimingPlan, device: str = ""
 ) -> Latency:
     low, high = median_interval(times / anchor)
     p10, median, p90 = np.percentile(times * 1000, [10, 50, 90])
@@ -204,8 +168,9 @@ def _summary(
         reference_ms=float(np.median(anchor) * 1000),
         reference=sha256,
         rounds=len(times),
-        threads=threads,
-        xnnpack=xnnpack,
+        threads=plan.threads,
+        xnnpack=plan.xnnpack,
+        device=device,
     )
 
 

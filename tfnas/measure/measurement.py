@@ -65,6 +65,7 @@ class Latency(Tabular):
         rounds: Number of interleaved rounds.
         threads: Threads of the interpreter.
         xnnpack: Whether the XNNPACK delegate was allowed.
+        device: The device that measured; empty for this machine.
     """
 
     median_ms: float
@@ -78,10 +79,12 @@ class Latency(Tabular):
     rounds: int
     threads: int
     xnnpack: bool
+    device: str = ""
 
     def headers(self) -> list[str]:
         """Returns the titles of the columns."""
-        return ["median ms", "10th to 90th", "ratio [95%]", "rounds", "threads", "XNNPACK"]
+        names = ["median ms", "10th to 90th", "ratio [95%]", "rounds", "threads", "XNNPACK"]
+        return [*names, *(["device"] if self.device else [])]
 
     def rows(self) -> list[list[str]]:
         """Returns the latency as the one row of a table."""
@@ -93,6 +96,7 @@ class Latency(Tabular):
                 str(self.rounds),
                 str(self.threads),
                 "on" if self.xnnpack else "off",
+                *([self.device] if self.device else []),
             ]
         ]
 
@@ -100,6 +104,7 @@ class Latency(Tabular):
         return (
             f"{self.median_ms:.4g} ms, {self.ratio:.3f}x reference "
             f"[{self.ratio_low:.3f}, {self.ratio_high:.3f}]"
+            f"{f' on {self.device}' if self.device else ''}"
         )
 
 
@@ -126,6 +131,7 @@ class Measurement(Tabular):
         provenance: Where and with what it was measured: CPU, versions, data set.
         phone: `PhoneLatency.to_dict()`, the latency on a phone.
         vela: `VelaReport.to_dict()`, the estimates of an accelerator's compiler.
+        elsewhere: Device -> the latency on it; see `measure_on` of :func:`tfnas.benchmark`.
     """
 
     size_bytes: int
@@ -141,6 +147,7 @@ class Measurement(Tabular):
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     phone: Mapping[str, Any] | None = None
     vela: Mapping[str, Any] | None = None
+    elsewhere: Mapping[str, Latency] | None = None
 
     def tables(self) -> list[TextTable]:
         """Returns what was measured and the provenance; what is unknown is left out.
@@ -170,6 +177,7 @@ class Measurement(Tabular):
             "provenance": self.provenance,
             "phone": self.phone or {},
             "vela": self.vela or {},
+            "latency elsewhere": self.elsewhere or {},
         }
         found = []
         for title, section in sections.items():
@@ -215,13 +223,15 @@ class Measurement(Tabular):
                 names it.
         """
         check_keys(cls, fields)
-        check_types(cls, {n: v for n, v in fields.items() if n not in ("score", "latency")})
+        records = {"score": Score, "latency": Latency}
+        check_types(cls, {n: v for n, v in fields.items() if n not in records})
         values = dict(fields)
-        for name, record in (("score", Score), ("latency", Latency)):
+        for name, record in records.items():
             if values.get(name) is not None:
-                check_keys(record, values[name])
-                check_types(record, values[name])
-                values[name] = record(**values[name])
+                values[name] = _record(record, values[name])
+        if values.get("elsewhere") is not None:
+            found = values["elsewhere"].items()
+            values["elsewhere"] = {name: _record(Latency, each) for name, each in found}
         return cls(**values)
 
     def to_json(self, indent: int | None = None) -> str:
@@ -259,6 +269,13 @@ class Measurement(Tabular):
             ValueError: The text is no JSON object, or a key is unknown or missing.
         """
         return cls.from_dict(parse_json_object(text, "measurement"))
+
+
+def _record(kind: type[Any], fields: Mapping[str, Any]) -> Any:
+    """A record of checked fields."""
+    check_keys(kind, fields)
+    check_types(kind, fields)
+    return kind(**fields)
 
 
 def dominates(a: Sequence[float], b: Sequence[float], directions: Sequence[str]) -> bool:

@@ -98,6 +98,7 @@ def untrained_metrics(
 
     Raises:
         NotOnDevice: The device can't run the file.
+        FileRefused: The device that measures can't run it.
         VelaError: The accelerator's compiler failed.
     """
     try:
@@ -107,7 +108,9 @@ def untrained_metrics(
     metrics = {"size_bytes": float(artifact.size)}
     metrics |= device.metrics(artifact, names & DEVICE_UNTRAINED)
     if names & _LATENCY_METRICS:
-        [latency] = benchmark(artifact, threads=config.threads, rounds=config.rounds)
+        [latency] = benchmark(
+            artifact, threads=config.threads, rounds=config.rounds, measure_on=config.measure_on
+        )
         metrics["latency_ratio"] = latency.ratio_low
         metrics["latency_ms"] = latency.median_ms * latency.ratio_low / latency.ratio
     return metrics

@@ -22,7 +22,7 @@ _OF_NETWORKS = (
 _OF_SUPERNETS = ("supernet_epochs", "supernet_seconds", "evaluations", "rank_networks")
 _NOT_OF_SUPERNETS = (
     *("hypermodel", "halving", "min_epochs", "inherit", "compression", "teacher"),
-    *("population_size", "tournament_size", "children", "form"),
+    *("population_size", "tournament_size", "children", "form", "measure_on"),
 )
 METRICS = (
     *("file_accuracy", "latency_ratio", "size_bytes", "macs", "parameters"),
@@ -141,6 +141,11 @@ class SearchConfig:
     )
     trial_timeout: float | None = option(None, "time limit of a trial in s, with workers")
     threads: int = option(1, "threads of the latency measurement", low=1)
+    measure_on: str | None = option(
+        None,
+        "device that latencies are measured on: ssh:USER@HOST, adb, adb:SERIAL or browser, perhaps "
+        "with options such as ,python=venv/bin/python; default: this machine",
+    )
     baseline: bool = option(True, "train MobileNetV2 0.35 to compare with")
     random_candidates: int = option(
         0, "number of random architectures of the winner's size to compare with", low=0
@@ -171,10 +176,15 @@ class SearchConfig:
     )
 
     def __post_init__(self) -> None:
+        from tfnas.measure.elsewhere.named_device import timing_device
+        from tfnas.measure.elsewhere.timing_device import TimingDevice
         from tfnas.nas.successive_halving import Halving
         from tfnas.targets.device import Device
 
+        if isinstance(self.measure_on, TimingDevice):
+            object.__setattr__(self, "measure_on", str(self.measure_on))
         check_options(self)
+        timing_device(self.measure_on)
         if not self.objectives:
             object.__setattr__(self, "objectives", self._default_objectives())
         self._check_hypermodel()

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import keras_tuner as kt
 
+from tfnas.measure.elsewhere.timing_device import DeviceLost
+
 INFEASIBLE = "infeasible: "  # prefix of the message of a trial that breaks a limit before training
 _Status = kt.engine.trial.TrialStatus
 
@@ -19,6 +21,10 @@ class InfeasibleTrialError(kt.errors.FailedTrialError):
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"{INFEASIBLE}{reason}")
+
+
+class DeviceLostInTrial(kt.errors.FatalError, DeviceLost):
+    """The device that measures was lost: the search ends, and goes on with this trial."""
 
 
 def too_many_failures(

@@ -27,6 +27,7 @@ from tfnas.compression.trial_compression import (
 from tfnas.compression.trial_refusals import NotCompressible
 from tfnas.data.reading import spread, spread_pairs
 from tfnas.graph.finite_loss import Diverged
+from tfnas.measure.elsewhere.timing_device import DeviceLost, FileRefused
 from tfnas.measure.latency import benchmark
 from tfnas.measure.measure import measurement_of
 from tfnas.measure.profile import profile
@@ -52,7 +53,7 @@ from tfnas.nas.metric_directions import KNOWN_DIRECTIONS, REWARD
 from tfnas.nas.objectives import Objectives
 from tfnas.nas.reward import mnasnet_reward
 from tfnas.nas.successive_halving import continue_from
-from tfnas.nas.trial_failures import InfeasibleTrialError
+from tfnas.nas.trial_failures import DeviceLostInTrial, InfeasibleTrialError
 from tfnas.nas.tuner_config import TunerConfig
 from tfnas.nas.weight_files import read_weights
 from tfnas.nas.weight_inheritance import inherit_weights
@@ -147,7 +148,16 @@ class TrialRunner:
         Raises:
             InfeasibleTrialError: A limit is broken whatever the weights are.
             FailedTrialError: The training diverges, or the model can't be compressed or converted.
+            DeviceLostInTrial: The device that measures was lost and did not come back.
         """
+        try:
+            return self._run(task, model, args, kwargs)
+        except DeviceLost as error:
+            raise DeviceLostInTrial(str(error)) from error
+
+    def _run(
+        self, task: TrialTask, model: keras.Model, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Any:
         x = args[0] if args else kwargs.get("x")
         self._build(task, model, x)
         inherited: dict[str, float] = {}
@@ -172,7 +182,7 @@ class TrialRunner:
                 history = epochs_of_results(results, self.objectives)
                 logs, plain = self._logs_of_measured_epoch(task, model, history, has_best), model
             measured = self._measure(task, model, plain, x, kwargs["validation_data"])
-        except (NotOnDevice, VelaError) as error:
+        except (NotOnDevice, FileRefused, VelaError) as error:
             raise InfeasibleTrialError(str(error)) from error
         except (ConversionError, NotCompressible, Diverged) as error:  # a retry would fail too
             raise kt.errors.FailedTrialError(str(error)) from error
@@ -220,7 +230,7 @@ class TrialRunner:
                     self.config,
                     self.device,
                 )
-        except (NotCompressible, NotOnDevice, VelaError) as error:
+        except (NotCompressible, NotOnDevice, FileRefused, VelaError) as error:
             raise InfeasibleTrialError(str(error)) from error
         if broken := self.objectives.broken(known):
             raise InfeasibleTrialError("; ".join(broken))
@@ -329,7 +339,8 @@ class TrialRunner:
         artifact = to_tflite(model, spec, None if fake_quants(model) else _calibration(x, spec))
         score = evaluate(artifact, *validation_pair(validation_data))
         threads, rounds = self.config.threads, self.config.rounds
-        [latency] = benchmark(artifact, threads=threads, rounds=rounds)
+        measure_on = self.config.measure_on
+        [latency] = benchmark(artifact, threads=threads, rounds=rounds, measure_on=measure_on)
         cost = profile(plain)
         arch = task.architecture
         measurement = measurement_of(artifact, score, latency, cost, arch.key, part="validation")

@@ -23,6 +23,7 @@ import keras
 import keras_tuner as kt
 import numpy as np
 
+from tfnas.measure.elsewhere.named_device import timing_device
 from tfnas.measure.latency import benchmark, reference_artifact
 from tfnas.nas.argument_checks import check_teacher, check_techniques, with_compression
 from tfnas.nas.executors.engine import Engine
@@ -227,6 +228,8 @@ class MeasuredTuner(TunerState):
             ValueError: `validation_data` is missing, or `halving` needs more `epochs`.
             ImportError: A callback is of TensorBoard, which is not installed.
             RuntimeError: Another search uses the directory, or too many consecutive trials failed.
+            ConnectionError: The device of `measure_on` can't be reached, or was lost and did not
+                come back. The same search goes on with the trial that was running.
         """
         check_tensorboard(fit_kwargs.get("callbacks"))
         if self.measures and fit_kwargs.get("validation_data") is None:
@@ -238,11 +241,18 @@ class MeasuredTuner(TunerState):
         self.oracle.halving.set_epochs(fit_kwargs.get("epochs", 1), self.oracle.max_trials)
         if self.has_ended() and not os.access(self.folder(), os.W_OK):
             return  # a finished search in a folder that is read only
+        device = timing_device(self.config.measure_on)
+        if device is not None and self.measures:
+            device.check()
         owner = contextlib.nullcontext() if self.is_worker else owner_of(self.folder())
         with owner, kept_random_state():  # as trials set the global seeds
             target_ms = self.config.target_latency_ms
             if self.target_ratio is None and target_ms is not None:
-                [latency] = benchmark(reference_artifact(), threads=self.config.threads)
+                [latency] = benchmark(
+                    reference_artifact(),
+                    threads=self.config.threads,
+                    measure_on=self.config.measure_on,
+                )
                 self.runner.target_ratio = target_ms / latency.reference_ms
             if not has_chief_oracle():  # workers may be writing now
                 sweep_parts(self.folder())

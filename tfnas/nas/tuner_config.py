@@ -11,6 +11,8 @@ from typing import Any
 
 import keras
 
+from tfnas.measure.elsewhere.named_device import timing_device
+from tfnas.measure.elsewhere.timing_device import TimingDevice
 from tfnas.measure.latency import DEFAULT_ROUNDS, check_rounds
 from tfnas.measure.latency_model.latency_model import LatencyModel
 from tfnas.nas.metric_directions import default_objectives
@@ -60,6 +62,8 @@ class TunerConfig:
             (:mod:`tfnas.nas.latency_prediction`). Trials are still measured.
         latency_seconds: Time to fit a latency model when the search begins, in s; instead of
             `latency_model`.
+        measure_on: The device that latencies are measured on, as the argument of
+            :func:`tfnas.benchmark`. None: the machine that runs the trial.
         executor: An executor of `concurrent.futures`, or a function that creates one. Trials run
             on it, while this process keeps the oracle; see :class:`tfnas.TrialProcesses`.
         parallel: Number of trials at once on the executor; None: its number of workers.
@@ -85,6 +89,7 @@ class TunerConfig:
     teacher: keras.Model | Sequence[keras.Model] | None = None
     latency_model: LatencyModel | None = None
     latency_seconds: float | None = None
+    measure_on: TimingDevice | str | None = None
     executor: concurrent.futures.Executor | ExecutorFactory | None = None
     parallel: int | None = None
 
@@ -123,6 +128,12 @@ class TunerConfig:
 
     def _check_latency(self) -> None:
         model, seconds = self.latency_model, self.latency_seconds
+        predicted = "latency_seconds" if model is None else "latency_model"
+        if timing_device(self.measure_on) is not None and (model or seconds) is not None:
+            raise ValueError(
+                f"measure_on must be None with {predicted}, which predicts latencies of this "
+                f"machine, got {str(self.measure_on)!r}"
+            )
         if model is not None and not (isinstance(model, LatencyModel) and model.fitted is not None):
             raise ValueError(
                 "latency_model must be a fitted tfnas.LatencyModel, such as "

@@ -92,5 +92,6 @@ def _kept_settings(config: TunerConfig, device: Device) -> dict[str, Any]:
         "mode": config.spec.mode,
         "latency_exponent": config.latency_exponent,
         "threads": config.threads,
+        "measure_on": None if config.measure_on is None else str(config.measure_on),
         **dataclasses.asdict(device),
     }

@@ -89,10 +89,12 @@ def _best(result: SearchResult, words: Words) -> Section:
         blocks += paragraphs("The search was interrupted: the test part was not touched.")
         return Section("The best", blocks)
     headers, rows = result.comparison()
+    latency = result.rows[0].measurement.latency
+    where = (latency.device if latency is not None else "") or "this machine"
     explained = (
         f"All of them were trained on the same {words.examples} for the same number of epochs and "
         "measured side by side. Latency is the median over interleaved rounds, as a ratio to "
-        "the reference model of tfnas; ms are of this machine."
+        f"the reference model of tfnas; ms are of {where}."
     )
     blocks += [Table(_titles(headers, words), rows), *listing(result.verdicts())]
     return Section("The best, on the test part", [*blocks, *paragraphs(explained)])

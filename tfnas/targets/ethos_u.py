@@ -20,10 +20,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tfnas.optional import require
+from tfnas.runtime.external_programs import check_timeout, last_lines, plain_record
 from tfnas.table import Tabular, TextTable
-from tfnas.targets.external_programs import check_timeout, last_lines, plain_record
 from tfnas.tflite.artifact import Artifact, as_artifact
-from tfnas.tflite.operator_rules.tflite_micro import for_accelerator
+from tfnas.tflite.metadata import move_metadata
+from tfnas.tflite.operator_rules.tflite_micro import COMPILED, for_accelerator
 
 ACCELERATORS = (
     *(f"ethos-u55-{macs}" for macs in (32, 64, 128, 256)),
@@ -31,7 +32,7 @@ ACCELERATORS = (
     *(f"ethos-u85-{macs}" for macs in (128, 256, 512, 1024, 2048)),
 )
 _AREAS = ("sram", "dram", "on_chip_flash", "off_chip_flash")
-_LISTED = re.compile(r"^ +(CPU|NPU): (.+?) = (.+) \((?:inputs|outputs) .*\)$", re.MULTILINE)
+_STEP = re.compile(r"^ +NPU: (.+?) = (.+) \((?:inputs|outputs) .*\)$", re.MULTILINE)
 _REASON = re.compile(r"operator: \S+, ofm: '(.+)'\s*\n\s*Reason: (.+)")
 
 
@@ -79,11 +80,10 @@ class VelaMemory:
 
 @dataclasses.dataclass(frozen=True)
 class VelaOperator:
-    """An operator in the compiler's listing.
+    """An operator of the file, or a step that the compiler made of one.
 
     Args:
-        kind: TFLite's name of the operator on the CPU, the compiler's own name on the NPU,
-            where one TFLite operator may have become several.
+        kind: TFLite's name of the operator, such as "CONV_2D"; of a step the compiler's own.
         name: The name of its output.
         reason: Why it stays on the CPU, if the compiler reports it.
     """
@@ -106,8 +106,11 @@ class VelaReport(Tabular):
         cycles: Clock cycles of the NPU's part.
         memory: Memory of the NPU's part.
         macs: Multiply-accumulates of the NPU's part.
-        npu_operators: Operators that the NPU runs.
-        cpu_operators: Operators that the CPU beside it runs.
+        npu_operators: Operators of the file that the NPU runs.
+        cpu_operators: Operators that the CPU beside it runs, as the compiled file has them.
+        npu_steps: The NPU's part as the compiler lists it: one operator may become several steps,
+            and steps of several operators one. Its listing may be empty, where the compiled file
+            nevertheless has a part for the NPU.
         compiled: The compiled file; on a microcontroller it runs in TFLite Micro.
     """
 
@@ -121,6 +124,7 @@ class VelaReport(Tabular):
     macs: int
     npu_operators: tuple[VelaOperator, ...] = dataclasses.field(repr=False)
     cpu_operators: tuple[VelaOperator, ...] = dataclasses.field(repr=False)
+    npu_steps: tuple[VelaOperator, ...] = dataclasses.field(repr=False)
     compiled: Artifact = dataclasses.field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
@@ -130,14 +134,15 @@ class VelaReport(Tabular):
     def tables(self) -> list[TextTable]:
         """Returns the estimates as a table."""
         memory = dataclasses.asdict(self.memory).items()
-        timed = bool(self.npu_operators)
+        timed, steps = bool(self.npu_operators), f"{len(self.npu_steps):,}"
         rows = [
             ["time, ms", f"{self.inference_ms:.4g}" if timed else "- (nothing runs on the NPU)"],
             ["cycles", f"{self.cycles.total:,}"],
             ["  computing", f"{self.cycles.npu:,}"],
             *([f"bytes of {_area_name(area)}", f"{size:,}"] for area, size in memory if size),
             ["MACs", f"{self.macs:,}"],
-            ["operators on the NPU, as the compiler splits them", f"{len(self.npu_operators):,}"],
+            ["operators on the NPU", f"{len(self.npu_operators):,}"],
+            *([["  steps in the compiler's listing", steps]] if self.npu_steps else []),
             ["operators on the CPU", f"{len(self.cpu_operators):,}"],
             ["bytes of the compiled file", f"{self.compiled.size:,}"],
         ]
@@ -222,10 +227,9 @@ def vela(
         with summaries[0].open(newline="", encoding="utf-8") as lines:
             [summary] = csv.DictReader(lines)
         origin = {**artifact.origin, "accelerator": accelerator}
-        result = Artifact(compiled.read_bytes(), "vela", origin)
         # The compiler keeps the metadata's buffer, but not the labels behind it.
-        if artifact.metadata is not None:
-            result = result.with_metadata(**dataclasses.asdict(artifact.metadata))
+        content = move_metadata(compiled.read_bytes(), artifact.content)
+        result = Artifact(content, "vela", origin)
         return _report(artifact, accelerator, summary, output, result)
 
 
@@ -270,7 +274,7 @@ def _run(arguments: Sequence[str], folder: pathlib.Path, timeout: float) -> str:
 def _report(
     file: Artifact, accelerator: str, summary: Mapping[str, str], output: str, compiled: Artifact
 ) -> VelaReport:
-    npu, cpu = _operators(file, output)
+    npu, cpu = _operators(file, compiled, output)
     cycles = {name: _rounded(summary[f"cycles_{name}_access"]) for name in _AREAS}
     return VelaReport(
         accelerator=accelerator,
@@ -286,25 +290,32 @@ def _report(
         macs=_rounded(summary["nn_macs"]),
         npu_operators=npu,
         cpu_operators=cpu,
+        npu_steps=tuple(VelaOperator(kind, name) for kind, name in _STEP.findall(output)),
         compiled=compiled,
     )
 
 
 def _operators(
-    file: Artifact, output: str
+    file: Artifact, compiled: Artifact, output: str
 ) -> tuple[tuple[VelaOperator, ...], tuple[VelaOperator, ...]]:
-    """The operators on the NPU and on the CPU, in the order of the compiler's listing."""
-    # The compiler calls operators that it does not change "Passthrough": take the file's names.
-    kinds = {op.outputs[0].name: op.name for op in file.graph.operators if op.outputs}
-    reasons = dict(_REASON.findall(output))
-    listed = _LISTED.findall(output)
-    npu = tuple(VelaOperator(kind, name) for where, kind, name in listed if where == "NPU")
+    """The operators on the NPU and on the CPU, in the order of the file.
+
+    Where they run is in the compiled file: what it has beside the NPU's parts is the CPU's. The
+    compiler's listing says it in its own names ("Passthrough"), and may count none where there is
+    a part for the NPU.
+    """
+    reasons = {name: reason.strip() for name, reason in _REASON.findall(output)}
+    on_cpu = [op for op in compiled.graph.operators if op.name != COMPILED]
     cpu = tuple(
-        VelaOperator(kinds.get(name, kind), name, reasons.get(name, "").strip())
-        for where, kind, name in listed
-        if where == "CPU"
+        VelaOperator(op.name, op.outputs[0].name, reasons.get(op.outputs[0].name, ""))
+        for op in on_cpu
+        if op.outputs
     )
-    return npu, cpu
+    if len(on_cpu) == len(compiled.graph.operators):
+        return (), cpu
+    names = {operator.name for operator in cpu}
+    own = [op for op in file.graph.operators if op.outputs and op.outputs[0].name not in names]
+    return tuple(VelaOperator(op.name, op.outputs[0].name) for op in own), cpu
 
 
 def _rounded(text: str, unit: int = 1) -> int:

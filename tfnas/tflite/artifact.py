@@ -24,7 +24,7 @@ from tfnas.tflite import c_source, file_interpreter, flatbuffer, minify
 from tfnas.tflite.file_runs import FileRuns, State, state_of
 from tfnas.tflite.file_signatures import check_one_signature, content_of_signature
 from tfnas.tflite.file_validation import check_file
-from tfnas.tflite.metadata import Metadata, make_metadata, read_metadata, write_metadata
+from tfnas.tflite.metadata import Labels, Metadata, make_metadata, read_metadata, write_metadata
 from tfnas.tflite.tensor_details import TensorDetails
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ class Artifact:
         self,
         *,
         description: str = "",
-        labels: Sequence[str] = (),
+        labels: Labels = (),
         mean: float | Sequence[float] = (),
         std: float | Sequence[float] = (),
         author: str = "",
@@ -164,7 +164,8 @@ class Artifact:
 
         Args:
             description: What the model does.
-            labels: Name of each class, in the order of the output's last dimension.
+            labels: Name of each class, in the order of the output's last dimension. Of a file of
+                several outputs a dictionary from the name of an output (:attr:`outputs`) to them.
             mean: Mean that the application must subtract from inputs, one number or one for each
                 channel. It is only recorded: the file does not normalize its inputs.
             std: Standard deviation that inputs must then be divided by, likewise.

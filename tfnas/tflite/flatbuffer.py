@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Any
 
 import flatbuffers  # type: ignore[import-untyped]
@@ -22,7 +22,8 @@ from tfnas.tflite.file_validation import check_file
 _TYPE_NAMES = {v: k.lower() for k, v in vars(schema.TensorType).items() if not k.startswith("_")}
 _OP_NAMES = {v: k for k, v in vars(schema.BuiltinOperator).items() if not k.startswith("_")}
 # End of the name of an operation that multiplies by a kernel.
-PRODUCT = re.compile(r"/(?:\w*conv\w*|depthwise|MatMul)\d*$")
+PRODUCT = re.compile(r"/(?:\w*[Cc]onv\w*|depthwise|MatMul)\d*$")
+_COUNTER = re.compile(r"_(\d+)$")  # that Keras 3 puts behind the name of each layer
 _ALIGNMENT = 16  # bytes, for a buffer's data, by the schema
 
 
@@ -71,6 +72,7 @@ class OperatorInfo:
         outputs: Output tensors.
         options: The options object of the schema, or None.
         custom: Whether it is a custom operator, not one of TFLite's.
+        counted: Whether names of layers in the file end in a counter, as those of Keras 3.
     """
 
     name: str
@@ -78,11 +80,21 @@ class OperatorInfo:
     outputs: tuple[TensorInfo, ...]
     options: object = dataclasses.field(repr=False)
     custom: bool = False
+    counted: bool = True
 
     @property
     def layer(self) -> str:
-        """Returns the Keras layer that the operator was converted from, by its output's name."""
-        return layer_name(self.outputs[0].name) if self.outputs else ""
+        """Returns the Keras layer that the operator was converted from.
+
+        It is in the name of the output; where that is an output of the file, with a name of the
+        converter's, in the name of the kernel.
+        """
+        if not self.outputs:
+            return ""
+        name = self.outputs[0].name
+        kernels = [t.name for t in self.inputs if t.constant is not None and is_product(t.name)]
+        scoped = name if "/" in name or not kernels else kernels[0]
+        return layer_name(scoped, self.counted)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,6 +174,7 @@ def read_graphs(content: bytes) -> list[FileGraph]:
 
 def _graph(model: schema.ModelT, graph: schema.SubGraphT) -> FileGraph:
     tensors = tuple(_tensor(i, t, model.buffers) for i, t in enumerate(graph.tensors or ()))
+    counted = names_are_counted(tensor.name for tensor in tensors)
     operators = []
     for op in graph.operators or ():
         code = model.operatorCodes[op.opcodeIndex]
@@ -172,7 +185,7 @@ def _graph(model: schema.ModelT, graph: schema.SubGraphT) -> FileGraph:
         )
         ins = tuple(tensors[i] for i in integers(op.inputs) if i >= 0)
         outs = tuple(tensors[i] for i in integers(op.outputs))
-        operators.append(OperatorInfo(name, ins, outs, op.builtinOptions, custom))
+        operators.append(OperatorInfo(name, ins, outs, op.builtinOptions, custom, counted))
     return FileGraph(
         tuple(operators),
         tensors,
@@ -242,20 +255,66 @@ class _AlignedBuffer(schema.BufferT):
         return schema.BufferEnd(builder)
 
 
-def layer_name(tensor_name: str) -> str:
+def is_product(operation: str) -> bool:
+    """Returns whether the scoped name of an operation is that of a product with a kernel.
+
+    Example:
+        >>> is_product("model/conv1/Conv2D"), is_product("model/relu/Relu")
+        (True, False)
+
+    Args:
+        operation: The name, perhaps with the converter's number at its end.
+    """
+    return PRODUCT.search(operation.rstrip(";0123456789")) is not None
+
+
+def names_are_counted(tensor_names: Iterable[str]) -> bool:
+    """Returns whether layers' names in a file end in counters of Keras 3, as "dense_1_1".
+
+    Keras 2 writes layers' names as they are, and calls a convolution "Conv2D". Only names of
+    products with kernels are looked at, whose scope is always a layer.
+
+    Example:
+        >>> names_are_counted(["functional_1/dense_1/MatMul", "functional_1/dense_1_1/MatMul"])
+        True
+        >>> names_are_counted(["model/dense/MatMul", "model/dense_1/MatMul"])
+        False
+
+    Args:
+        tensor_names: The names of a file's tensors.
+    """
+    operations = [name for names in tensor_names for name in names.split(";") if is_product(name)]
+    if any(name.rstrip(";0123456789").endswith("/Conv2D") for name in operations):
+        return False
+    counters = [_last_counter(name.split("/")[1:-1]) for name in operations if "/" in name]
+    found = [counter for counter in counters if counter is not None]
+    return not counters or (len(found) == len(counters) and "1" in found)
+
+
+def _last_counter(scopes: Sequence[str]) -> str | None:
+    """The counter of the innermost scope that has one, as "dense_1" in "dense_1/Tensordot"."""
+    found = [match[1] for scope in scopes if (match := _COUNTER.search(scope))]
+    return found[-1] if found else None
+
+
+def layer_name(tensor_name: str, counted: bool = True) -> str:
     """Returns the name of the Keras layer in a tensor's name, or the name itself.
 
     Example:
         >>> layer_name("model_1/stem_relu_1/Relu6;model_1/stem_1/convolution")
         'stem_relu'
+        >>> layer_name("model/dense_1/MatMul", counted=False)
+        'dense_1'
 
     Args:
         tensor_name: Names of operations with their scopes, separated by ";".
+        counted: Whether layers' names end in a counter; see :func:`names_are_counted`.
     """
     parts = tensor_name.split(";")[0].split("/")
     if len(parts) < 2:
         return tensor_name
-    return re.sub(r"_\d+$", "", parts[-2] if len(parts) > 2 else parts[0])
+    scope = parts[-2] if len(parts) > 2 else parts[0]
+    return _COUNTER.sub("", scope) if counted else scope
 
 
 def innermost(scopes: Sequence[str], names: Container[str], counted: bool = True) -> str | None:

@@ -23,6 +23,7 @@ import flatbuffers  # type: ignore[import-untyped]
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from tfnas.runtime.argument_rules import near
 from tfnas.tflite.file_validation import check_file
 from tfnas.tflite.flatbuffer import TensorInfo, pack, read_graph, unpack
 from tfnas.tflite.flatbuffer_tables import FlatbufferTable, pack_table, pack_vector
@@ -47,6 +48,7 @@ _NORMALIZATION_OPTIONS = 1
 _TENSOR_AXIS_LABELS = 2
 _MOST_LABELS = 2**24  # bytes of text: a small archive may unpack to any size
 _MOST_ATTACHED = 2**26  # bytes of all attached files, for the same reason
+Labels = Sequence[str] | Mapping[str, Sequence[str]]
 # Errors that a corrupt flatbuffer or archive can cause.
 _CORRUPT = (
     struct.error,
@@ -69,7 +71,8 @@ class Metadata:
 
     Args:
         description: What the model does.
-        labels: Name of each class, in the order of the output's last dimension.
+        labels: Name of each class, in the order of the output's last dimension; of a file of
+            several outputs a dictionary from output to such names, of outputs that have some.
         mean: Mean to subtract from inputs, one number or one for each channel.
         std: Standard deviation to then divide inputs by, likewise.
         author: Author of the model.
@@ -77,7 +80,7 @@ class Metadata:
     """
 
     description: str = ""
-    labels: tuple[str, ...] = ()
+    labels: tuple[str, ...] | Mapping[str, tuple[str, ...]] = ()
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     author: str = ""
@@ -86,7 +89,7 @@ class Metadata:
 
 def make_metadata(
     description: str,
-    labels: Sequence[str],
+    labels: Labels,
     mean: float | Sequence[float],
     std: float | Sequence[float],
     author: str,
@@ -96,7 +99,7 @@ def make_metadata(
 
     Args:
         description: What the model does.
-        labels: Name of each class.
+        labels: Name of each class, or a dictionary of these by output.
         mean: Mean of the inputs, one number or one for each channel.
         std: Standard deviation of the inputs, likewise.
         author: Author of the model.
@@ -108,17 +111,25 @@ def make_metadata(
     for name, text in (("description", description), ("author", author), ("version", version)):
         if not isinstance(text, str):
             raise ValueError(f"{name} must be a string, got {text!r}")
-    if isinstance(labels, str) or not all(isinstance(label, str) for label in labels):
-        raise ValueError(f"labels must be a sequence of strings, got {labels!r}")
-    for label in labels:
-        if label.splitlines() != [label]:  # labels become the lines of a file
-            raise ValueError(f"labels must be lines of text that are not empty, got {label!r}")
+    if isinstance(labels, Mapping):
+        checked: Any = {str(output): _checked_labels(names) for output, names in labels.items()}
+    else:
+        checked = _checked_labels(labels)
     means, stds = _numbers(mean, "mean"), _numbers(std, "std")
     if bool(means) != bool(stds):
         raise ValueError(f"mean and std must be given together, got {mean!r} and {std!r}")
     if any(number <= 0 for number in stds):
         raise ValueError(f"std must be above 0, got {std!r}")
-    return Metadata(description, tuple(labels), means, stds, author, version)
+    return Metadata(description, checked, means, stds, author, version)
+
+
+def _checked_labels(labels: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(labels, str) or not all(isinstance(label, str) for label in labels):
+        raise ValueError(f"labels must be a sequence of strings, got {labels!r}")
+    for label in labels:
+        if label.splitlines() != [label]:  # labels become the lines of a file
+            raise ValueError(f"labels must be lines of text that are not empty, got {label!r}")
+    return tuple(labels)
 
 
 def write_metadata(content: bytes, metadata: Metadata) -> bytes:
@@ -133,11 +144,75 @@ def write_metadata(content: bytes, metadata: Metadata) -> bytes:
             or its inputs and outputs don't fit the metadata.
     """
     graph = read_graph(content)
-    _check_fit(metadata, graph.inputs, graph.outputs)
     model = unpack(content)
-    _set_buffer(model, _serialize(metadata, graph.inputs, graph.outputs))
-    labels = "\n".join(metadata.labels) + "\n"
-    return with_files(pack(model), {LABELS_FILE: labels.encode()} if metadata.labels else {})
+    outputs = _named_outputs(model, graph.outputs)
+    labels = _labels_by_output(metadata.labels, outputs)
+    _check_fit(metadata, labels, graph.inputs, outputs)
+    _set_buffer(model, _serialize(metadata, labels, graph.inputs, graph.outputs))
+    files = {_labels_file(i, outputs): each for i, each in enumerate(labels) if each}
+    texts = {name: "\n".join(each) + "\n" for name, each in files.items()}
+    return with_files(pack(model), {name: text.encode() for name, text in texts.items()})
+
+
+def move_metadata(content: bytes, source: bytes) -> bytes:
+    """Returns a file with the metadata of another one, whose outputs may have other names.
+
+    Args:
+        content: The file's bytes.
+        source: A file of as many outputs, in the same order, with or without metadata.
+
+    Raises:
+        ValueError: A content is not a valid `.tflite` file, or the metadata do not fit.
+    """
+    metadata = read_metadata(source)
+    if metadata is None:
+        return content
+    if isinstance(metadata.labels, Mapping):
+        names = [
+            [output.name for output in _named_outputs(unpack(each), read_graph(each).outputs)]
+            for each in (source, content)
+        ]
+        renamed = dict(zip(*names, strict=True))
+        labels = {renamed.get(output, output): each for output, each in metadata.labels.items()}
+        metadata = dataclasses.replace(metadata, labels=labels)
+    return write_metadata(content, metadata)
+
+
+def _named_outputs(model: Any, outputs: Sequence[TensorInfo]) -> list[TensorInfo]:
+    """The outputs, with the names that the file's signature has for them."""
+    signatures = [each for each in model.signatureDefs or () if each.subgraphIndex == 0]
+    maps = [each for signature in signatures[:1] for each in signature.outputs or ()]
+    names = {each.tensorIndex: (each.name or b"").decode() for each in maps}
+    return [dataclasses.replace(t, name=names.get(t.index) or t.name) for t in outputs]
+
+
+def _labels_by_output(
+    labels: tuple[str, ...] | Mapping[str, tuple[str, ...]], outputs: Sequence[TensorInfo]
+) -> list[tuple[str, ...]]:
+    """The labels of each output, in the file's order; empty where it has none.
+
+    Raises:
+        ValueError: An output is unknown, or there are several and it is not said of which.
+    """
+    if isinstance(labels, Mapping):
+        known = [output.name for output in outputs]
+        for name in labels:
+            if name not in known:
+                raise ValueError(
+                    f"labels must be by output of {', '.join(known)}, got {name!r}"
+                    f"{near(name, known)}"
+                )
+        return [tuple(labels.get(name, ())) for name in known]
+    if labels and len(outputs) != 1:
+        raise ValueError(
+            f"labels must be a dictionary by output for a file of {len(outputs)} outputs "
+            f"({', '.join(output.name for output in outputs)}), got {len(labels)} names"
+        )
+    return [labels for _ in outputs]
+
+
+def _labels_file(number: int, outputs: Sequence[TensorInfo]) -> str:
+    return LABELS_FILE if len(outputs) == 1 else f"labels_{number}.txt"
 
 
 def read_metadata(content: bytes) -> Metadata | None:
@@ -175,14 +250,16 @@ def _numbers(values: float | Sequence[float], name: str) -> tuple[float, ...]:
 
 
 def _check_fit(
-    metadata: Metadata, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]
+    metadata: Metadata,
+    labels: Sequence[tuple[str, ...]],
+    inputs: Sequence[TensorInfo],
+    outputs: Sequence[TensorInfo],
 ) -> None:
-    if metadata.labels:
-        if len(outputs) != 1:
-            raise ValueError(f"labels goes with a file of one output, got {len(outputs)}")
-        classes = outputs[0].shape[-1] if outputs[0].shape else 1
-        if len(metadata.labels) != classes:
-            raise ValueError(f"labels must be {classes} names, got {len(metadata.labels)}")
+    for output, names in zip(outputs, labels, strict=True):
+        classes = output.shape[-1] if output.shape else 1
+        if names and len(names) != classes:
+            where = "" if len(outputs) == 1 else f" for output {output.name!r}"
+            raise ValueError(f"labels must be {classes} names{where}, got {len(names)}")
     for name, values in (("mean", metadata.mean), ("std", metadata.std)):
         if values and len(inputs) != 1:
             raise ValueError(f"{name} goes with a file of one input, got {len(inputs)}")
@@ -246,13 +323,16 @@ def attached_files(content: bytes) -> dict[str, bytes]:
 
 
 def _serialize(
-    metadata: Metadata, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]
+    metadata: Metadata,
+    labels: Sequence[tuple[str, ...]],
+    inputs: Sequence[TensorInfo],
+    outputs: Sequence[TensorInfo],
 ) -> bytes:
     builder = flatbuffers.Builder(1024)
     ins = [_pack_tensor(builder, tensor, _pack_units(builder, metadata)) for tensor in inputs]
     outs = [
-        _pack_tensor(builder, tensor, files=_pack_files(builder, metadata.labels))
-        for tensor in outputs
+        _pack_tensor(builder, tensor, files=_pack_file(builder, _labels_file(i, outputs), names))
+        for i, (tensor, names) in enumerate(zip(outputs, labels, strict=True))
     ]
     lists = {
         _SUBGRAPH["inputs"]: pack_vector(builder, ins),
@@ -308,11 +388,11 @@ def _pack_units(builder: Any, metadata: Metadata) -> int | None:
     return pack_vector(builder, [unit])
 
 
-def _pack_files(builder: Any, labels: Sequence[str]) -> int | None:
+def _pack_file(builder: Any, name: str, labels: Sequence[str]) -> int | None:
     if not labels:
         return None
     offsets = {
-        _FILE["name"]: builder.CreateString(LABELS_FILE),
+        _FILE["name"]: builder.CreateString(name),
         _FILE["description"]: builder.CreateString("Names of the classes, one a line."),
     }
     file = pack_table(builder, offsets=offsets, bytes_={_FILE["kind"]: _TENSOR_AXIS_LABELS})
@@ -328,15 +408,29 @@ def _parse(data: bytes, content: bytes) -> Metadata:
     root = FlatbufferTable.root(data)
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
-    labels: tuple[str, ...] = ()
+    labels: list[tuple[str, ...]] = []
     for subgraph in root.tables(_MODEL["subgraphs"]):
         for tensor in subgraph.tables(_SUBGRAPH["inputs"]):
             mean, std = _normalization(tensor) or (mean, std)
         for tensor in subgraph.tables(_SUBGRAPH["outputs"]):
-            labels = labels or _labels(tensor, content)
+            labels.append(_labels(tensor, content))
     texts = (root.text(_MODEL[name]) for name in ("description", "author", "version"))
     description, author, version = texts
-    return Metadata(description, labels, mean, std, author, version)
+    return Metadata(description, _found_labels(labels, content), mean, std, author, version)
+
+
+def _found_labels(
+    labels: Sequence[tuple[str, ...]], content: bytes
+) -> tuple[str, ...] | dict[str, tuple[str, ...]]:
+    """The labels as :class:`Metadata` has them, by the names of the file's outputs.
+
+    Files of others may call outputs otherwise in their metadata; their order is the same.
+    """
+    outputs = _named_outputs(unpack(content), read_graph(content).outputs)
+    if len(outputs) == 1:
+        return next(filter(None, labels), ())
+    found = zip((output.name for output in outputs), labels, strict=False)
+    return {name: each for name, each in found if each} or ()
 
 
 def _normalization(tensor: FlatbufferTable) -> tuple[tuple[float, ...], tuple[float, ...]] | None:

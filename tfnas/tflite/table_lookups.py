@@ -50,7 +50,9 @@ def read_tables(artifact: Artifact) -> Iterator[FileKernel]:
             continue
         if table.dtype == "float32" and len(table.shape) == 2 and _keeps_columns(op):
             seen.add(table.index)
-            yield FileKernel(layer_name(op.outputs[0].name), op.name, table, dense_values(table))
+            yield FileKernel(
+                layer_name(op.outputs[0].name, op.counted), op.name, table, dense_values(table)
+            )
 
 
 def _keeps_columns(op: Any) -> bool:

@@ -25,7 +25,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from tfnas.data.reading import arrays
 from tfnas.optional import require
-from tfnas.targets.external_programs import last_lines
+from tfnas.runtime.external_programs import last_lines
 from tfnas.targets.tflite_micro import interpreter_process
 from tfnas.tflite.artifact import Artifact, as_artifact
 from tfnas.tflite.flatbuffer import OperatorInfo, TensorInfo

@@ -35,7 +35,7 @@ _CAMEL_CASE_METHODS = """
     SQRT SQUARE SQUARED_DIFFERENCE SQUEEZE STRIDED_SLICE SUB SUM SVDF TANH TRANSPOSE
     TRANSPOSE_CONV UNPACK VAR_HANDLE WHILE ZEROS_LIKE
 """
-_COMPILED = "ethos-u"  # the operator of a part that Vela compiled for an accelerator
+COMPILED = "ethos-u"  # the operator of a part that Vela compiled for an accelerator
 # The operators of its signal library, by the name in a file without "Signal", which is that of the
 # method too.
 _SIGNAL = """
@@ -45,7 +45,7 @@ _SIGNAL = """
 _CUSTOM = {
     "CIRCULAR_BUFFER": "CircularBuffer",
     "TFLite_Detection_PostProcess": "DetectionPostprocess",
-    _COMPILED: "EthosU",
+    COMPILED: "EthosU",
     **{f"Signal{name}": name for name in _SIGNAL.split()},
 }
 
@@ -196,7 +196,7 @@ def for_accelerator(file: Artifact) -> bool:
     Args:
         file: The artifact.
     """
-    return any(op.custom and op.name == _COMPILED for op in file.graph.operators)
+    return any(op.custom and op.name == COMPILED for op in file.graph.operators)
 
 
 def _needed(file: Artifact) -> list[tuple[str, bool]]:

@@ -1,0 +1,1 @@
+"""Latency on other devices: over ssh, over adb, in a browser; all by one interface."""

@@ -1,0 +1,72 @@
+"""Devices that time files, by their texts, as the flag `--measure_on` and settings have them.
+
+A text is the device's kind, an address, and options: `ssh:pi@raspberrypi,python=venv/bin/python`,
+`adb:4A1`, `browser,package=web/node_modules/@litertjs/core`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from tfnas.measure.elsewhere.adb_device import AdbDevice
+from tfnas.measure.elsewhere.browser_device import BrowserDevice
+from tfnas.measure.elsewhere.ssh_device import SshDevice
+from tfnas.measure.elsewhere.timing_device import TimingDevice
+from tfnas.runtime.argument_rules import near
+
+KINDS: dict[str, type[Any]] = {"ssh": SshDevice, "adb": AdbDevice, "browser": BrowserDevice}
+FORMS = "ssh:USER@HOST, adb, adb:SERIAL or browser, perhaps with options such as ,timeout=60"
+
+
+def timing_device(device: TimingDevice | str | None) -> TimingDevice | None:
+    """Returns the device of a text; a device is returned as it is.
+
+    Example:
+        >>> timing_device("ssh:pi@raspberrypi,python=venv/bin/python").python
+        'venv/bin/python'
+        >>> timing_device("shh:pi@raspberrypi")
+        Traceback (most recent call last):
+        ValueError: measure_on must be ssh:USER@HOST, adb, adb:SERIAL or browser, perhaps with \
+options such as ,timeout=60, got 'shh:pi@raspberrypi'; did you mean 'ssh'?
+
+    Args:
+        device: The text, as `str(device)` returns it, or a device. None: this machine.
+
+    Raises:
+        ValueError: The text is of another form, or an option is unknown or outside its rule.
+    """
+    if device is None or isinstance(device, TimingDevice):
+        return device
+    if not isinstance(device, str):
+        raise ValueError(f"measure_on must be a text or a device, got {type(device).__name__}")
+    head, *rest = (part.strip() for part in device.split(","))
+    kind, _, address = head.partition(":")
+    record = KINDS.get(kind)
+    if record is None:
+        raise ValueError(f"measure_on must be {FORMS}, got {device!r}{near(kind, KINDS)}")
+    options = dict(_option(text, record, device) for text in rest)
+    if address:
+        if record.address is None or record.address in options:
+            raise ValueError(f"measure_on must be {FORMS}, got {device!r}")
+        options[record.address] = address
+    elif kind == "ssh":
+        raise ValueError(f"measure_on must be {FORMS}, got {device!r}, which has no host")
+    found: TimingDevice = record(**options)
+    return found
+
+
+def _option(text: str, record: type[Any], device: str) -> tuple[str, Any]:
+    """The name and the value of an option."""
+    defaults = {each.name: each.default for each in dataclasses.fields(record)}
+    name, sign, value = text.partition("=")
+    if not sign or not value or name not in defaults:
+        raise ValueError(
+            f"measure_on {device!r} must have options name=value of {', '.join(defaults)}, "
+            f"got {text!r}{near(name, defaults) if name not in defaults else ''}"
+        )
+    kind = {"port": int, "timeout": float}.get(name, str)
+    try:
+        return name, kind(value)
+    except ValueError:
+        raise ValueError(f"measure_on must have a number as {name}, got {value!r}") from None
