@@ -133,7 +133,9 @@ def test_16_bits_name_what_reads_rows_at_constant_places():
     x = np.random.default_rng(0).normal(size=(64, 6, 4)).astype("float32")
     model = WithPlaces()
     expected = np.array(model(x))
-    with pytest.raises(ValueError, match="add.*: no 16-bit form of Add with rows at const") as info:
+    with pytest.raises(
+        ValueError, match=r"add.*: no 16-bit form of Add with rows at const"
+    ) as info:
         tfnas.quantize_aware(model, "int16x8", x)
     line = '"Constant": "float32", "Add": "float32"'
     assert line in str(info.value)

@@ -159,6 +159,8 @@ def _role(call: Call) -> Role:
         return Role.FLOAT if reason_against_form(call) else Role.FORM
     if kind == "PReLU":
         return Role.FORM
+    if kind in ("Max", "Min"):
+        return Role.SAME if call.operation.initial is None else Role.FLOAT
     if kind in _SAME or computes_integers(call) or repeats_places(call):
         return Role.SAME
     if kind in ("Einsum", "Dot"):
