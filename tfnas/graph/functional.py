@@ -13,8 +13,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tfnas.graph.blocks import opened_block
 from tfnas.graph.known_sizes import output_shapes
+from tfnas.graph.layer_blocks import opened_block
 from tfnas.graph.model_class import in_class_of, own_objects, own_steps, plain
 from tfnas.graph.registered_layers import check_slices
 from tfnas.graph.subclassed import opened_call

@@ -2,7 +2,7 @@
 
 :func:`register_layer` is the one way in. Zeros, clusters, channels, costs and fake quantization
 read the same record. A layer that is not registered is opened where it is a block of other layers
-(:mod:`tfnas.graph.blocks`). Else it locks what touches it, its multiply-accumulates are not
+(:mod:`tfnas.graph.layer_blocks`). Else it locks what touches it, its multiply-accumulates are not
 counted, and it stays float in an integer file; reports name it.
 """
 
