@@ -7,6 +7,8 @@ model computes each rounding from the numbers that the file has before it. Where
 within a step, the file is the model with one step at most at each rounding.
 """
 
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -64,11 +66,23 @@ def _nearest(
     tensors: list[tuple[TensorDetails, np.ndarray]], expected: np.ndarray, step: float
 ) -> np.ndarray | None:
     found = [
-        each.dequantize(values.reshape(expected.shape))
-        for each, values in tensors
-        if values.size == expected.size and abs(each.scale - step) <= 1e-3 * step
+        each.dequantize(values)
+        for each, all_values in tensors
+        if all_values.size == expected.size and abs(each.scale - step) <= 1e-3 * step
+        for values in _orders(all_values.reshape(-1), expected.shape)
     ]
     return min(found, key=lambda each: np.abs(each - expected).mean(), default=None)
+
+
+def _orders(values: np.ndarray, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
+    """The numbers in a shape, in each order of its axes behind the batch.
+
+    The converter may round before a transposition what the model rounds behind it.
+    """
+    for order in itertools.permutations(range(1, len(shape))):
+        axes = (0, *order)[: len(shape)]
+        stored = values.reshape([shape[axis] for axis in axes])
+        yield stored.transpose(np.argsort(axes))
 
 
 def _tensors(file: tfnas.Artifact, x: Any) -> list[tuple[TensorDetails, np.ndarray]]:

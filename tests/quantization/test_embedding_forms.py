@@ -126,3 +126,19 @@ def test_rows_at_constant_places_are_integers_of_8_bits():
     np.testing.assert_allclose(file.predict(x), expected, atol=0.03 * np.ptp(expected))
     fine = tfnas.to_tflite(model, "int16x8", x)
     np.testing.assert_allclose(fine.predict(x), expected, atol=0.01 * np.ptp(expected))
+
+
+def test_16_bits_name_what_reads_rows_at_constant_places():
+    keras.utils.set_random_seed(0)
+    x = np.random.default_rng(0).normal(size=(64, 6, 4)).astype("float32")
+    model = WithPlaces()
+    expected = np.array(model(x))
+    with pytest.raises(
+        ValueError, match=r"add.*: no 16-bit form of Add with rows at const"
+    ) as info:
+        tfnas.quantize_aware(model, "int16x8", x)
+    line = '"Constant": "float32", "Add": "float32"'
+    assert line in str(info.value)
+    spec = tfnas.QuantSpec("int8", "int16", layers={"Constant": "float32", "Add": "float32"})
+    file = tfnas.to_tflite(tfnas.quantize_aware(model, spec, x), spec)
+    np.testing.assert_allclose(file.predict(x), expected, atol=0.01 * np.ptp(expected))

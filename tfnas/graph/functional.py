@@ -1,7 +1,8 @@
 """Lists the calls of a functional Keras model in order, and rebuilds or copies the model.
 
-The list is flat: it contains the calls inside nested models, subclassed ones too where they can be
-traced, and a layer that is used twice appears twice, since each call costs time and memory.
+The list is flat: it contains the calls inside nested models, of subclassed ones and blocks of
+layers too where they can be traced, and a layer that is used twice appears twice, since each call
+costs time and memory.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tfnas.graph.known_sizes import output_shapes
+from tfnas.graph.layer_blocks import opened_block
 from tfnas.graph.model_class import in_class_of, own_objects, own_steps, plain
 from tfnas.graph.registered_layers import check_slices
 from tfnas.graph.subclassed import opened_call
@@ -403,6 +405,8 @@ def _walk_into(
             inner = unfold(node)
         if inner is None:
             inner = opened_call(node)
+        if inner is None:
+            inner = opened_block(node)
         if inner is not None and len(inner.inputs) == len(call_inputs):
             mode = node.arguments.kwargs.get("training", training)
             outputs = _walk_into(inner, call_inputs, f"{name}/", calls, mode)

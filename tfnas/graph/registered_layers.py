@@ -1,8 +1,9 @@
 """The registry of users' own layers: what a technique may do with a class that Keras lacks.
 
 :func:`register_layer` is the one way in. Zeros, clusters, channels, costs and fake quantization
-read the same record. A layer that is not registered locks what touches it, its multiply-accumulates
-are not counted, and it stays float in an integer file; reports name it.
+read the same record. A layer that is not registered is opened where it is a block of other layers
+(:mod:`tfnas.graph.layer_blocks`). Else it locks what touches it, its multiply-accumulates are not
+counted, and it stays float in an integer file; reports name it.
 """
 
 from __future__ import annotations
@@ -80,8 +81,8 @@ def register_layer(
     Subclasses inherit the registration of their class; the last registration of a class counts, and
     replaces all of the one before. Leave out what does not apply: a layer keeps its channels, has
     unknown multiply-accumulates, or stays float, and reports name it. A layer that calls Keras
-    layers and `keras.ops` alone needs `integer_form="open"` and nothing else: it is unfolded into
-    them by all techniques.
+    layers and `keras.ops` alone is opened into them without a registration, where it computes the
+    same layers in training; `integer_form="open"` and nothing else opens it in any case.
 
     Example:
         >>> import keras, tfnas

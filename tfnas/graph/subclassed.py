@@ -60,15 +60,13 @@ def opened_call(node: Any) -> keras.Model | None:
     Returns:
         A model that shares its layers; None for other layers, and for a model that can't be traced.
     """
-    import keras
-
     model = node.operation
     if not is_subclassed(model):
         return None
     given = node.input_tensors
     # The training argument of the call goes to the layers inside in another way.
     described = {name: value for name, value in node.arguments.kwargs.items() if name != "training"}
-    key = ("call", _key(given), repr(keras.tree.map_structure(_plain, described)))
+    key = call_key(node, described)
 
     def call(tensors: Sequence[Any]) -> Any:
         pairs = zip(given, tensors, strict=True)
@@ -77,7 +75,8 @@ def opened_call(node: Any) -> keras.Model | None:
         return model.call(*args, **kwargs)
 
     try:
-        return _kept(model, key, lambda: _traced(model, [_input_like(t) for t in given], call))
+        inputs = [input_like(tensor) for tensor in given]
+        return kept_trace(model, key, lambda: trace_of(model, inputs, call))
     except CannotTrace:
         return None
 
@@ -100,7 +99,7 @@ def traced(model: keras.Model, inputs: Any) -> keras.Model:
         return model.call(keras.tree.pack_sequence_as(inputs, list(tensors)))
 
     flat = keras.tree.flatten(inputs)
-    return _kept(model, key, lambda: _traced(model, flat, call, structure=inputs))
+    return kept_trace(model, key, lambda: trace_of(model, flat, call, structure=inputs))
 
 
 def trains_otherwise(model: keras.Model, opened: keras.Model) -> bool:
@@ -116,7 +115,7 @@ def trains_otherwise(model: keras.Model, opened: keras.Model) -> bool:
 
     if not call_takes_training(model):
         return False
-    inputs = [_input_like(tensor) for tensor in opened.inputs]
+    inputs = [input_like(tensor) for tensor in opened.inputs]
     packed = keras.tree.pack_sequence_as(opened.input, inputs)
     try:
         with constants_recorded(model, inputs):
@@ -124,11 +123,15 @@ def trains_otherwise(model: keras.Model, opened: keras.Model) -> bool:
         training = keras.Model(packed, outputs)
     except Exception:  # anything that the user's code may raise in its other branch
         return True
-    return _operations(training) != _operations(opened)
+    return operations_of(training) != operations_of(opened)
 
 
-def _operations(functional: keras.Model) -> list[str]:
-    """The layers that a graph calls, by their names, and its operations, by their kinds."""
+def operations_of(functional: keras.Model) -> list[str]:
+    """Returns the layers that a graph calls, by their names, and its operations, by their kinds.
+
+    Args:
+        functional: The graph.
+    """
     import keras
 
     return [
@@ -139,10 +142,21 @@ def _operations(functional: keras.Model) -> list[str]:
     ]
 
 
-def _kept(model: keras.Model, key: Any, trace: Callable[[], keras.Model]) -> keras.Model:
-    """Returns what was traced before for the same call and the same weights, or traces it."""
-    key = (*key, tuple(id(v) for v in model.variables))
-    known = _OPENED.setdefault(model, {})
+def kept_trace(
+    layer: keras.layers.Layer, key: Any, trace: Callable[[], keras.Model]
+) -> keras.Model:
+    """Returns what was traced before for the same call and the same weights, or traces it.
+
+    Args:
+        layer: The model or layer that is traced.
+        key: What tells its calls apart.
+        trace: Returns the graph of the call.
+
+    Raises:
+        CannotTrace: It can't be traced, now or before.
+    """
+    key = (*key, tuple(id(v) for v in layer.variables))
+    known = _OPENED.setdefault(layer, {})
     if key not in known or not known[key]:
         known.clear() if len(known) > 8 else None
         try:
@@ -156,12 +170,23 @@ def _kept(model: keras.Model, key: Any, trace: Callable[[], keras.Model]) -> ker
     return opened
 
 
-def _traced(
-    model: keras.Model,
+def trace_of(
+    model: keras.layers.Layer,
     inputs: list[Any],
     call: Callable[[Sequence[Any]], Any],
     structure: Any = None,
 ) -> keras.Model:
+    """Returns the graph of a call.
+
+    Args:
+        model: The model or layer whose code is called.
+        inputs: Symbolic inputs, in a flat list.
+        call: Takes them, and calls the code.
+        structure: The inputs in the structure of the graph; None: the list.
+
+    Raises:
+        CannotTrace: The call can't be recorded, or uses weights outside of its layers.
+    """
     import keras
 
     from tfnas.graph.constant_calls import constants_recorded
@@ -194,7 +219,7 @@ def cause_of(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(' '.join(lines).split())[:300]}"
 
 
-def _check_constants(model: keras.Model, opened: keras.Model) -> None:
+def _check_constants(model: keras.layers.Layer, opened: keras.Model) -> None:
     """Refuses a graph that holds a layer's weight as a constant, as a tied kernel would be."""
     import keras
 
@@ -215,7 +240,7 @@ def _check_constants(model: keras.Model, opened: keras.Model) -> None:
 
 
 def _weight_in_a_constant(
-    model: keras.Model, opened: keras.Model, call: Callable[[Sequence[Any]], Any]
+    model: keras.layers.Layer, opened: keras.Model, call: Callable[[Sequence[Any]], Any]
 ) -> str | None:
     """A weight that a graph lacks, and that changes the outputs: they hold it as a constant."""
     import keras
@@ -243,14 +268,28 @@ def _weight_in_a_constant(
     return None if all(same) else str(missing[0].path)
 
 
-def _input_like(tensor: Any) -> Any:
+def input_like(tensor: Any) -> Any:
+    """Returns a symbolic input of the shape and dtype of a tensor.
+
+    Args:
+        tensor: The tensor.
+    """
     import keras
 
     return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype)
 
 
-def _key(tensors: Sequence[Any]) -> tuple[Any, ...]:
-    return tuple(_described(tensor) for tensor in tensors)
+def call_key(node: Any, described: Any) -> tuple[Any, ...]:
+    """Returns what tells a recorded call of a layer apart from others.
+
+    Args:
+        node: Keras' record of the call.
+        described: Its arguments beside the tensors.
+    """
+    import keras
+
+    tensors = tuple(_described(tensor) for tensor in node.input_tensors)
+    return "call", tensors, repr(keras.tree.map_structure(_plain, described))
 
 
 def _described(tensor: Any) -> tuple[Any, ...]:

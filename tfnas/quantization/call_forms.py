@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tfnas.graph.call_arguments import named_arguments
-from tfnas.graph.functional import Call, Value
+from tfnas.graph.functional import Call, Value, Walk
 from tfnas.quantization.einsum_axes import LETTERS, product
 
 ATTENTION = (
@@ -119,3 +119,20 @@ def number_behind(call: Call) -> float | None:
     scale, offset = call.operation.scale, call.operation.offset
     plain = isinstance(scale, int | float) and isinstance(offset, int | float) and not offset
     return float(scale) if plain and scale else None
+
+
+def meets_constants(flow: Walk) -> set[int]:
+    """Returns the ids of the calls that join rows at constant places with other numbers.
+
+    Args:
+        flow: The calls of a model.
+    """
+    constants: set[Value] = set()
+    found = set()
+    for call in flow.calls:
+        known = [value in constants for value in call.inputs]
+        if call.kind == "Constant" or (known and all(known)):
+            constants.update(call.outputs)
+        elif any(known):
+            found.add(id(call))
+    return found

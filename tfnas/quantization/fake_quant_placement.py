@@ -25,6 +25,7 @@ from tfnas.quantization.call_forms import (
     is_equal_scores,
     is_zeroed,
     masked_scores,
+    meets_constants,
     number_behind,
     product_equation,
     repeats_places,
@@ -91,6 +92,8 @@ class FakeQuantBuilder:
         # What others read of its numbers is rounded where they do, once.
         self.entries = (self.raw | {v for call in front for v in call.outputs}) & inside
         self.entered: dict[Any, Any] = {}
+        # Their constants are of 8 bits, see layer_roles.
+        self.met = meets_constants(flow) if spec.activation_bits > 8 else set()
         self.wrappers: dict[int, Any] = {}
         self.names: Counter[str] = Counter()
         self.calls: Counter[int] = Counter()
@@ -379,7 +382,7 @@ class FakeQuantBuilder:
     def _role(self, call: Call) -> Role:
         """The role of a call; FLOAT where the specification leaves a layer without kernel float."""
         found = role(call, self.spec.activation_bits)
-        return Role.FLOAT if self._is_island(call) else found
+        return Role.FLOAT if self._is_island(call) or id(call) in self.met else found
 
     def _is_island(self, call: Call) -> bool:
         """Whether the specification leaves a layer float that has no kernel."""

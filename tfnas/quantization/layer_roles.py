@@ -84,7 +84,11 @@ _SAME = {
     "AveragePooling2D",
     "GlobalMaxPooling1D",
     "GlobalMaxPooling2D",
+    "TopK",
 }
+# Rows at constant places become a constant of 8 bits, which no operator of 16 bits takes; the
+# converter has no TOPK_V2 of 16 bits.
+_AT_MOST_8_BITS = ("Constant", "TopK")
 _COMPUTE = {
     "Add",
     "Subtract",
@@ -131,8 +135,7 @@ _FIXED_16 = (-32767.0 / 32768.0, 32767.0 / 32768.0)  # a scale of 2^-15 for all 
 def role(call: Call, bits: int = 8) -> Role:
     """Returns the role of a call between activations of a number of bits."""
     found = _role(call)
-    # Rows at constant places become a constant of 8 bits, which no operator of 16 bits takes.
-    narrow = found is Role.TABLE or call.kind == "Constant"
+    narrow = found is Role.TABLE or call.kind in _AT_MOST_8_BITS
     return Role.FLOAT if narrow and bits > 8 else found
 
 
@@ -156,6 +159,8 @@ def _role(call: Call) -> Role:
         return Role.FLOAT if reason_against_form(call) else Role.FORM
     if kind == "PReLU":
         return Role.FORM
+    if kind in ("Max", "Min"):
+        return Role.SAME if call.operation.initial is None else Role.FLOAT
     if kind in _SAME or computes_integers(call) or repeats_places(call):
         return Role.SAME
     if kind in ("Einsum", "Dot"):
@@ -250,9 +255,9 @@ def reason_for_float(call: Call) -> str:
     if name is not None:
         bits = "16-bit" if _role(call) is Role.TABLE else "integer"
         return f"no {bits} form of the activation {name!r}"
-    if call.kind == "Constant":
+    if call.kind in _AT_MOST_8_BITS:
         bits = "16-bit" if _role(call) is Role.SAME else "integer"
-        return f"no {bits} form of a constant"
+        return f"no {bits} form of {'a constant' if call.kind == 'Constant' else call.kind}"
     if call.kind in _BINARY:
         return f"{call.kind} with a constant, not another tensor"
     hint = "" if is_of_keras(type(call.operation)) else _REGISTER

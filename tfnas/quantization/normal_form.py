@@ -30,7 +30,8 @@ from tfnas.quantization.integer_layers import (
     hard_silu,
 )
 from tfnas.quantization.layer_roles import KERNEL_LAYERS, activation_name, activation_of
-from tfnas.quantization.sequence_forms import opened_wrapper
+from tfnas.quantization.reduction_forms import summed
+from tfnas.quantization.sequence_forms import opened_wrapper, reversed_places
 
 _SPLIT = (*KERNEL_LAYERS, "Conv1DTranspose", "SeparableConv1D", "SeparableConv2D")
 Origins = dict[int, tuple[str, str]]
@@ -88,6 +89,10 @@ def normal_form(model: keras.Model, bits: int = 8) -> tuple[keras.Model, Origins
         opened = opened_wrapper(call, tensors, copies, lambda inner: parts_of(inner, call))
         if opened is not None:
             return opened
+        if (turned := reversed_places(call, tensors)) is not None:
+            return turned
+        if (total := summed(call, tensors, copies)) is not None:
+            return [total]
         if call.kind not in _SPLIT:
             return copies.call(call, tensors)
         (tensor,) = tensors

@@ -30,7 +30,7 @@ from tfnas.graph.traversal import flat_outputs
 from tfnas.keras_private import all_layers, functional_inside
 from tfnas.quantization.activation_forms import PReluForm, SixteenBitActivation
 from tfnas.quantization.attention_forms import ScoresRange
-from tfnas.quantization.call_forms import MASKED
+from tfnas.quantization.call_forms import MASKED, meets_constants
 from tfnas.quantization.einsum_forms import IntegerEinsum, IntegerRepeat
 from tfnas.quantization.fake_quant import FakeQuant
 from tfnas.quantization.fake_quant_placement import FakeQuantBuilder
@@ -357,6 +357,7 @@ def unquantized_layers(model: keras.Model) -> list[Skipped]:
         if isinstance(call.operation, FloatInput)
         for value in call.outputs
     }
+    met = meets_constants(flow) if bits > 8 else set()
     for call in flow.calls:
         if id(call) in front:
             skipped.append(Skipped(call.name, call.kind, KEPT_OUT))
@@ -368,6 +369,10 @@ def unquantized_layers(model: keras.Model) -> list[Skipped]:
         ):
             continue
         call_role = role(call, bits)
+        if id(call) in met and call_role is not Role.FLOAT:
+            reason = f"no 16-bit form of {call.kind} with rows at constant places"
+            skipped.append(Skipped(call.name, call.kind, reason))
+            continue
         if call_role is Role.NORM and not is_channel_norm(call):
             reason = "normalizes another axis than the last, or more than 4 dimensions"
             skipped.append(Skipped(call.name, call.kind, reason))

@@ -2,6 +2,7 @@
 
 A Bidirectional becomes two recurrent layers, of which the outputs of the second are reversed, and
 a layer that joins them. A TimeDistributed becomes its layer, called with all steps as examples.
+Reversed places are a slice with steps of -1.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from tfnas.keras_private import mask_of
 from tfnas.quantization.recurrent_cells import KINDS
 
 Parts = Callable[[Any], list[Any]]
-_JOINS = {"sum": "Add", "mul": "Multiply", "concat": "Concatenate", "ave": "Average"}
+_JOINS = {"sum": "Add", "mul": "Multiply", "concat": "Concatenate", "ave": "Add"}
+_MOST_AXES = 5
 _IN_PLACE = ("Dense", "Activation", "ReLU", "Dropout")
 
 
@@ -43,20 +45,51 @@ def opened_wrapper(
     return None
 
 
+def reversed_places(call: Call, tensors: list[Any]) -> list[Any] | None:
+    """Returns the output of a `keras.ops.flip` as a slice with steps of -1.
+
+    The converter leaves REVERSE_V2 in floats before an operator with a range of its own, as ADD;
+    a slice has the steps of its input wherever it stands.
+
+    Args:
+        call: Any call.
+        tensors: The new tensors of its inputs.
+
+    Returns:
+        The output; None for other calls, for those that reverse the batch, and where there are
+        more axes than STRIDED_SLICE takes.
+    """
+    if call.kind != "Flip" or call.operation.axis is None:
+        return None
+    rank = len(tensors[0].shape)
+    axes = [axis % rank for axis in keras.tree.flatten(call.operation.axis)]
+    if 0 in axes or rank > _MOST_AXES:
+        return None
+    return [_reversed(tensors[0], axes)]
+
+
+def _reversed(tensor: Any, axes: list[int]) -> Any:
+    steps = [-1 if axis in axes else None for axis in range(len(tensor.shape))]
+    return tensor[tuple(slice(None, None, step) for step in steps)]
+
+
 def _both_directions(call: Call, x: Any, copies: LayerCopies) -> list[Any] | None:
     wrapper = call.operation
     layers = wrapper.forward_layer, wrapper.backward_layer
     if any(type(layer).__name__ not in KINDS for layer in layers):
         return None
-    if wrapper.return_state or wrapper.stateful or wrapper.merge_mode == "ave":
+    if wrapper.return_state or wrapper.stateful:
         return None
     outputs = [copies.of(layer)(x) for layer in layers]
     if wrapper.return_sequences:
-        outputs[1] = keras.ops.flip(outputs[1], axis=1)
+        outputs[1] = _reversed(outputs[1], [1])
     if wrapper.merge_mode is None:
         return outputs
     join = getattr(keras.layers, _JOINS[wrapper.merge_mode])
-    return [join(name=copies.unique(wrapper.name))(outputs)]
+    joined = join(name=copies.unique(wrapper.name))(outputs)
+    if wrapper.merge_mode == "ave":
+        joined = keras.layers.Rescaling(0.5, name=copies.unique(f"{wrapper.name}_half"))(joined)
+    return [joined]
 
 
 def _all_steps(call: Call, x: Any, copies: LayerCopies, parts_of: Parts) -> list[Any] | None:

@@ -5,7 +5,7 @@ import functools
 import keras
 import numpy as np
 import pytest
-from keras import layers
+from keras import layers, ops
 
 import tfnas
 from tfnas.quantization.quantize_aware import quantize_aware_partly
@@ -16,14 +16,16 @@ X = np.random.default_rng(0).normal(size=(24, STEPS, FEATURES)).astype("float32"
 
 
 def network():
-    """Both directions, a stack, shared steps, and a state that is used twice."""
+    """Both directions, a stack, shared steps, a state that is used twice, and a reversal."""
     keras.utils.set_random_seed(4)
     inputs = keras.Input((STEPS, FEATURES), name="given")
     x = layers.Bidirectional(layers.LSTM(5, return_sequences=True), name="both")(inputs)
     x = layers.TimeDistributed(layers.Dense(6, activation="relu"), name="each")(x)
     x = layers.GRU(7, return_sequences=True, name="gru")(x)
     last = layers.SimpleRNN(5, go_backwards=True, name="simple")(x)
-    return keras.Model(inputs, [layers.Dense(4, name="end")(last), layers.Dense(3)(x)], name="net")
+    mean = layers.Bidirectional(layers.GRU(2, return_sequences=True), merge_mode="ave")(inputs)
+    outputs = layers.Dense(4, name="end")(last), layers.Dense(3)(x), mean + ops.flip(mean, axis=1)
+    return keras.Model(inputs, outputs, name="net")
 
 
 @functools.cache
@@ -61,7 +63,7 @@ def test_the_file_is_the_trained_model(mode, median):
 
 def test_there_is_one_loop_for_each_layer_and_direction():
     file = case("int8")[2]
-    assert [op.name for op in file.graph.operators].count("WHILE") == 4
+    assert [op.name for op in file.graph.operators].count("WHILE") == 6
     assert file.origin["recurrent_layers"] == "loops over the time steps, without a state"
 
 

@@ -1,0 +1,145 @@
+"""Opens blocks: layers of the user's own that hold other layers, as a residual block.
+
+A block is opened as a subclassed model is (:mod:`tfnas.graph.subclassed`), by calling it on
+symbolic tensors, where the graph says all that the block does. It stays one layer where
+
+- its class is registered (:func:`tfnas.register_layer`), or derives from another class of Keras
+  than `Layer`, whose kind techniques know,
+- it has weights of its own, adds losses, or reads or makes masks,
+- it computes other layers in training, or something else than its graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tfnas.graph.registered_layers import is_of_keras, registered_layer
+from tfnas.graph.subclassed import (
+    CannotTrace,
+    call_key,
+    cause_of,
+    input_like,
+    kept_trace,
+    operations_of,
+    trace_of,
+)
+from tfnas.keras_private import call_takes_training, child_layers, fill_arguments, mask_of
+
+if TYPE_CHECKING:
+    import keras
+
+_OPEN_SIZE = 8  # of an example, where a layer takes any
+_CLOSE = 1e-4  # largest difference, relative to the largest output
+
+
+def opened_block(node: Any) -> keras.Model | None:
+    """Returns a functional model of one call of a block.
+
+    Args:
+        node: Keras' record of the call.
+
+    Returns:
+        A model that shares the layers inside; None for other layers, and for a block that stays
+        one layer.
+    """
+    layer = node.operation
+    if not _is_block(layer) or not _reads_plain_tensors(node):
+        return None
+    described = dict(node.arguments.kwargs)
+    described.pop("training", None)
+    key = ("block", *call_key(node, (node.arguments.args, described)))
+    try:
+        return kept_trace(layer, key, lambda: _opened(node))
+    except CannotTrace:
+        return None
+
+
+def _is_block(layer: Any) -> bool:
+    import keras
+
+    if not isinstance(layer, keras.layers.Layer) or isinstance(layer, keras.Model):
+        return False
+    of_keras = next(base for base in type(layer).__mro__ if is_of_keras(base))
+    own = of_keras is keras.layers.Layer and not type(layer).__module__.startswith("tfnas.")
+    calls_as_keras = type(layer).__call__ is keras.layers.Layer.__call__
+    return (
+        own
+        and calls_as_keras
+        and bool(child_layers(layer))
+        and registered_layer(layer) is None
+        and layer.activity_regularizer is None
+    )
+
+
+def _reads_plain_tensors(node: Any) -> bool:
+    """Whether a call has no mask and casts no input: the layers inside see what it sees."""
+    layer, tensors = node.operation, node.input_tensors
+    if any(mask_of(tensor) is not None for tensor in (*tensors, *node.outputs)):
+        return False
+    casts = {str(t.dtype) for t in tensors if "float" in str(t.dtype)} - {layer.compute_dtype}
+    return bool(tensors) and not (casts and layer.autocast)
+
+
+def _opened(node: Any) -> keras.Model:
+    """The graph of a call; raises CannotTrace where it does not say all that the call does."""
+    layer, takes_training = node.operation, call_takes_training(node.operation)
+
+    def call(tensors: Sequence[Any], **mode: bool) -> Any:
+        pairs = zip(node.input_tensors, tensors, strict=True)
+        args, kwargs = fill_arguments(node, {id(old): new for old, new in pairs})
+        kwargs.pop("training", None)
+        return layer.call(*args, **kwargs, **mode)
+
+    def call_in_training(tensors: Sequence[Any]) -> Any:
+        return call(tensors, **({"training": True} if takes_training else {}))
+
+    inputs = _examples(node)
+    expected = _outputs(call, inputs)
+    _outputs(call_in_training, inputs)
+    opened = trace_of(layer, [input_like(tensor) for tensor in node.input_tensors], call)
+    if takes_training:
+        symbolic = [input_like(tensor) for tensor in node.input_tensors]
+        if operations_of(trace_of(layer, symbolic, call_in_training)) != operations_of(opened):
+            raise CannotTrace("it computes other layers in training")
+    if any(mask_of(tensor) is not None for tensor in opened.outputs):
+        raise CannotTrace("a layer inside makes a mask")
+    found = _outputs(opened, inputs)
+    if [each.shape for each in found] != [each.shape for each in expected]:
+        raise CannotTrace("its trace has other shapes")
+    for old, new in zip(expected, found, strict=True):
+        bound = _CLOSE * max(1.0, float(np.abs(old).max(initial=0.0)))
+        if not np.allclose(old, new, rtol=0, atol=bound, equal_nan=True):
+            raise CannotTrace("its trace computes something else")
+    return opened
+
+
+def _outputs(call: Callable[[Any], Any], inputs: list[Any]) -> list[np.ndarray]:
+    """The outputs of a call without a trace in the weights; raises CannotTrace for losses."""
+    import keras
+
+    try:
+        with keras.StatelessScope(collect_losses=True) as scope:
+            outputs = keras.tree.flatten(call(inputs))
+            found = [np.asarray(keras.ops.convert_to_numpy(each), np.float64) for each in outputs]
+    except Exception as error:  # anything that the user's code may raise
+        raise CannotTrace(cause_of(error)) from error
+    if scope.losses:
+        raise CannotTrace("it adds losses")
+    return found
+
+
+def _examples(node: Any) -> list[Any]:
+    """Two examples of numbers for each input."""
+    import keras
+
+    rng, found = np.random.default_rng(0), []
+    for tensor in node.input_tensors:
+        first, *rest = tensor.shape
+        shape = [2 if first is None else first, *(size or _OPEN_SIZE for size in rest)]
+        is_float = "float" in str(tensor.dtype)
+        values = rng.normal(size=shape) if is_float else rng.integers(0, 2, shape)
+        found.append(keras.ops.convert_to_tensor(values, dtype=tensor.dtype))
+    return found
