@@ -258,7 +258,7 @@ def _compress(folder, data, layer, words):
 def _search(folder, data, layer, words, teacher):
     space = tfnas.MobileNetV2Space((32, 32, 3), 3, "mobile")
     rng = np.random.default_rng(1)
-    trials = [_trial(i, space.sample(rng)) for i in range(3)]
+    trials = [_trial(i, space.sample(rng)) for i in range(8)]
     right = np.arange(8) > 1
     files = [
         ReportRow(label, trials[0].measurement, 0.8 - 0.1 * i, np.roll(right, i))

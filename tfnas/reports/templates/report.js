@@ -116,7 +116,7 @@
         mark.querySelector("title").remove();
         const item = items[mark.dataset.item];
         mark.setAttribute("role", "button");
-        mark.setAttribute("aria-label", `${item.name}: ${fields.map((f, n) => `${f} ${item.texts[n]}`).join(", ")}`);
+        mark.setAttribute("aria-label", `${item.name}: ${fields.map((f, n) => `${f} ${item.texts[n]}`).filter((_, n) => item.texts[n]).join(", ")}`);
         mark.setAttribute("tabindex", i ? -1 : 0);
         mark.addEventListener("pointerenter", () => look(mark));
         mark.addEventListener("pointerleave", () => away(mark));
