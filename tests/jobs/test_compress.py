@@ -219,6 +219,19 @@ def test_the_result_prints_for_terminals_and_notebooks(run):
     assert result._repr_html_().count("<tr>") == 1 + len(result.rows)
 
 
+def test_the_result_is_drawn(run):
+    _, _, result = run
+    figure = result.plot()
+    latency, size = figure.axes
+    assert latency.get_xlabel().startswith("latency")
+    assert size.get_xlabel().startswith("size")
+    assert latency.get_ylim() == size.get_ylim()
+    assert figure._repr_png_().startswith(b"\x89PNG")  # what a notebook shows
+    assert len(result.plot(over=["bytes"]).axes) == 1
+    with pytest.raises(ValueError, match="over must be a list"):
+        result.plot(over="bytes")
+
+
 def test_the_page_needs_nothing_but_itself(run):
     folder, _, result = run
     page = Page((folder / "report.html").read_text())
