@@ -27,6 +27,7 @@ from tfnas.pruning.structured.channel_report import ChannelPruningReport
 from tfnas.reports import content, pages
 from tfnas.reports.chart import chart_of
 from tfnas.reports.parallel import parallel_of
+from tfnas.reports.training_tiles import Tile, TrainingTiles
 from tfnas.table import Printable, csv_table, markdown_table
 
 SOURCE = PackageSource(pathlib.Path(tfnas.__file__).parent)
@@ -237,6 +238,7 @@ BLOCKS = {  # kind -> (a block of HOSTILE, how often HOSTILE stands on its page)
         ),
         None,
     ),
+    "curves": (TrainingTiles([(5.0, "1")], [Tile(HOSTILE, "M0 0", [(1.0, 2.0)], 1)]), 1),
     "parallel": (
         parallel_of(HOSTILE, {"a": [1, 2], "b": [HOSTILE, "x"]}, [HOSTILE] * 2, ["front"] * 2),
         4,

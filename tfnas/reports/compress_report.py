@@ -39,6 +39,7 @@ from tfnas.reports.content import (
     listing,
     paragraphs,
 )
+from tfnas.reports.curves import curve_sections
 from tfnas.reports.last_sections import environment, repeat
 from tfnas.reports.pages import HTML, MARKDOWN, write_report
 from tfnas.targets.device import Device
@@ -131,6 +132,7 @@ def content(result: CompressResult, data: Data, settings: FineTuneSettings, word
                     Table(_ANALYSIS, _analysis(result), bars=_ANALYSIS_BARS),
                 ],
             ),
+            *curve_sections(result.curves),
             repeat(_call(result, settings), _REPEATED.format(data=data)),
             environment(_settings(result, settings), provenance()),
         ],

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, get_args
 
 from tfnas.reports.chart import Chart
 from tfnas.reports.parallel import Parallel
+from tfnas.reports.training_tiles import TrainingTiles
 
 if TYPE_CHECKING:
     from tfnas.tasks.task import Task
@@ -210,7 +211,8 @@ class Pictures:
     on_page: bool = True
 
 
-Block = Paragraph | Verdict | Warnings | Listing | Table | Pictures | Chart | Parallel
+Drawing = Chart | Parallel | TrainingTiles  # on the page only
+Block = Paragraph | Verdict | Warnings | Listing | Table | Pictures | Drawing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -237,7 +239,7 @@ class Report:
         sections: Its sections; the first has no title where sentences lead.
     """
 
-    page_kinds: ClassVar[tuple[str, ...]] = (Chart.kind, Parallel.kind)  # not in Markdown
+    page_kinds: ClassVar[tuple[str, ...]] = tuple(kind.kind for kind in get_args(Drawing))
 
     title: str
     sections: Sequence[Section]

@@ -13,6 +13,7 @@ from tfnas.reports.agreement_sections import more_metrics
 from tfnas.reports.calls import call_of, changed, written
 from tfnas.reports.chart import chart_of
 from tfnas.reports.content import Block, Picture, Pictures, Report, Section, Table, paragraphs
+from tfnas.reports.curves import curve_sections
 from tfnas.reports.job_content import job_content
 from tfnas.reports.pages import write_report
 from tfnas.reports.plots import PICTURES
@@ -44,7 +45,11 @@ def content(result: TechniqueResult, context: Context) -> Report:
         context.data,
         Table(titles, file_rows(result.rows, cells)),
         result.remarks(),
-        [*more_metrics(result.rows), *(_section(section) for section in result.sections())],
+        [
+            *more_metrics(result.rows),
+            *(_section(section) for section in result.sections()),
+            *curve_sections(result.curves),
+        ],
         _settings(result),
         answer=result.answer(),
         plots=[chart_of(result.pareto_plot(AXES))] if len(result.rows) > 1 else [],

@@ -23,6 +23,7 @@ from tfnas.compression.results.file_rows import (
 )
 from tfnas.compression.results.printed_result import PrintedResult
 from tfnas.compression.targets_from_budget import FEWER_BITS
+from tfnas.compression.training_curves import Curves
 from tfnas.drawing.pareto_figure import pareto_figure
 from tfnas.drawing.pareto_plot import ParetoLabels, ParetoPlot
 from tfnas.measure.agreement import Agreement
@@ -61,6 +62,7 @@ class CompressResult(PrintedResult):
         by_group: Quality of `best`, and its differences to the original's file, by the groups of
             the final examples; None where they have no groups.
         notes: How the parts of the data were made.
+        curves: Training -> name -> value of each epoch.
     """
 
     directory: pathlib.Path
@@ -83,6 +85,7 @@ class CompressResult(PrintedResult):
     saved_model: pathlib.Path | None
     by_group: Evaluation | None = None
     notes: tuple[str, ...] = ()
+    curves: Curves = dataclasses.field(default_factory=dict)
 
     @property
     def meets(self) -> bool:

@@ -19,6 +19,7 @@ from tfnas.compression.results.file_rows import (
 from tfnas.compression.results.printed_result import PrintedResult
 from tfnas.compression.techniques.registry import technique
 from tfnas.compression.techniques.technique import ReportSection, TechniqueOutcome
+from tfnas.compression.training_curves import Curves
 from tfnas.drawing.pareto_figure import pareto_figure
 from tfnas.drawing.pareto_plot import ParetoLabels, ParetoPlot
 from tfnas.measure.measurement import Latency, pareto_front
@@ -38,6 +39,7 @@ class TechniqueResult(PrintedResult):
         rows: The files on the test part, the original float32 file first.
         latencies: Measured latency of each file, by label.
         notes: What could not be done, and why.
+        curves: Training -> name -> value of each epoch.
     """
 
     directory: pathlib.Path
@@ -45,6 +47,7 @@ class TechniqueResult(PrintedResult):
     rows: list[FileRow]
     latencies: dict[str, Latency]
     notes: list[str]
+    curves: Curves = dataclasses.field(default_factory=dict)
 
     @property
     def technique(self) -> Technique:
