@@ -2,7 +2,7 @@
 
 import pytest
 
-from tfnas.reports.scales import Scale, around, number
+from tfnas.reports.scales import AxisScale, around, number
 
 
 @pytest.mark.parametrize(
@@ -14,7 +14,7 @@ from tfnas.reports.scales import Scale, around, number
     ],
 )
 def test_round_numbers_along_an_axis(low, high, texts):
-    assert [text for _, text in Scale(low, high, 0.0, 1.0).ticks()] == texts
+    assert [text for _, text in AxisScale(low, high, 0.0, 1.0).ticks()] == texts
 
 
 def test_equal_ratios_are_equally_far_apart():
@@ -33,7 +33,7 @@ def test_any_values_are_on_the_axis(values):
 
 
 def test_an_upward_axis_is_counted_from_the_top():
-    scale = Scale(0.0, 1.0, 200.0, 0.0)
+    scale = AxisScale(0.0, 1.0, 200.0, 0.0)
     assert (scale.place(0.0), scale.place(1.0)) == (200.0, 0.0)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from tfnas.drawing.pareto_plot import ParetoPlot, across, short, spans_much
-from tfnas.reports.scales import Scale, around, number
+from tfnas.reports.scales import AxisScale, around, number
 
 WIDTH, HEIGHT = 400, 280  # of a panel, in the units of its SVG
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 388, 10, 254
@@ -139,7 +139,7 @@ def chart_of(plot: ParetoPlot) -> Chart:
         plot: What is drawn.
     """
     low, high, edge = plot.heights()
-    upward = Scale(low, high, _BOTTOM, _TOP)
+    upward = AxisScale(low, high, _BOTTOM, _TOP)
     items = _items(plot)
     limit = plot.quality_limit()
     lines = limit is not None or any(plot.limit(name) is not None for name in plot.over)
@@ -176,7 +176,7 @@ def _items(plot: ParetoPlot) -> list[Item]:
     return found
 
 
-def _panel(plot: ParetoPlot, name: str, upward: Scale, edge: float, items: list[Item]) -> Panel:
+def _panel(plot: ParetoPlot, name: str, upward: AxisScale, edge: float, items: list[Item]) -> Panel:
     known, limit = plot.known(name), plot.limit(name)
     shown = known if limit is None else [*known, limit]
     scale = around(shown, _LEFT, _RIGHT, logarithmic=spans_much(known))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from tfnas.drawing.pareto_plot import spans_much
 from tfnas.reports.content import Section, Table, paragraphs
-from tfnas.reports.scales import Scale, around
+from tfnas.reports.scales import AxisScale, around
 from tfnas.reports.training_tiles import Tile, TrainingTiles
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = TrainingTiles.frame
@@ -40,7 +40,7 @@ def _tiles(curves: Mapping[str, Mapping[str, Sequence[float | None]]]) -> Traini
     known = [value for each in losses.values() for value in _numbers(each)]
     upward = around(known, _BOTTOM, _TOP, logarithmic=spans_much(known))
     longest = max(map(len, losses.values()))
-    across = Scale(0.5, longest + 0.5, _LEFT, _RIGHT)
+    across = AxisScale(0.5, longest + 0.5, _LEFT, _RIGHT)
     tiles = []
     for name, values in losses.items():
         dots = [

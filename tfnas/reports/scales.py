@@ -11,13 +11,13 @@ _STEPS = (1, 2, 5, 10)
 
 
 @dataclasses.dataclass(frozen=True)
-class Scale:
+class AxisScale:
     """Turns values into places along an axis.
 
     Example:
-        >>> Scale(0.0, 10.0, 100.0, 200.0).place(5.0)
+        >>> AxisScale(0.0, 10.0, 100.0, 200.0).place(5.0)
         150.0
-        >>> Scale(1.0, 100.0, 0.0, 100.0, logarithmic=True).place(10.0)
+        >>> AxisScale(1.0, 100.0, 0.0, 100.0, logarithmic=True).place(10.0)
         50.0
 
     Args:
@@ -45,9 +45,9 @@ class Scale:
         """Returns the places and the texts of round numbers along the axis.
 
         Example:
-            >>> Scale(0.5, 3.5, 0.0, 300.0).ticks(3)
+            >>> AxisScale(0.5, 3.5, 0.0, 300.0).ticks(3)
             [(50.0, '1'), (150.0, '2'), (250.0, '3')]
-            >>> Scale(0.09, 2.5, 0.0, 100.0, logarithmic=True).ticks()[:2]
+            >>> AxisScale(0.09, 2.5, 0.0, 100.0, logarithmic=True).ticks()[:2]
             [(3.2, '0.1'), (24.0, '0.2')]
 
         Args:
@@ -72,7 +72,7 @@ class Scale:
 
 def around(
     values: list[float], start: float, end: float, *, logarithmic: bool = False, room: float = 0.06
-) -> Scale:
+) -> AxisScale:
     """Returns a scale that holds some values, with room at both ends.
 
     Args:
@@ -85,9 +85,9 @@ def around(
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
     if logarithmic:
         more = (high / low) ** room if high > low else 1.1
-        return Scale(low / more, high * more, start, end, logarithmic=True)
+        return AxisScale(low / more, high * more, start, end, logarithmic=True)
     more = room * (high - low) or 0.05 * abs(high) or 0.5
-    return Scale(low - more, high + more, start, end)
+    return AxisScale(low - more, high + more, start, end)
 
 
 def number(value: float | None) -> str:
