@@ -240,7 +240,7 @@ BLOCKS = {  # kind -> (a block of HOSTILE, how often HOSTILE stands on its page)
     ),
     "curves": (TrainingTiles([(5.0, "1")], [Tile(HOSTILE, "M0 0", [(1.0, 2.0)], 1)]), 1),
     "parallel": (
-        parallel_of(HOSTILE, {"a": [1, 2], "b": [HOSTILE, "x"]}, [HOSTILE] * 2, ["front"] * 2),
+        parallel_of(HOSTILE, {HOSTILE: [1, "x"]}, {"a": [1, 2]}, [HOSTILE] * 2, ["front"] * 2),
         4,
     ),
 }

@@ -182,12 +182,18 @@ def _title(path: pathlib.Path) -> str:
 
     Example:
         >>> _title(pathlib.Path("job/training/int8_trained-3_epochs/1_qat/training.npz"))
-        'int8 trained-3 epochs: qat'
+        'int8 trained: qat'
+        >>> name = "prune_channels_0.5-float-3_epochs"
+        >>> _title(pathlib.Path(f"job/training/{name}/1_prune_channels/training_2.npz"))
+        'prune channels 0.5, training 2'
         >>> _title(pathlib.Path("job/training/2_prune_channels/round_1.npz"))
         'prune channels, round 1'
     """
     _, *folders = path.parent.parts[_place_of_trainings(path) :]
-    names = [re.sub(r"^\d+_", "", folder).replace("_", " ") for folder in folders]
+    plain = r"^\d+_|(-float)?-\d+_epochs$"
+    names = [re.sub(plain, "", folder).replace("_", " ") for folder in folders]
+    if len(names) > 1 and names[0].startswith(names[1]):
+        del names[1]
     own = path.stem.replace("_", " ")
     return ": ".join(names or [own]) + (f", {own}" if names and own != "training" else "")
 

@@ -198,7 +198,7 @@ def _key(plot: ParetoPlot, items: list[Item], lines: bool) -> list[tuple[str, st
     texts = {
         "chosen": "chosen",
         "front": f"Pareto front: {', '.join(plot.objectives)}",
-        "dominated": "dominated: another file is better in everything",
+        "dominated": "dominated: another file is as good or better in everything",
         "far": f"far {word}, drawn at the edge",
         "other": ", ".join(plot.others),
     }

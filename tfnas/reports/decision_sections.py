@@ -111,9 +111,9 @@ def decision_sections(
     ]
     headers = ["decision", *(f"explains % of {name}" for name in measured), "values tried"]
     bars, last = range(1, len(measured) + 1), len(headers) - 1
-    drawn = {name: columns[name] for name in ordered[:_AXES]} | dict(measured)
+    drawn = {name: columns[name] for name in ordered[:_AXES]}
     table = Table(headers, rows, bars=bars, prose=[last])
-    picture = parallel_of(_DRAWN, drawn, names, kinds)
+    picture = parallel_of(_DRAWN, drawn, measured, names, kinds)
     text = _EXPLAINED.format(count=len(names))
     return [Section("Which decisions mattered", [*paragraphs(text), table, picture])]
 

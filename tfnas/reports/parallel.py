@@ -10,6 +10,7 @@ from tfnas.reports.scales import around, number
 
 _STEP = 120  # between axes, in the units of the SVG
 _LEFT, _TOP, _BOTTOM = 60, 50, 250
+Placed = tuple[list[float], list[tuple[float, str]]]  # of each value; of texts on the axis
 _MOST_VALUES = 8  # on an axis, each with its text
 
 
@@ -71,7 +72,8 @@ class Parallel:
 
 def parallel_of(
     title: str,
-    columns: Mapping[str, Sequence[object]],
+    decisions: Mapping[str, Sequence[object]],
+    measured: Mapping[str, Sequence[float]],
     names: Sequence[str],
     kinds: Sequence[str],
 ) -> Parallel:
@@ -79,14 +81,16 @@ def parallel_of(
 
     Args:
         title: What they show.
-        columns: Name of a decision or of a measured value -> the value of each trial.
+        decisions: Name of a decision -> its value in each trial.
+        measured: Name of a measured value -> its value in each trial.
         names: Names of the trials.
         kinds: Their kinds, keys of :data:`tfnas.reports.chart.SHAPES`.
     """
     axes, places = [], []
-    for index, (name, values) in enumerate(columns.items()):
+    placed = {name: _decided(values) for name, values in decisions.items()}
+    placed |= {name: _measured(values) for name, values in measured.items()}
+    for index, (name, (heights, ticks)) in enumerate(placed.items()):
         x = _LEFT + _STEP * index
-        heights, ticks = _placed(values)
         axes.append(Axis(_lines(name), x, ticks))
         places.append([f"{x} {height}" for height in heights])
     paths = ["M" + "L".join(points) for points in zip(*places, strict=True)]
@@ -95,14 +99,19 @@ def parallel_of(
     return Parallel(title, axes, sorted(lines, key=lambda line: order.index(line.kind)))
 
 
-def _placed(values: Sequence[object]) -> tuple[list[float], list[tuple[float, str]]]:
+def _measured(values: Sequence[float]) -> Placed:
+    """Returns the place of each number on an axis, and the texts of the ends."""
+    scale = around(list(values), _BOTTOM, _TOP, room=0.0)
+    ends = dict.fromkeys((min(values), max(values)))
+    return [scale.place(each) for each in values], [(scale.place(e), number(e)) for e in ends]
+
+
+def _decided(values: Sequence[object]) -> Placed:
     """Returns the place of each value on an axis, and the texts beside it."""
     numbers = [float(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
     distinct = set(values)
     if len(numbers) == len(values) and len(distinct) > _MOST_VALUES:
-        scale = around(numbers, _BOTTOM, _TOP, room=0.0)
-        ends = (min(numbers), max(numbers))
-        return [scale.place(n) for n in numbers], [(scale.place(e), number(e)) for e in ends]
+        return _measured(numbers)
     ordered = sorted(distinct, key=_order)
     step = (_BOTTOM - _TOP) / max(1, len(ordered) - 1)
     place = {value: round(_BOTTOM - step * i, 1) for i, value in enumerate(ordered)}

@@ -86,7 +86,7 @@ def content(result: SearchResult, config: SearchConfig, split: DataSplit, words:
 
 def _outcome(result: SearchResult, split: DataSplit, words: Words) -> Section:
     """The answer: a missed target first, what the best network is worth, how to load its file."""
-    target, gained = result.target_verdict(), result.answer(words.metric)
+    target, gained = result.target_verdict(), result.answer(capitalized(words.metric))
     sentences = (gained, target) if result.meets_target else (target, gained)
     name = result.best_file
     used = f"To use it: `tfnas.Artifact.load('{name}').predict(x)`; the model is `best.keras`."

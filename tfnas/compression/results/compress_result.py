@@ -197,7 +197,7 @@ def answer(result: CompressResult) -> str:
     row = row_of(result.rows, str(result.best.recipe))
     first = result.rows[0].file.size
     text = size_and_speed(first, row.file.size, result.time_ratio(row))
-    return f"{text}, {difference_text(row)} than the original's float32 file: `best.tflite`."
+    return f"{text}, {difference_text(row)}, against the original's float32 file: `best.tflite`."
 
 
 def verdict(result: CompressResult) -> str:

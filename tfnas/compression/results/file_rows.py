@@ -161,7 +161,7 @@ def _times(value: float, more: str, less: str, same: str) -> str:
 
 
 def difference_text(row: FileRow) -> str:
-    """Returns what a file gains or loses by the task's metric, for a sentence with "than".
+    """Returns what a file gains or loses by the task's metric, for a sentence.
 
     Args:
         row: The file, which is not the first.

@@ -79,7 +79,7 @@ class TechniqueResult(PrintedResult):
         name = f"model_{row.label.rpartition(', ')[2]}.tflite"
         where = f": `{name}`" if (self.directory / name).exists() else ""
         return (
-            f"{row.label}: after gzip {text}, {difference_text(row)} than {self.rows[0].label}"
+            f"{row.label}: after gzip {text}, {difference_text(row)}, against {self.rows[0].label}"
             f"{where}."
         )
 
