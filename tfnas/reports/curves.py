@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from tfnas.drawing.pareto_plot import spans_much
-from tfnas.reports.content import Section, Table, paragraphs
+from tfnas.reports.content import Cell, Section, Table, paragraphs
 from tfnas.reports.scales import AxisScale, around
 from tfnas.reports.training_tiles import Tile, TrainingTiles
 
@@ -27,7 +27,7 @@ def curve_sections(curves: Mapping[str, Mapping[str, Sequence[float | None]]]) -
     known = {name: each for name, each in curves.items() if _numbers(each.get(_LOSS, []))}
     if not known:
         return []
-    rows = [
+    rows: list[list[Cell]] = [
         [name, len(each[_LOSS]), *_ends(each[_LOSS]), _others(each)] for name, each in known.items()
     ]
     headers = ["training", "epochs", "first loss", "last loss", "at the end"]

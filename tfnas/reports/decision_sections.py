@@ -73,7 +73,7 @@ def explained(decided: Sequence[object], measured: Sequence[float]) -> float | N
     count, kinds = len(values), len(set(groups))
     if kinds < 2 or count <= kinds or total == 0:
         return None if count <= kinds else 0.0
-    members = [values[[each == group for each in groups]] for group in sorted(set(groups))]
+    members = [values[[each == group for each in groups]] for group in sorted(set(groups), key=str)]
     within = sum(((each - each.mean()) ** 2).sum() for each in members)
     share = 1 - (within / (count - kinds)) / (total / (count - 1))
     return round(float(max(0.0, share)), 12)
