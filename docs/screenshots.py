@@ -27,7 +27,7 @@ from chromium import chromium  # noqa: E402
 
 PICTURES = HERE / "pictures"
 WIDTHS = {1300: 1560, 390: 1500}  # width of the window -> height of the picture
-COLORS = 96  # of the palette of a picture
+COLORS = 128  # of the palette of a picture
 
 
 def trained(path: pathlib.Path) -> None:
@@ -84,7 +84,8 @@ def pictures(folder: pathlib.Path) -> None:
                     page.open(folder / job / "report.html", width, dark=scheme == "dark")
                     shot = Image.open(io.BytesIO(page.screenshot(height))).convert("RGB")
                     path = PICTURES / f"{job}_{width}_{scheme}.png"
-                    shot.quantize(COLORS).save(path, optimize=True)
+                    # Of all colors, also the rare ones: small marks keep theirs.
+                    shot.quantize(COLORS, Image.Quantize.MAXCOVERAGE).save(path, optimize=True)
                     print(f"{path.stat().st_size:7,} bytes  {path.name}")
 
 
