@@ -23,8 +23,10 @@ from absl import app, flags, logging
 
 import tfnas
 from tfnas.cli.console import PlainProgress
+from tfnas.drawing.figures import png
+from tfnas.drawing.pareto_figure import pareto_figure
+from tfnas.drawing.pareto_plot import ParetoLabels, ParetoPlot, Row
 from tfnas.measure.accuracy import correct, paired_difference
-from tfnas.reports.plots import ParetoLabels, Row, pareto_picture
 from tfnas.runtime.files import write_atomically
 from tfnas.table import table
 
@@ -108,7 +110,7 @@ def _processor_minutes() -> float:
 def _picture(places: list[Row], errors: list[float], best: int) -> bytes:
     """The files over time and bytes; the reference, which is the first, beside them."""
     accuracy, _, size = places[0]
-    return pareto_picture(
+    plot = ParetoPlot(
         places[1:],
         range(len(places) - 1),
         best,
@@ -119,6 +121,7 @@ def _picture(places: list[Row], errors: list[float], best: int) -> bytes:
         errors=errors[1:],
         limits={"quality": accuracy - 0.01, "bytes": size // 2},
     )
+    return png(pareto_figure(plot))
 
 
 def _last_half(split: tfnas.data.DataSplit) -> np.ndarray:

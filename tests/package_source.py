@@ -16,7 +16,7 @@ Import = tuple[str, str]  # importer, imported: dotted names inside the package
 FLOORS = (
     (
         *("runtime", "table", "schedules", "optimizers", "data", "search_space", "optional"),
-        *("settings_fields", "keras_private"),
+        *("settings_fields", "keras_private", "drawing"),
     ),
     ("graph",),
     ("pruning", "clustering", "low_rank", "distillation", "legacy"),

@@ -142,11 +142,19 @@ def _technique(folder, data, words, name, settings, reports, labels, notes=(), *
         model = tfnas.quantize_aware(model)
     outcome = TechniqueOutcome(name, settings, model, reports, extras, training)
     times = {label: latency(0.5 - 0.1 * i) for i, label in enumerate(labels)}
-    result = TechniqueResult(folder, [outcome], rows(*labels, of=reference), times, list(notes))
+    files = rows(*labels, of=reference)
+    result = TechniqueResult(folder, [outcome], files, times, list(notes), curves(name))
     task = ImageClasses()
     if words is not None:
         task.noun, task.metric = words.examples, metric_in(words)
     technique_report.write(result, Context(model, task, data, training))
+
+
+def curves(name):
+    """Returns the epochs of a recorded training, and of one that was interrupted."""
+    loss = [0.9, 0.3, 0.05, 0.04]
+    longer = {"loss": [None, 0.2, 0.1], "sparsity": [None, 0.4, 0.5]}
+    return {name: {"loss": loss, "accuracy": [0.6, 0.8, 0.95, 0.96]}, f"{name} again": longer}
 
 
 def errors(layer):
@@ -251,6 +259,7 @@ def _compress(folder, data, layer, words):
         layers=(FileLayer(layer, "CONV_2D", (8, 3, 3, 1), 8, 1072, 0.5, 16, 8640, None),),
         throughput=[Throughput(i, 8, 1, 100.0 + i, 90.0, 120.0, 1.5, 1.2, 1.7, 20) for i in (0, 1)],
         saved_model=None,
+        curves=curves(layer),
     )
     compress_report.write(result, data, FineTuneSettings(epochs=3), words)
 
@@ -258,7 +267,7 @@ def _compress(folder, data, layer, words):
 def _search(folder, data, layer, words, teacher):
     space = tfnas.MobileNetV2Space((32, 32, 3), 3, "mobile")
     rng = np.random.default_rng(1)
-    trials = [_trial(i, space.sample(rng)) for i in range(3)]
+    trials = [_trial(i, space.sample(rng)) for i in range(8)]
     right = np.arange(8) > 1
     files = [
         ReportRow(label, trials[0].measurement, 0.8 - 0.1 * i, np.roll(right, i))

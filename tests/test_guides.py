@@ -29,6 +29,7 @@ QUICK = [
             "integer_forms",
             "models",
             "patches",
+            "reports",
             "search_algorithms",
         ),
         *("troubleshooting", "verify"),

@@ -2,15 +2,16 @@
 
 import dataclasses
 import html.parser
+import io
 import json
 import pathlib
 import shutil
-import subprocess
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from chromium import NoBrowser, browser, chromium
 from keras import layers
 from PIL import Image
 from planning import FORMATS, candidate
@@ -197,7 +198,7 @@ class Page(html.parser.HTMLParser):
         self.sources += [attrs[name] for name in ("src", "href") if name in attrs]
         if tag == "img":
             assert attrs["alt"]
-        if tag not in ("meta", "img", "br"):
+        if tag not in ("meta", "img", "br", "input"):
             self.open.append(tag)
 
     def handle_endtag(self, tag):
@@ -218,11 +219,25 @@ def test_the_result_prints_for_terminals_and_notebooks(run):
     assert result._repr_html_().count("<tr>") == 1 + len(result.rows)
 
 
+def test_the_result_is_drawn(run):
+    _, _, result = run
+    figure = result.plot()
+    latency, size = figure.axes
+    assert latency.get_xlabel().startswith("latency")
+    assert size.get_xlabel().startswith("size")
+    assert latency.get_ylim() == size.get_ylim()
+    assert figure._repr_png_().startswith(b"\x89PNG")  # what a notebook shows
+    assert len(result.plot(over=["bytes"]).axes) == 1
+    with pytest.raises(ValueError, match="over must be a list"):
+        result.plot(over="bytes")
+
+
 def test_the_page_needs_nothing_but_itself(run):
     folder, _, result = run
-    page = Page((folder / "report.html").read_text())
+    text = (folder / "report.html").read_text()
+    page = Page(text)
     assert not page.open
-    assert page.sources
+    assert '<figure class="chart">' in text  # the plot, drawn in the page
     assert all(source.startswith("data:image/png;base64,") for source in page.sources)
     words = " ".join(page.words)
     parts = ("Why this was tried", "Examples a second", "layer by layer", *result.plan.reasons)
@@ -235,30 +250,21 @@ def test_the_page_needs_nothing_but_itself(run):
     assert "| float16 |" in (folder / "report.md").read_text().replace("  ", " ")
 
 
-def browser():
-    names = "chromium", "chromium-browser", "google-chrome"
-    return next((path for name in names if (path := shutil.which(name))), None)
-
-
 @pytest.mark.skipif(browser() is None, reason="no Chromium: the page is not rendered")
-@pytest.mark.parametrize("width", [1100, 390], ids=["screen", "phone"])
-def test_the_page_in_a_browser(run, width, tmp_path):
-    """The picture's and the frames' colors are there, on dark text over a light page."""
+def test_the_page_in_a_browser(run):
+    """The plot's and the frames' colors are there, on dark text over a light page."""
     folder, _, _ = run
-    shot, page = tmp_path / "shot.png", (folder / "report.html").as_uri()
-    options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
-    options.append("--disable-dev-shm-usage")  # small in containers
-    size = [f"--window-size={width},1500", f"--user-data-dir={tmp_path / 'profile'}"]
-    command = [browser(), *options, *size, f"--screenshot={shot}", page]
     try:
-        subprocess.run(command, check=True, timeout=120, capture_output=True)
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        with chromium() as page:
+            page.open(folder / "report.html", 390)
+            shot = page.screenshot(1500)
+    except NoBrowser as error:
         pytest.skip(f"Chromium does not run here: {error}")
-    pixels = np.asarray(Image.open(shot).convert("RGB")).astype(int)
-    assert pixels.shape[1] == width
+    pixels = np.asarray(Image.open(io.BytesIO(shot)).convert("RGB")).astype(int)
+    assert pixels.shape[1] == 390
     for color in ((0, 114, 178), (213, 94, 0), (0, 158, 115)):  # front, chosen, kept
         near = np.abs(pixels - color).max(axis=-1) < 80
-        assert near.sum() > 20, color  # a star on a phone is small
+        assert near.sum() > 20, color
     assert (pixels.min(axis=-1) > 230).mean() > 0.5
     assert (pixels.max(axis=-1) < 90).mean() > 0.005
 

@@ -254,6 +254,18 @@ def test_report_holds_the_tables(finished):
     assert "tfnas, int8" in str(result)
 
 
+def test_the_trials_are_drawn(finished):
+    result = finished[0]
+    latency, size = result.plot(over=["latency", "bytes"]).axes
+    assert latency.get_ylim() == size.get_ylim()
+    assert latency.get_ylabel() == "accuracy of the file, validation part"
+    plot = result.pareto_plot(["latency"])
+    assert plot.chosen == [c.trial_id for c in result.candidates].index(result.winner.trial_id)
+    assert len(plot.front) == len(result.front)
+    assert result.best_file == "best_int8.tflite"
+    assert (result.directory / result.best_file).exists()
+
+
 def test_a_missed_target_comes_first(finished):
     result, met = finished[0], dataclasses.replace(finished[0], target_ratio=1e9)
     missed = dataclasses.replace(result, target_ratio=1e-9)
@@ -263,7 +275,11 @@ def test_a_missed_target_comes_first(finished):
     assert not missed.meets_target
     text = (result.directory / "report.md").read_text()
     first = text.split("\n\n")[1]
-    assert first.startswith(f"The target latency is {'met' if result.meets_target else 'missed'}:")
+    if result.meets_target:
+        assert " on the test part, " in first
+        assert "The target latency is met: " in first
+    else:
+        assert first.startswith("The target latency is missed: ")
     without = dataclasses.replace(result, target_ratio=None)
     assert without.meets_target
     assert str(without).startswith("Test part")

@@ -357,6 +357,9 @@ def test_several_objectives_return_their_pareto_front(two_objectives):
     found = {(c.measurement.score.value, float(c.measurement.size_bytes)) for c in front}
     assert found == best
     assert two_objectives.oracle.get_best_trials(1)[0].status == "COMPLETED"
+    [axes] = two_objectives.plot(over=["bytes"]).axes
+    labels = axes.get_legend_handles_labels()[1]
+    assert f"Pareto front: {', '.join(two_objectives.oracle.objectives.names)}" in labels
 
 
 def test_proposals_known_to_break_a_limit_are_not_tried(two_objectives):

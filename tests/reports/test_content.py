@@ -4,7 +4,8 @@ import pathlib
 
 import pytest
 
-from tfnas.reports.content import Table, environment
+from tfnas.reports.content import Table
+from tfnas.reports.last_sections import environment
 
 
 def test_numbers_in_a_table_become_text():

@@ -72,8 +72,8 @@ def test_a_whole_report():
 def test_bars_are_as_long_as_their_numbers():
     table = Table(["layer", "MACs"], [["a", 50], ["b", 200], ["c", None]], bars=[1])
     page = as_html(Report("Title", [Section("", [table])]))
-    assert 'style="width:1.50rem"' in page
-    assert 'style="width:6.00rem"' in page
+    assert 'style="width:1.00rem"' in page
+    assert 'style="width:4.00rem"' in page
     assert page.count('class="bar"') == 2
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import json
 import pathlib
+import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from tfnas.compression.fine_tune import fine_tune, training_errors, training_ste
 from tfnas.compression.fine_tune_settings import FineTuneSettings
 from tfnas.compression.progress import Progress
 from tfnas.compression.training_checkpoint import TrainingCheckpoint
+from tfnas.compression.training_curves import TrainingCurves
 from tfnas.data.examples import Data, Nested
 from tfnas.runtime.store import Record, damage_named
 from tfnas.tasks.task import Distillation, Task
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 CALIBRATION = 300  # examples for ranges, batchnorm statistics and input moments
 SCORED = 512  # examples for criteria by gradient
+TRAININGS = "training"  # folder of the states of a job's trainings
 DECIDED = 1  # version of the record of a decision
 
 
@@ -43,6 +46,7 @@ class Context:
             None: what is killed is lost.
         scored: Examples for criteria by gradient.
         callbacks: The user's callbacks of each training.
+        curves: Where the epochs of trainings with a state are written down; None: nowhere.
         teacher_outputs: Returns the original's cached outputs; the same for all contexts of a job.
     """
 
@@ -55,6 +59,7 @@ class Context:
     checkpoints: pathlib.Path | None = None
     scored: int = SCORED
     callbacks: Sequence[keras.callbacks.Callback] = ()
+    curves: TrainingCurves | None = None
     teacher_outputs: Callable[[], list[np.ndarray] | None] | None = None
 
     def __post_init__(self) -> None:
@@ -118,6 +123,7 @@ class Context:
         if epochs is not None:
             settings = dataclasses.replace(settings, epochs=epochs)
         path = None if self.checkpoints is None else self.checkpoints / f"{name}.npz"
+        drawn = [] if path is None or self.curves is None else [self.curves.callback(_title(path))]
         with training_errors():
             checkpoint = None if path is None else TrainingCheckpoint(path)
         fine_tune(
@@ -126,7 +132,7 @@ class Context:
             self.data.train,
             settings,
             distillation=self._distillation(hints),
-            callbacks=[*callbacks, *self.callbacks],
+            callbacks=[*callbacks, *self.callbacks, *drawn],
             muon=muon,
             progress=self.progress,
             checkpoint=checkpoint,
@@ -169,3 +175,30 @@ class Context:
     def replace(self, **changes: Any) -> Context:
         """Returns a context with other fields."""
         return dataclasses.replace(self, **changes)
+
+
+def _title(path: pathlib.Path) -> str:
+    """Returns the name of a training by its state: the folders of its step, then its own name.
+
+    Example:
+        >>> _title(pathlib.Path("job/training/int8_trained-3_epochs/1_qat/training.npz"))
+        'int8 trained: qat'
+        >>> name = "prune_channels_0.5-float-3_epochs"
+        >>> _title(pathlib.Path(f"job/training/{name}/1_prune_channels/training_2.npz"))
+        'prune channels 0.5, training 2'
+        >>> _title(pathlib.Path("job/training/2_prune_channels/round_1.npz"))
+        'prune channels, round 1'
+    """
+    _, *folders = path.parent.parts[_place_of_trainings(path) :]
+    plain = r"^\d+_|(-float)?-\d+_epochs$"
+    names = [re.sub(plain, "", folder).replace("_", " ") for folder in folders]
+    if len(names) > 1 and names[0].startswith(names[1]):
+        del names[1]
+    own = path.stem.replace("_", " ")
+    return ": ".join(names or [own]) + (f", {own}" if names and own != "training" else "")
+
+
+def _place_of_trainings(path: pathlib.Path) -> int:
+    """Returns the place of the folder of all trainings among the parts of a path."""
+    parts = path.parent.parts
+    return max((i for i, part in enumerate(parts) if part == TRAININGS), default=0)

@@ -8,6 +8,7 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 from tfnas.compression.techniques.registry import techniques
+from tfnas.compression.training_curves import FILE
 from tfnas.jobs.job_folder import JobFolder
 from tfnas.reports import compress_report
 from tfnas.runtime.files import model_digest
@@ -25,7 +26,7 @@ _CANDIDATE = (
     "device.json",
 )
 _OWN = (
-    *(*PRODUCTS, "model_analysis.json"),
+    *(*PRODUCTS, "model_analysis.json", FILE),
     *(f"{folder}/{name}" for folder in ("earlier", "earlier.part") for name in PRODUCTS),
     *(f"candidates/*/{name}" for name in _CANDIDATE),
     *(f"sizes/*/{name}" for name in ("model.tflite", "record.json", "device.json")),

@@ -22,6 +22,7 @@ from tfnas.compression.results.compress_result import CompressResult
 from tfnas.compression.technique_context import Context
 from tfnas.compression.techniques.registry import techniques
 from tfnas.compression.tolerance import Tolerance
+from tfnas.compression.training_curves import FILE, TrainingCurves
 from tfnas.data.examples import ExampleSet, notes_of
 from tfnas.loading import Loading
 from tfnas.measure.agreement import Agreement
@@ -66,6 +67,7 @@ def run_compression(
         RuntimeError: No model could be converted.
     """
     gzipped, timed = budget.max_gzip_bytes is not None, budget.max_latency_ratio is not None
+    context = context.replace(curves=TrainingCurves(folder / FILE))
     store = CandidateStore(
         *(context, folder, gzipped, target, timed), limited_costs(budget), loading
     )
@@ -168,6 +170,7 @@ def _result(
             *target_notes(store.target, best.file),
             *_measured_on(latencies[ORIGINAL]),
         ),
+        curves={} if store.context.curves is None else store.context.curves.curves,
     )
 
 

@@ -16,10 +16,11 @@ from tfnas.compression.file_comparison_table import compare_files
 from tfnas.compression.fine_tune_settings import FineTuneSettings
 from tfnas.compression.progress import Progress, progress_of
 from tfnas.compression.results.technique_result import TechniqueResult
-from tfnas.compression.technique_context import Context
+from tfnas.compression.technique_context import TRAININGS, Context
 from tfnas.compression.technique_row import Step, check_order, context_of, run_row
 from tfnas.compression.techniques.registry import technique
 from tfnas.compression.techniques.technique import TechniqueOutcome
+from tfnas.compression.training_curves import FILE, TrainingCurves
 from tfnas.data.examples import notes_of
 from tfnas.jobs.inputs import load_model_and_data
 from tfnas.jobs.job_folder import JobFolder
@@ -40,10 +41,10 @@ if TYPE_CHECKING:
     from tfnas.tasks.task import Task
     from tfnas.tflite.artifact import Artifact
 
-CHECKPOINTS = "training"
+CHECKPOINTS = TRAININGS
 LEARNING_RATE = 1e-3
 _REPORTS = ("report.md", "report.html")
-_OWN = (*_REPORTS, f"{CHECKPOINTS}/*/*.npz")
+_OWN = (*_REPORTS, FILE, f"{CHECKPOINTS}/*/*.npz")
 
 Row = Sequence[Step | str | tuple[str, Any]]
 
@@ -147,6 +148,7 @@ def run_techniques(
     )
     _check(model, row, context)
     with folder.claimed(_identity(model, row, context), overwrite):
+        context = context.replace(curves=TrainingCurves(folder.path / FILE))
         outcomes = run_row(model, row, context)
         return _result(model, outcomes, context, folder)
 
@@ -248,7 +250,8 @@ def _result(
     times = benchmark([file for _, file in files])
     latencies = {label: time for (label, _), time in zip(files, times, strict=True)}
     outcomes = [*outcomes[:-1], own.examined(last, by_label, context)]
-    result = TechniqueResult(folder.path, outcomes, rows, latencies, notes)
+    curves = {} if context.curves is None else context.curves.curves
+    result = TechniqueResult(folder.path, outcomes, rows, latencies, notes, curves)
     saved = {
         f"model_{label.removeprefix(prefix).replace(' ', '_')}.tflite": file
         for label, file in files

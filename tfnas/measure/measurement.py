@@ -81,6 +81,20 @@ class Latency(Tabular):
     xnnpack: bool
     device: str = ""
 
+    def ratio_to(self, other: Latency) -> tuple[float, float, float]:
+        """Returns (ratio, low, high) of this latency to another one, measured side by side.
+
+        The interval is wide: its ends are those of the two, the worst against the best.
+
+        Args:
+            other: The other latency.
+        """
+        return (
+            self.ratio / other.ratio,
+            self.ratio_low / other.ratio_high,
+            self.ratio_high / other.ratio_low,
+        )
+
     def headers(self) -> list[str]:
         """Returns the titles of the columns."""
         names = ["median ms", "10th to 90th", "ratio [95%]", "rounds", "threads", "XNNPACK"]

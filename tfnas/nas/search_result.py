@@ -11,10 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from tfnas.drawing.pareto_figure import pareto_figure
+from tfnas.drawing.pareto_plot import ParetoLabels, ParetoPlot
 from tfnas.measure.accuracy import paired_difference
 from tfnas.measure.measurement import Latency, Measurement
 from tfnas.nas.latency_prediction import PredictionErrors
 from tfnas.nas.measured_trial import MeasuredTrial
+from tfnas.nas.trial_plot import plot_of_trials
 from tfnas.table import html_table, table
 from tfnas.targets.device import ON_DEVICE
 
@@ -80,9 +83,8 @@ class SearchResult:
     @property
     def _latency(self) -> Latency:
         """The winner's latency, by the last measurement."""
-        last = self.rows[0].measurement if self.rows else self.winner.measurement
-        assert last.latency is not None
-        return last.latency
+        assert self._measured.latency is not None
+        return self._measured.latency
 
     def target_verdict(self) -> str:
         """Returns a sentence on whether the target latency is met; "" if there is none."""
@@ -96,6 +98,69 @@ class SearchResult:
             f"{found.ratio:.4f} [{found.ratio_low:.4f}, {found.ratio_high:.4f}] of the reference "
             f"model's, {found.ratio / target:.2f} times the target of {target:.4f}; {kept} of "
             f"{len(ratios)} trials are as fast."
+        )
+
+    @property
+    def best_file(self) -> str:
+        """Name of the winner's file in the folder."""
+        return f"best_{self._measured.mode or 'int8'}.tflite"
+
+    @property
+    def _measured(self) -> Measurement:
+        """The winner's file, by the last measurement."""
+        return self.rows[0].measurement if self.rows else self.winner.measurement
+
+    def answer(self, metric: str = "accuracy") -> str:
+        """Returns in a sentence what the winner's file is worth.
+
+        Args:
+            metric: How the metric is called.
+        """
+        found, latency = self._measured, self._latency
+        assert found.score is not None
+        value, low, high = found.score.value, found.score.low, found.score.high
+        part = "test" if self.rows else "validation"
+        return (
+            f"{metric} {value:.4f} [{low:.4f}, {high:.4f}] on the {part} part, "
+            f"{latency.ratio:.3f} of the reference model's time, {found.size_bytes:,} bytes: "
+            f"`{self.best_file}`."
+        )
+
+    def plot(self, over: Sequence[str] = ("latency",)) -> Any:
+        """Draws the trials: the accuracy of their files over their time, or their size.
+
+        A notebook shows the figure. In a script, save it.
+
+        Example:
+            >>> result.plot()  # doctest: +SKIP
+            >>> result.plot(over=["latency", "bytes"]).savefig("trials.png")  # doctest: +SKIP
+
+        Args:
+            over: "latency", "bytes" or both: a panel for each.
+
+        Returns:
+            A `matplotlib.figure.Figure`.
+
+        Raises:
+            ValueError: `over` holds something else, or nothing.
+            ImportError: matplotlib is not installed.
+        """
+        return pareto_figure(self.pareto_plot(over))
+
+    def pareto_plot(
+        self,
+        over: Sequence[str],
+        title: str = "",
+        labels: ParetoLabels | None = None,
+        objectives: Sequence[str] = (),
+    ) -> ParetoPlot:
+        """Returns what a plot of the trials shows; see :func:`.trial_plot.plot_of_trials`."""
+        return plot_of_trials(
+            *(self.candidates, self.front, over),
+            chosen=self.winner,
+            title=title,
+            labels=labels,
+            objectives=objectives,
         )
 
     def comparison(self) -> Table:

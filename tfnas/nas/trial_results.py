@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import keras
 import keras_tuner as kt
 import tensorflow as tf
 
+from tfnas.drawing.pareto_figure import pareto_figure
 from tfnas.loading import load_model
 from tfnas.nas.keras_tuner_private import HookedTuner
 from tfnas.nas.keras_warnings import without_optimizer_warnings
@@ -20,6 +22,7 @@ from tfnas.nas.measured_trial import (
     front_of_trials,
     measured_trial,
 )
+from tfnas.nas.trial_plot import plot_of_trials
 from tfnas.runtime.files import write_atomically
 
 
@@ -57,6 +60,30 @@ class TrialResults(HookedTuner):
             candidates: Trials that ended well.
         """
         return front_of_trials(candidates, self.oracle.objectives)
+
+    def plot(self, over: Sequence[str] = ("latency",)) -> Any:
+        """Draws the trials and their Pareto front: accuracy over time, or over size.
+
+        A notebook shows the figure. In a script, save it.
+
+        Example:
+            >>> tuner.plot(over=["bytes"])  # doctest: +SKIP
+
+        Args:
+            over: "latency", "bytes" or both: a panel for each.
+
+        Returns:
+            A `matplotlib.figure.Figure`.
+
+        Raises:
+            ValueError: `over` holds something else, or nothing; or a trial has no file that was
+                measured.
+            ImportError: matplotlib is not installed.
+        """
+        objectives = self.oracle.objectives.names
+        return pareto_figure(
+            plot_of_trials(self.candidates(), self.pareto_front(), over, objectives=objectives)
+        )
 
     def prediction_errors(self) -> PredictionErrors | None:
         """Returns the errors of the predicted latencies; None: no latencies were predicted."""

@@ -7,13 +7,25 @@ from collections.abc import Sequence
 
 from tfnas.compression.file_comparison_table import FileRow
 from tfnas.compression.fine_tune_settings import FineTuneSettings
-from tfnas.compression.results.compress_result import CompressResult, refusal, remarks, verdict
+from tfnas.compression.results.compress_result import (
+    CompressResult,
+    answer,
+    refusal,
+    remarks,
+    verdict,
+)
 from tfnas.compression.results.file_rows import file_rows, headers
 from tfnas.data.examples import Data
+from tfnas.drawing.figures import png
+from tfnas.drawing.pareto_figure import pareto_figure
+from tfnas.drawing.pareto_plot import AXES, ParetoLabels
 from tfnas.measure.latency import provenance
 from tfnas.measure.throughput import Throughput
 from tfnas.reports.agreement_sections import agreement_sections, group_sections, more_metrics
+from tfnas.reports.calls import call_of
+from tfnas.reports.chart import chart_of
 from tfnas.reports.content import (
+    Block,
     Cell,
     Picture,
     Pictures,
@@ -24,12 +36,12 @@ from tfnas.reports.content import (
     Warnings,
     Words,
     capitalized,
-    environment,
     listing,
     paragraphs,
 )
+from tfnas.reports.curves import curve_sections
+from tfnas.reports.last_sections import environment, repeat
 from tfnas.reports.pages import HTML, MARKDOWN, write_report
-from tfnas.reports.plots import ParetoLabels, pareto_picture
 from tfnas.targets.device import Device
 
 _CANDIDATES = ("bytes", "gzip", "time", "MACs", "memory, bytes")
@@ -66,6 +78,14 @@ _AMOUNTS = (
     '"prune_channels 0.5 weights 0.4": channels were pruned to at most 0.5 of the '
     'multiply-accumulates and 0.4 of the weights; "train 4": 4 times as many further epochs; '
     '"trained": quantization-aware.'
+)
+_LOADED = (
+    "To use it: `tfnas.Artifact.load('best.tflite').predict(x)`, or without tfnas "
+    "`ai_edge_litert.interpreter.Interpreter('best.tflite')`. The page lies beside the file."
+)
+_REPEATED = (
+    "does the same again, where `model` is the original and `data` is: {data}. In the same folder "
+    "it goes on, and reads what is there already."
 )
 _PICTURES = {"pareto.png": "latency", "pareto_bytes.png": "bytes"}
 LAST = HTML
@@ -112,34 +132,59 @@ def content(result: CompressResult, data: Data, settings: FineTuneSettings, word
                     Table(_ANALYSIS, _analysis(result), bars=_ANALYSIS_BARS),
                 ],
             ),
+            *curve_sections(result.curves),
+            repeat(_call(result, settings), _REPEATED.format(data=data)),
             environment(_settings(result, settings), provenance()),
         ],
     )
 
 
 def _outcome(result: CompressResult, data: Data, words: Words) -> Section:
+    """The answer: gains and losses first, or what was missed; how to load the file; the plot."""
+    gained, kept = answer(result), verdict(result)
+    sentences = (gained, kept) if result.meets else (kept, gained)
     drawn = (
         f"Bars are 95% intervals of the difference to the original on the same {words.examples}; "
         f"dashed lines are limits on {words.metric}, time and bytes, where they are near."
     )
-    pictures = [
-        Picture(
-            file,
-            png,
-            f"{capitalized(words.metric)} of every file over its {_PICTURES[file]}; "
-            "the best is marked.",
-        )
-        for file, png in _drawn(result, data, words).items()
-    ]
     more = remarks(result)
     return Section(
         "",
         [
-            Verdict(verdict(result), result.meets),
+            Verdict(" ".join(sentences), result.meets),
             *([Warnings(more)] if more else []),
-            Pictures(pictures),
+            *paragraphs(_LOADED),
+            *_plots(result, data, words),
             *paragraphs(drawn),
         ],
+    )
+
+
+def _plots(result: CompressResult, data: Data, words: Words) -> list[Block]:
+    """Quality over time and over bytes of all candidates, on the examples for choosing."""
+    labels = ParetoLabels(
+        *(words.metric, f"{words.examples} for choosing", "the original"),
+        higher_is_better=result.best.assessment.metric.higher_is_better,
+    )
+    plot = result.pareto_plot(AXES, f"Compression on {data.name}", labels)
+    pictures = [
+        Picture(
+            file,
+            png(pareto_figure(dataclasses.replace(plot, over=[over]))),
+            f"{capitalized(words.metric)} of every file over its {over}; the best is marked.",
+        )
+        for file, over in _PICTURES.items()
+    ]
+    return [Pictures(pictures, on_page=False), chart_of(plot)]
+
+
+def _call(result: CompressResult, settings: FineTuneSettings) -> str:
+    names = ("epochs", "batch_size", "learning_rate", "augment", "seed")
+    limits = str(result.budget.limits)
+    return call_of(
+        "tfnas.compress",
+        ["model", "data", limits],
+        {"effort": result.effort} | {name: getattr(settings, name) for name in names},
     )
 
 
@@ -275,35 +320,3 @@ def _settings(result: CompressResult, settings: FineTuneSettings) -> dict[str, o
     for record in records:
         found.update(dataclasses.asdict(record))
     return found
-
-
-def _drawn(result: CompressResult, data: Data, words: Words) -> dict[str, bytes]:
-    """Draws quality over time and over bytes of all candidates, on the examples for choosing."""
-    metric = result.best.assessment.metric
-    limits, gzipped = result.budget.limits, result.budget.max_gzip_bytes is not None
-    lines = {"latency": limits.get("max_latency_ratio"), "bytes": limits.get("max_bytes")}
-    allowed = result.budget.allowed_drop(metric, result.original[0])
-    if allowed is not None:
-        lines["quality"] = result.original[0] - metric.gain(allowed)
-    size = "gzipped size" if gzipped else "size"
-    return {
-        file: pareto_picture(
-            [
-                (c.assessment.metric.value(c.assessment.values), c.costs.latency, c.costs.bytes)
-                for c in result.candidates
-            ],
-            [result.candidates.index(candidate) for candidate in result.front],
-            result.candidates.index(result.best),
-            f"Compression on {data.name}",
-            ParetoLabels(
-                *(words.metric, f"{words.examples} for choosing", "the original"),
-                higher_is_better=metric.higher_is_better,
-            ),
-            (words.metric, "latency", size, *_metrics(result)),
-            over=(over,),
-            others={result.rows[0].label: result.original},
-            errors=[(c.drop[2] - c.drop[1]) / (2 * metric.scale) for c in result.candidates],
-            limits={name: float(limit) for name, limit in lines.items() if limit is not None},
-        )
-        for file, over in _PICTURES.items()
-    }

@@ -8,9 +8,12 @@ plain: the templates escape them.
 from __future__ import annotations
 
 import dataclasses
-import pathlib
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, ClassVar, get_args
+
+from tfnas.reports.chart import Chart
+from tfnas.reports.parallel import Parallel
+from tfnas.reports.training_tiles import TrainingTiles
 
 if TYPE_CHECKING:
     from tfnas.tasks.task import Task
@@ -197,15 +200,19 @@ class Pictures:
     Args:
         pictures: The pictures.
         small: Whether they are single examples of the data, drawn in their pixels.
+        on_page: Whether the page shows them; where it has a :class:`.chart.Chart` of the same
+            content they are in Markdown alone.
     """
 
     kind: ClassVar[str] = "pictures"
 
     pictures: Sequence[Picture]
     small: bool = False
+    on_page: bool = True
 
 
-Block = Paragraph | Verdict | Warnings | Listing | Table | Pictures
+Drawing = Chart | Parallel | TrainingTiles  # on the page only
+Block = Paragraph | Verdict | Warnings | Listing | Table | Pictures | Drawing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -232,6 +239,8 @@ class Report:
         sections: Its sections; the first has no title where sentences lead.
     """
 
+    page_kinds: ClassVar[tuple[str, ...]] = tuple(kind.kind for kind in get_args(Drawing))
+
     title: str
     sections: Sequence[Section]
 
@@ -253,43 +262,9 @@ def listing(lines: Iterable[str]) -> list[Listing]:
     return [Listing(found)] if found else []
 
 
-def environment(settings: Mapping[str, object], machine: Mapping[str, object]) -> Section:
-    """Returns the section of the settings and of the machine.
-
-    Args:
-        settings: Setting -> value. Of an absolute path only the last name is shown: a report is
-            passed on, and where somebody's files lie is of no use to its readers.
-        machine: What :func:`tfnas.measure.latency.provenance` returns.
-    """
-    tables = (("setting", settings), ("where", machine))
-    return Section(
-        "Settings and environment",
-        [
-            Table([title, "value"], [[k, _setting(v)] for k, v in found.items()], 2, prose=[1])
-            for title, found in tables
-        ],
-    )
-
-
 def _text(cell: Cell) -> str:
     if cell is None:
         return ""
     if isinstance(cell, str):
         return cell
     return f"{cell:,}" if isinstance(cell, int) else f"{cell:.3g}"
-
-
-def _setting(value: object) -> str:
-    if isinstance(value, tuple | list):
-        shown = [_bare(item) for item in value]
-        return str(tuple(shown) if isinstance(value, tuple) else shown)
-    return str(_bare(value))
-
-
-def _bare(value: object) -> object:
-    """A value; of an absolute path its last name."""
-    if not isinstance(value, str | pathlib.PurePath):
-        return value
-    windows, posix = pathlib.PureWindowsPath(value), pathlib.PurePosixPath(value)
-    path = next((p for p in (posix, windows) if p.is_absolute()), None)
-    return value if path is None or not path.name else path.name

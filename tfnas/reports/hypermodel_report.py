@@ -9,7 +9,9 @@ from typing import Any
 
 from tfnas.measure.latency import provenance
 from tfnas.nas.search_config import SearchConfig
-from tfnas.reports.content import Report, Section, Table, environment, listing, paragraphs
+from tfnas.reports.content import Report, Section, Table, Verdict, listing, paragraphs
+from tfnas.reports.decision_sections import decision_sections
+from tfnas.reports.last_sections import environment
 from tfnas.reports.pages import write_report
 from tfnas.reports.search_report import CONTINUES
 
@@ -59,16 +61,39 @@ def content(
         f"judged by {', '.join(objectives)}, on the validation part; the test part was not touched."
     )
     lines = [f"trial {name}: {why}" for name, why in failures.items()]
+    first = [Verdict(_answer(trials[0], objectives), good=True)] if trials else []
     return Report(
         f"Search of {config.hypermodel}",
         [
-            Section("", paragraphs(told)),
+            Section("", [*first, *paragraphs(told)]),
             Section("The best", [_table(trials[:1], objectives)]),
             Section("All trials, the best first", [_table(trials, objectives)]),
             *([Section("Failed trials", listing(lines))] if lines else []),
+            *_decisions(trials, objectives),
             environment(settings, provenance()),
             Section("", paragraphs(CONTINUES)),
         ],
+    )
+
+
+def _answer(best: Trial, objectives: Sequence[str]) -> str:
+    name, own, _ = best
+    measured = ", ".join(f"{each} {_text(own[each])}" for each in objectives if each in own)
+    return f"Trial {name} is the best: {measured}."
+
+
+def _decisions(trials: Sequence[Trial], objectives: Sequence[str]) -> list[Section]:
+    """The sections on the hyperparameters, by the metrics that every trial has."""
+    metrics = _names(objectives, (each for _, each, _ in trials))
+    shared = [each for each in metrics if all(each in own for _, own, _ in trials)]
+    judged = [each for each in shared if each in objectives] or shared[:1]
+    if not judged:
+        return []
+    return decision_sections(
+        [chosen for *_, chosen in trials],
+        {name: [own[name] for _, own, _ in trials] for name in judged},
+        [f"trial {name}" for name, *_ in trials],
+        ["dominated" if number else "chosen" for number in range(len(trials))],
     )
 
 

@@ -6,7 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from tfnas.data.examples import Data
 from tfnas.measure.latency import provenance
-from tfnas.reports.content import Report, Section, Table, environment, listing, paragraphs
+from tfnas.reports.content import Block, Report, Section, Table, Verdict, listing, paragraphs
+from tfnas.reports.last_sections import environment, repeat
+
+_REPEATED = "does the same again, where `model` is the original."
 
 
 def job_content(
@@ -16,6 +19,10 @@ def job_content(
     lines: Iterable[str],
     sections: Sequence[Section],
     settings: Mapping[str, object],
+    *,
+    answer: str = "",
+    plots: Sequence[Block] = (),
+    call: str = "",
 ) -> Report:
     """Returns the report of a job: its data, its files, what is said of them, and its settings.
 
@@ -26,13 +33,18 @@ def job_content(
         lines: Sentences on the files.
         sections: The technique's own sections.
         settings: The settings.
+        answer: What was gained and lost, in a sentence.
+        plots: What is drawn of the files.
+        call: The call that repeats the job; "": none.
     """
+    first: list[Block] = [Verdict(answer, good=True)] if answer else []
     return Report(
         f"{title}, on {data.name}",
         [
-            Section("", paragraphs(f"{data}.")),
-            Section("The files, on the test part", [files, *listing(lines)]),
+            Section("", [*first, *paragraphs(f"{data}.")]),
+            Section("The files, on the test part", [*plots, files, *listing(lines)]),
             *sections,
+            *([repeat(call, _REPEATED)] if call else []),
             environment(settings, provenance()),
         ],
     )

@@ -7,9 +7,14 @@ import json
 from collections.abc import Mapping, Sequence
 
 from tfnas.data.data_split import DataSplit
+from tfnas.drawing.figures import png
+from tfnas.drawing.pareto_figure import pareto_figure
+from tfnas.drawing.pareto_plot import AXES, ParetoLabels
 from tfnas.measure.latency import provenance
 from tfnas.nas.search_config import SearchConfig
 from tfnas.nas.search_result import SearchResult
+from tfnas.reports.calls import call_of, changed
+from tfnas.reports.chart import chart_of
 from tfnas.reports.content import (
     Block,
     Paragraph,
@@ -21,16 +26,16 @@ from tfnas.reports.content import (
     Verdict,
     Words,
     capitalized,
-    environment,
     listing,
     paragraphs,
 )
+from tfnas.reports.decision_sections import decision_sections, decisions_of
+from tfnas.reports.last_sections import environment, repeat
 from tfnas.reports.pages import write_report
-from tfnas.reports.plots import MEASURED, ParetoLabels, pareto_picture
 from tfnas.runtime.files import write_atomically
 from tfnas.table import csv_table
 
-CONTINUES = "The same command on the same folder continues where this one stopped."
+CONTINUES = "The same call, or command, on the same folder continues where this one stopped."
 
 
 def write(
@@ -56,30 +61,78 @@ def write(
 
 def content(result: SearchResult, config: SearchConfig, split: DataSplit, words: Words) -> Report:
     """Returns what the report says; see :func:`write` for the arguments."""
-    verdict = result.target_verdict()
-    first: list[Block] = [Verdict(verdict, result.meets_target)] if verdict else []
     settings = {name: _setting(value) for name, value in dataclasses.asdict(config).items()}
     front = _front(result)
     titles = _titles(front.headers, words)
-    drawn = _picture(result, config, split, words)
-    description = f"{capitalized(words.metric)} over latency"
     return Report(
         f"Search on {split.name}",
         [
-            Section("", [*first, *paragraphs(f"{split}.")]),
+            _outcome(result, split, words),
             _best(result, words),
             Section(
                 "Pareto front, on the validation part",
                 [
-                    Pictures([Picture("pareto.png", drawn, description)]),
+                    *_plots(result, config, split, words),
                     Table(titles, front.rows, prose=[len(titles) - 1]),
                     *paragraphs(*result.notes()),
                 ],
             ),
+            *_decisions(result, words),
+            repeat(_call(config), CONTINUES),
             environment(settings, provenance()),
-            Section("", paragraphs(CONTINUES)),
         ],
     )
+
+
+def _outcome(result: SearchResult, split: DataSplit, words: Words) -> Section:
+    """The answer: a missed target first, what the best network is worth, how to load its file."""
+    target, gained = result.target_verdict(), result.answer(capitalized(words.metric))
+    sentences = (gained, target) if result.meets_target else (target, gained)
+    name = result.best_file
+    used = f"To use it: `tfnas.Artifact.load('{name}').predict(x)`; the model is `best.keras`."
+    return Section(
+        "",
+        [
+            Verdict(" ".join(filter(None, sentences)), result.meets_target),
+            *paragraphs(used, f"{split}."),
+        ],
+    )
+
+
+def _plots(
+    result: SearchResult, config: SearchConfig, split: DataSplit, words: Words
+) -> list[Block]:
+    title = f"{split.name}: {len(result.candidates)} candidates"
+    plot = result.pareto_plot(AXES, title, ParetoLabels(words.metric), config.objectives)
+    drawn = png(pareto_figure(dataclasses.replace(plot, over=["latency"])))
+    description = f"{capitalized(words.metric)} over latency"
+    pictures = Pictures([Picture("pareto.png", drawn, description)], on_page=False)
+    return [pictures, chart_of(plot)]
+
+
+def _decisions(result: SearchResult, words: Words) -> list[Section]:
+    front = {candidate.trial_id for candidate in result.front}
+    chosen = result.winner.trial_id
+    trials = [(candidate, *candidate.objectives()) for candidate in result.candidates]
+    return decision_sections(
+        [decisions_of(candidate.architecture.to_dict()) for candidate in result.candidates],
+        {
+            words.metric: [accuracy for _, accuracy, *_ in trials],
+            "latency": [ratio for *_, ratio, _ in trials],
+            "size KiB": [size / 1024 for *_, size in trials],
+        },
+        [f"trial {candidate.trial_id}" for candidate in result.candidates],
+        [
+            "chosen" if t.trial_id == chosen else "front" if t.trial_id in front else "dominated"
+            for t in result.candidates
+        ],
+    )
+
+
+def _call(config: SearchConfig) -> str:
+    arguments = changed(config)
+    del arguments["dataset"]
+    return call_of("tfnas.search", [repr(config.dataset)], arguments)
 
 
 def _best(result: SearchResult, words: Words) -> Section:
@@ -111,19 +164,6 @@ def _front(result: SearchResult) -> Table:
     architectures = [[c.architecture.key, str(c.architecture)] for c in result.front]
     front = [[*row, *arch] for row, arch in zip(rows, architectures, strict=True)]
     return Table([*headers, "key", "architecture"], front)
-
-
-def _picture(result: SearchResult, config: SearchConfig, split: DataSplit, words: Words) -> bytes:
-    remeasured = {candidate.trial_id: candidate for candidate in result.front}
-    shown = [remeasured.get(candidate.trial_id, candidate) for candidate in result.candidates]
-    return pareto_picture(
-        [candidate.objectives() for candidate in shown],
-        [i for i, candidate in enumerate(shown) if candidate.trial_id in remeasured],
-        [candidate.trial_id for candidate in shown].index(result.winner.trial_id),
-        f"{split.name}: {len(shown)} candidates",
-        ParetoLabels(words.metric),
-        config.objectives if len(config.objectives) > 1 else (words.metric, *MEASURED[1:]),
-    )
 
 
 def _setting(value: object) -> object:

@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING
 from tfnas.compression.results.file_rows import file_rows, headers, time_cell
 from tfnas.compression.results.technique_result import TechniqueResult
 from tfnas.compression.techniques import technique
+from tfnas.drawing.pareto_plot import AXES
 from tfnas.reports.agreement_sections import more_metrics
+from tfnas.reports.calls import call_of, changed, written
+from tfnas.reports.chart import chart_of
 from tfnas.reports.content import Block, Picture, Pictures, Report, Section, Table, paragraphs
+from tfnas.reports.curves import curve_sections
 from tfnas.reports.job_content import job_content
 from tfnas.reports.pages import write_report
 from tfnas.reports.plots import PICTURES
@@ -41,9 +45,24 @@ def content(result: TechniqueResult, context: Context) -> Report:
         context.data,
         Table(titles, file_rows(result.rows, cells)),
         result.remarks(),
-        [*more_metrics(result.rows), *(_section(section) for section in result.sections())],
+        [
+            *more_metrics(result.rows),
+            *(_section(section) for section in result.sections()),
+            *curve_sections(result.curves),
+        ],
         _settings(result),
+        answer=result.answer(),
+        plots=[chart_of(result.pareto_plot(AXES))] if len(result.rows) > 1 else [],
+        call=_call(result),
     )
+
+
+def _call(result: TechniqueResult) -> str:
+    steps = [(each.technique, changed(each.settings)) for each in result.outcomes]
+    row = ", ".join(f"({name!r}, {written(settings)})" for name, settings in steps)
+    training = next((each.training for each in result.outcomes if each.training), None)
+    arguments = {} if training is None else {"settings": training}
+    return call_of("tfnas.run_techniques", ["model", f"[{row}]", "data"], arguments)
 
 
 def _section(section: technique.ReportSection) -> Section:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+from collections.abc import Sequence
+from typing import Any
 
 from tfnas.compression.budget import QUALITY_LIMITS, Budget, CandidateCosts
 from tfnas.compression.candidate_store import Candidate
@@ -12,9 +14,18 @@ from tfnas.compression.layer_costs import FileLayer
 from tfnas.compression.model_analysis import ModelAnalysis
 from tfnas.compression.plan_settings import PlanSettings
 from tfnas.compression.recipe import Recipe
-from tfnas.compression.results.file_rows import more_lines, short_headers, short_rows
+from tfnas.compression.results.file_rows import (
+    difference_text,
+    more_lines,
+    short_headers,
+    short_rows,
+    size_and_speed,
+)
 from tfnas.compression.results.printed_result import PrintedResult
 from tfnas.compression.targets_from_budget import FEWER_BITS
+from tfnas.compression.training_curves import Curves
+from tfnas.drawing.pareto_figure import pareto_figure
+from tfnas.drawing.pareto_plot import ParetoLabels, ParetoPlot
 from tfnas.measure.agreement import Agreement
 from tfnas.measure.measurement import Latency
 from tfnas.measure.output_agreement import OutputAgreement
@@ -51,6 +62,7 @@ class CompressResult(PrintedResult):
         by_group: Quality of `best`, and its differences to the original's file, by the groups of
             the final examples; None where they have no groups.
         notes: How the parts of the data were made.
+        curves: Training -> name -> value of each epoch.
     """
 
     directory: pathlib.Path
@@ -73,6 +85,7 @@ class CompressResult(PrintedResult):
     saved_model: pathlib.Path | None
     by_group: Evaluation | None = None
     notes: tuple[str, ...] = ()
+    curves: Curves = dataclasses.field(default_factory=dict)
 
     @property
     def meets(self) -> bool:
@@ -81,11 +94,70 @@ class CompressResult(PrintedResult):
 
     def time_ratio(self, row: FileRow) -> tuple[float, float, float]:
         """Returns (ratio, low, high) of a file's latency to the original's."""
-        baseline, own = self.latencies[self.rows[0].label], self.latencies[row.label]
-        return (
-            own.ratio / baseline.ratio,
-            own.ratio_low / baseline.ratio_high,
-            own.ratio_high / baseline.ratio_low,
+        return self.latencies[row.label].ratio_to(self.latencies[self.rows[0].label])
+
+    def plot(self, over: Sequence[str] = ("latency", "bytes")) -> Any:
+        """Draws every file that was tried: its quality over its time and over its size.
+
+        A notebook shows the figure. In a script, save it.
+
+        Example:
+            >>> result.plot()  # doctest: +SKIP
+            >>> result.plot(over=["bytes"]).savefig("files.png")  # doctest: +SKIP
+
+        Args:
+            over: "latency", "bytes" or both: a panel for each.
+
+        Returns:
+            A `matplotlib.figure.Figure`.
+
+        Raises:
+            ValueError: `over` holds something else, or nothing.
+            ImportError: matplotlib is not installed.
+        """
+        return pareto_figure(self.pareto_plot(over))
+
+    def pareto_plot(
+        self, over: Sequence[str], title: str = "", labels: ParetoLabels | None = None
+    ) -> ParetoPlot:
+        """Returns what a plot of the candidates shows, on the examples for choosing.
+
+        Args:
+            over: "latency", "bytes" or both.
+            title: Title of the plot.
+            labels: Words on the axes; None: those of the metric.
+        """
+        metric, limits = self.best.assessment.metric, self.budget.limits
+        labels = labels or ParetoLabels(
+            *(metric.name, "examples for choosing", "the original", metric.higher_is_better)
+        )
+        lines = {"latency": limits.get("max_latency_ratio"), "bytes": limits.get("max_bytes")}
+        allowed = self.budget.allowed_drop(metric, self.original[0])
+        if allowed is not None:
+            lines["quality"] = self.original[0] - metric.gain(allowed)
+        size = "size" if self.budget.max_gzip_bytes is None else "gzipped size"
+        costs = [candidate.costs for candidate in self.candidates]
+        return ParetoPlot(
+            [
+                (c.assessment.metric.value(c.assessment.values), c.costs.latency, c.costs.bytes)
+                for c in self.candidates
+            ],
+            [self.candidates.index(candidate) for candidate in self.front],
+            self.candidates.index(self.best),
+            title,
+            labels,
+            (labels.metric, "latency", size, *self.best.costs.device),
+            over=over,
+            others={self.rows[0].label: self.original},
+            errors=[(c.drop[2] - c.drop[1]) / (2 * metric.scale) for c in self.candidates],
+            limits={name: float(limit) for name, limit in lines.items() if limit is not None},
+            names=[str(candidate.recipe) for candidate in self.candidates],
+            more={
+                "gzip, KiB": [each.gzip_bytes / 1024 for each in costs],
+                "RAM, KiB": [each.memory / 1024 for each in costs],
+                "MACs": [each.macs for each in costs],
+                **{name: [e.device[name] for e in costs] for name in self.best.costs.device},
+            },
         )
 
     def _headline(self) -> str:
@@ -118,6 +190,14 @@ class CompressResult(PrintedResult):
         texts = self.best.costs.device_texts()
         metrics = ", ".join(f"{name} {value}" for name, value in texts.items())
         return [f"{self.best.recipe} on the device: {metrics}"] if texts else []
+
+
+def answer(result: CompressResult) -> str:
+    """Returns in a sentence what the best file gained and lost, on the final examples."""
+    row = row_of(result.rows, str(result.best.recipe))
+    first = result.rows[0].file.size
+    text = size_and_speed(first, row.file.size, result.time_ratio(row))
+    return f"{text}, {difference_text(row)}, against the original's float32 file: `best.tflite`."
 
 
 def verdict(result: CompressResult) -> str:

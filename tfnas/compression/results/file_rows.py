@@ -131,6 +131,46 @@ def speed_lines(latencies: Mapping[str, Latency], label: str) -> list[str]:
     return lines
 
 
+def size_and_speed(before: int, after: int, ratio: tuple[float, float, float]) -> str:
+    """Returns how much smaller and faster a file is.
+
+    Example:
+        >>> size_and_speed(1000, 200, (0.5, 0.4, 0.625))
+        '5.0x smaller, 2.0x faster [1.6, 2.5]'
+        >>> size_and_speed(1000, 2000, (1.25, 1.0, 2.0))
+        '2.0x larger, 1.2x slower [1.0, 2.0]'
+
+    Args:
+        before: Bytes of the other file.
+        after: Bytes of the file.
+        ratio: The file's latency as a ratio to the other's, with the ends of its interval.
+    """
+    low, high = 1 / ratio[2], 1 / ratio[1]
+    if ratio[0] > 1:
+        low, high = ratio[1], ratio[2]
+    size = _times(before / after, "smaller", "larger", "about as large")
+    speed = _times(1 / ratio[0], "faster", "slower", "about as fast")
+    return f"{size}, {speed} [{low:.1f}, {high:.1f}]"
+
+
+def _times(value: float, more: str, less: str, same: str) -> str:
+    """Returns how many times something is more, or less."""
+    if f"{max(value, 1 / value):.1f}" == "1.0":
+        return same
+    return f"{value:.1f}x {more}" if value > 1 else f"{1 / value:.1f}x {less}"
+
+
+def difference_text(row: FileRow) -> str:
+    """Returns what a file gains or loses by the task's metric, for a sentence.
+
+    Args:
+        row: The file, which is not the first.
+    """
+    metric = row.assessment.metric
+    change = scaled_difference(row.difference, metric)
+    return f"{change} {metric.unit} of {metric.name}" if metric.unit else f"{metric.name} {change}"
+
+
 def scaled_difference(difference: tuple[float, float, float] | None, metric: Metric) -> str:
     """Returns a difference with its 95% interval in a metric's unit, "" where there is none.
 

@@ -1,4 +1,4 @@
-"""Pictures, tested by their pixels."""
+"""Plots of files, tested by their pixels."""
 
 import io
 
@@ -6,16 +6,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tfnas.reports import plots
-from tfnas.reports.plots import BLUE, ORANGE, PURPLE, ParetoLabels, pareto_picture
+from tfnas.drawing.figures import BLUE, ORANGE, PURPLE, png
+from tfnas.drawing.pareto_figure import pareto_figure
+from tfnas.drawing.pareto_plot import ParetoLabels, ParetoPlot, far_worse, near
 
 ROWS = [(0.871, 0.36, 92_000), (0.855, 0.22, 48_000), (0.870, 0.31, 90_000)]
 GUESSES = (0.1, 1.2, 52_000)
 
 
 def drawn(*args, **kwargs):
-    png = pareto_picture(*args, **kwargs)
-    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
+    picture = png(pareto_figure(ParetoPlot(*args, **kwargs)))
+    return np.asarray(Image.open(io.BytesIO(picture)).convert("RGB")).astype(int)
 
 
 def places(pixels, color, above=0.7):
@@ -43,18 +44,18 @@ ERRORS = [1.0, 1.02, 0.98, 1.01, 0.2]
 
 
 def test_far_worse_is_by_the_direction_of_the_metric():
-    assert plots._far_worse(ERRORS, [], None, ParetoLabels()) == [4]
-    assert plots._far_worse(ERRORS, [], None, ERROR) == []  # 0.2 is the best
+    assert far_worse(ERRORS, [], None, ParetoLabels()) == [4]
+    assert far_worse(ERRORS, [], None, ERROR) == []  # 0.2 is the best
     errors = [1.0, 1.02, 0.98, 1.01, 9.0]
-    assert plots._far_worse(errors, [0.9], None, ERROR) == [4]
-    assert plots._far_worse(errors, [0.9], 4, ERROR) == []  # the chosen one has its own mark
-    assert plots._far_worse(errors, [], None, ParetoLabels()) == []
+    assert far_worse(errors, [0.9], None, ERROR) == [4]
+    assert far_worse(errors, [0.9], 4, ERROR) == []  # the chosen one has its own mark
+    assert far_worse(errors, [], None, ParetoLabels()) == []
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
 def test_what_is_far_does_not_depend_on_the_unit(scale):
     errors = [value * scale for value in (1.0, 1.001, 0.999, 1.3)]
-    assert plots._far_worse(errors, [], None, ERROR) == [3]
+    assert far_worse(errors, [], None, ERROR) == [3]
 
 
 @pytest.mark.parametrize(("labels", "sign"), [(ParetoLabels(), 1), (ERROR, -1)])
@@ -85,8 +86,8 @@ def test_the_limit_of_an_error_is_above_it():
 def test_values_below_zero_are_drawn():
     rows = [(value - 0.86, *rest) for value, *rest in ROWS]
     assert drawn(rows, [0, 1, 2], 0, limits={"quality": -0.01}).size
-    assert plots._near(-0.01, [row[0] for row in rows])
-    assert not plots._near(-9.0, [0.1, 0.9])
+    assert near(-0.01, [row[0] for row in rows])
+    assert not near(-9.0, [0.1, 0.9])
 
 
 def test_the_axis_says_which_direction_is_better():

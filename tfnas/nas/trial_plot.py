@@ -1,0 +1,53 @@
+"""What a plot of the trials of a search shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tfnas.drawing.pareto_plot import MEASURED, ParetoLabels, ParetoPlot
+from tfnas.nas.measured_trial import MeasuredTrial
+
+
+def plot_of_trials(
+    candidates: Sequence[MeasuredTrial],
+    front: Sequence[MeasuredTrial],
+    over: Sequence[str],
+    *,
+    chosen: MeasuredTrial | None = None,
+    title: str = "",
+    labels: ParetoLabels | None = None,
+    objectives: Sequence[str] = (),
+) -> ParetoPlot:
+    """Returns what a plot of trials shows: their files on the validation part.
+
+    Args:
+        candidates: All trials that ended well.
+        front: Those on the Pareto front; their measurements are shown instead of those of
+            `candidates`.
+        over: "latency", "bytes" or both: a panel for each.
+        chosen: The best; None: none is marked.
+        title: Title of the plot; "": the number of trials.
+        labels: Words on the axes; None: those of accuracy.
+        objectives: Objectives of the search; fewer than two: the front is that of accuracy,
+            latency and size.
+    """
+    better = {trial.trial_id: trial for trial in front}
+    shown = [better.get(trial.trial_id, trial) for trial in candidates]
+    names = [trial.trial_id for trial in shown]
+    labels = labels or ParetoLabels()
+    found = [trial.measurement for trial in shown]
+    memory = [each.peak_activation_bytes for each in found]
+    return ParetoPlot(
+        [trial.objectives() for trial in shown],
+        [i for i, name in enumerate(names) if name in better],
+        None if chosen is None else names.index(chosen.trial_id),
+        title or f"{len(shown)} trials",
+        labels,
+        objectives if len(objectives) > 1 else (labels.metric, *MEASURED[1:]),
+        over=over,
+        names=[f"trial {name}" for name in names],
+        more={
+            "RAM, KiB": [None if each is None else each / 1024 for each in memory],
+            "MACs": [each.macs for each in found],
+        },
+    )
