@@ -52,6 +52,12 @@ def convert(conversion: Conversion) -> Conversion:
             raise ConversionError(message_of_refusal(conversion.spec, left)) from cause
         elif isinstance(first, ConversionError):
             raise first
+        elif _sums_of_16_bits(first):
+            raise ConversionError(
+                f"{conversion.model.name!r} can't have mode {conversion.spec.mode!r}: LiteRT "
+                "computes its sum over an axis (SUM) wrongly in 16 bits. keras.ops.mean times the "
+                "number of terms computes the same; mode 'int8' is right"
+            )
     content = first
     model, columns, aware = conversion.model, conversion.columns, conversion.aware
     spec = conversion.converter_spec
@@ -104,9 +110,14 @@ def _is_faulty(content: bytes) -> bool:
     except ValueError:  # a corrupt file: the pass that validates it says so
         return False
     ends = [tensor for op in operators for tensor in (*op.inputs, *op.outputs)]
-    sums = any(op.name == "SUM" and op.inputs[0].dtype == "int16" for op in operators)
     floats = any(tensor.dtype == "float32" for tensor in ends)
-    return floats or sums or any(map(too_fine, operators))
+    return floats or _sums_of_16_bits(content) or any(map(too_fine, operators))
+
+
+def _sums_of_16_bits(content: bytes) -> bool:
+    """Whether a file holds a SUM that LiteRT computes wrongly."""
+    operators = [op for graph in read_graphs(content) for op in graph.operators]
+    return any(op.name == "SUM" and op.inputs[0].dtype == "int16" for op in operators)
 
 
 def _with_own_ranges(conversion: Conversion) -> tuple[Conversion | None, list[Skipped]]:
