@@ -57,6 +57,31 @@ _CALIBRATION, _EXAMINED = 300, 128
 def define(values: flags.FlagValues) -> flags.FlagValues:
     """Declares the flags."""
     common = {"flag_values": values, "module_name": __name__}
+    _define_formats(common)
+    text = "store pruned kernels without their zeros if the mode supports it"
+    flags.DEFINE_bool("sparse", False, text, **common)
+    text = (
+        "write a file that takes one frame and the state after those before, and returns both, of "
+        "a model of recurrent layers or causal convolutions"
+    )
+    flags.DEFINE_bool("streaming", False, text, **common)
+    define_fit_for(common)
+    text = "minify: remove redundant data from the file, which computes the same numbers"
+    flags.DEFINE_bool("slim", False, text, **common)
+    text = "print and plot the quantization error of each layer"
+    flags.DEFINE_bool("errors", False, text, **common)
+    text = "also write C source for TFLite Micro, and print the operators and memory it needs"
+    flags.DEFINE_bool("c", False, text, **common)
+    text = "also write a SavedModel to this folder, for servers without .tflite support"
+    flags.DEFINE_string("saved_model", None, text, **common)
+    define_image_size(common)
+    text = "path of the .tflite file; default: beside the model"
+    flags.DEFINE_string("output", None, text, **common)
+    return values
+
+
+def _define_formats(common: dict[str, Any]) -> None:
+    """Declares the flags of number formats, rounding and ranges."""
     flags.DEFINE_enum(
         "mode",
         "float32",
@@ -96,26 +121,6 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
     flags.DEFINE_float("percentile", QuantSpec().percentile, text, **common)
     flags.DEFINE_float("smooth", None, SMOOTH_HELP, **common)
     flags.DEFINE_bool("equalize", False, EQUALIZE_HELP, **common)
-    text = "store pruned kernels without their zeros if the mode supports it"
-    flags.DEFINE_bool("sparse", False, text, **common)
-    text = (
-        "write a file that takes one frame and the state after those before, and returns both, of "
-        "a model of recurrent layers or causal convolutions"
-    )
-    flags.DEFINE_bool("streaming", False, text, **common)
-    define_fit_for(common)
-    text = "minify: remove redundant data from the file, which computes the same numbers"
-    flags.DEFINE_bool("slim", False, text, **common)
-    text = "print and plot the quantization error of each layer"
-    flags.DEFINE_bool("errors", False, text, **common)
-    text = "also write C source for TFLite Micro, and print the operators and memory it needs"
-    flags.DEFINE_bool("c", False, text, **common)
-    text = "also write a SavedModel to this folder, for servers without .tflite support"
-    flags.DEFINE_string("saved_model", None, text, **common)
-    define_image_size(common)
-    text = "path of the .tflite file; default: beside the model"
-    flags.DEFINE_string("output", None, text, **common)
-    return values
 
 
 def main(positional: list[str], values: flags.FlagValues) -> int:

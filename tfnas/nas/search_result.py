@@ -191,10 +191,10 @@ class SearchResult:
         if self.randoms:
             worse = sum(best.reward > row.reward for row in self.randoms)
             median = statistics.median(row.right.mean() for row in self.randoms)
+            plural = "s" if len(self.randoms) > 1 else ""
             verdicts.append(
-                f"against {len(self.randoms)} random "
-                f"candidate{'s' if len(self.randoms) > 1 else ''} with as many parameters (within a "
-                f"factor of 1.5; each one draw, trained as long): accuracy "
+                f"against {len(self.randoms)} random candidate{plural} with as many parameters "
+                f"(within a factor of 1.5; each one draw, trained as long): accuracy "
                 f"{best.right.mean():.4f}, their median {median:.4f}; "
                 f"better reward than {worse} of them"
             )
