@@ -10,7 +10,7 @@ from local_sshd import PROGRAMS, local_sshd
 import tfnas
 from tfnas.cli import app
 from tfnas.measure.elsewhere import timing_device
-from tfnas.measure.elsewhere.timing_device import DeviceLost, TimingPlan
+from tfnas.measure.elsewhere.timing_device import DeviceLost, FileRefused, TimingPlan
 from tfnas.measure.latency import reference_artifact
 
 # Writes its arguments, fails as often as the file "losses" says, then runs the command here.
@@ -101,6 +101,28 @@ def test_a_machine_that_can_not_be_reached_is_an_error_at_once(board):
     device, lose = board
     lose(1)
     with pytest.raises(DeviceLost, match=r"host must be .* by key, got 'board': .*No route to ho"):
+        device.check()
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "kind", "message"),
+    [
+        (255, "", FileRefused, "ended its Python by a signal: .* crashed, .* memory"),
+        (139, "Segmentation fault", FileRefused, "by a signal: .*: Segmentation fault"),
+        (255, "Connection to board closed by remote host.", DeviceLost, "closed by remote host"),
+        (143, "Terminated", DeviceLost, "ended its measurement with exit code 143"),
+    ],
+)
+def test_a_crash_there_is_told_from_a_lost_connection(board, tmp_path, code, said, kind, message):
+    program = tmp_path / "ends"
+    program.write_text(
+        f"#!/bin/sh\ncat > /dev/null\n[ -z '{said}' ] || echo '{said}' >&2\nexit {code}\n"
+    )
+    program.chmod(0o755)
+    device = dataclasses.replace(board[0], program=str(program))
+    with pytest.raises(kind, match=message):
+        device.times([reference_artifact()], TimingPlan.of(0, 6, seed=0))
+    with pytest.raises(RuntimeError if kind is FileRefused else kind, match=message):
         device.check()
 
 

@@ -33,6 +33,8 @@ from tfnas.tflite.artifact import Artifact
 _OPTIONS = (
     *("-T", "-o", "BatchMode=yes"),  # no terminal, and no question that nobody answers
     *("-o", "ConnectTimeout=15", "-o", "ServerAliveInterval=10", "-o", "ServerAliveCountMax=3"),
+    *("-o", "ControlMaster=no"),  # a new shared connection would outlive the call, its output open
+    *("-o", "LogLevel=INFO"),  # a lost connection must be told from a program that crashed there
 )
 _BEGIN = (
     "import sys;n=int(sys.stdin.buffer.readline());"
@@ -40,6 +42,8 @@ _BEGIN = (
 )
 _HOST = re.compile(r"[^\s,-][^\s,]*")
 _CONNECTION, _NOT_EXECUTABLE, _NOT_FOUND = 255, 126, 127  # exit codes of ssh and of shells
+# Of shells, for a program that a signal ended: those of crashes, and the one for lack of memory.
+_CRASHES = {128 + number for number in (4, 5, 6, 7, 8, 9, 11)}
 _CHECK_SECONDS = 60.0
 
 
@@ -115,7 +119,7 @@ class SshDevice(TimingDevice):
 
         Raises:
             DeviceLost: The machine can't be reached, or was lost (a `ConnectionError`).
-            FileRefused: Its LiteRT can't run a file (a `ValueError`).
+            FileRefused: Its LiteRT can't run a file, or crashes with it (a `ValueError`).
             RuntimeError: It has no such Python, or that has no LiteRT.
             TimeoutError: It did not finish in `timeout`.
         """
@@ -135,7 +139,7 @@ class SshDevice(TimingDevice):
                 return found
             if line.startswith(REFUSAL):
                 self._refused(**json.loads(line.removeprefix(REFUSAL)))
-        self._failed(done)
+        self._failed(done, len(files))
 
     def _run(self, data: bytes, timeout: float) -> subprocess.CompletedProcess[str]:
         try:
@@ -179,9 +183,17 @@ class SshDevice(TimingDevice):
             "tflite-runtime, got neither: `pip install ai-edge-litert` there"
         )
 
-    def _failed(self, done: subprocess.CompletedProcess[str]) -> NoReturn:
+    def _failed(self, done: subprocess.CompletedProcess[str], files: int) -> NoReturn:
         """Raises what ssh, the shell there or Python has written."""
         said = last_lines(done.stderr)
+        # ssh says so if it ends by itself, and nothing where a signal has ended the program there.
+        silent = done.returncode == _CONNECTION and not done.stderr.strip()
+        if silent or done.returncode in _CRASHES:
+            error = FileRefused if files else RuntimeError
+            raise error(
+                f"{self} ended its Python by a signal: its LiteRT crashed, or it has too little "
+                f"memory: {said}"
+            )
         if done.returncode == _CONNECTION:
             raise DeviceLost(
                 f"host must be a machine that ssh reaches and logs in by key, got {self.host!r}: "
