@@ -1,5 +1,6 @@
 """The folder of a search: files of others are neither written over nor removed."""
 
+import dataclasses
 import json
 import types
 
@@ -7,6 +8,7 @@ import pytest
 
 import tfnas
 from tfnas.jobs import search_folder, search_job
+from tfnas.nas.search_config import SearchConfig
 
 KEYS = ("0" * 16, "a" * 16)
 CONFIG = json.dumps({"config": {"dataset": "digits"}})
@@ -89,3 +91,11 @@ def test_files_of_another_winner_are_not_read_as_the_winners(tmp_path, monkeypat
         files = Run()._final_files(winner, retrain=True)
         assert files == {"int8": winner.architecture.key}
     assert exported == [KEYS[0], KEYS[1], KEYS[0]]
+
+
+def test_a_larger_time_limit_of_a_device_resumes_its_search(tmp_path):
+    record = {"config": dataclasses.asdict(SearchConfig("digits", measure_on="adb,timeout=5"))}
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    search_folder.check_same_search(tmp_path, SearchConfig("digits", measure_on="adb,timeout=9"))
+    with pytest.raises(ValueError, match="holds a search with another measure_on"):
+        search_folder.check_same_search(tmp_path, SearchConfig("digits", measure_on="adb:4A1"))

@@ -114,6 +114,22 @@ def test_a_training_that_diverges_ends_the_trial_at_that_epoch(tmp_path, objecti
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_search_goes_on_with_the_same_device_alone(tmp_path):
+    def tuner(name, measure_on):
+        config = tfnas.TunerConfig(mode="float32", measure_on=measure_on)
+        folder = {"directory": str(tmp_path / name), "project_name": "search"}
+        return tfnas.RandomTuner(Units(), "reward", 2, 0, config=config, **folder)
+
+    state = tuner("a", "adb:4A1").get_state()
+    tuner("b", "adb:4A1,timeout=900").set_state(state)
+    with pytest.raises(ValueError, match=r"measure_on .* is 'adb:4A1', got 'adb': rewards would"):
+        tuner("c", "adb").set_state(state)
+    del state["measure_on"]  # as a search of an earlier version: it measured on its own machine
+    tuner("d", None).set_state(state)
+    with pytest.raises(ValueError, match=r"measure_on .* is None, got 'adb': rewards would not"):
+        tuner("e", "adb").set_state(state)
+
+
 @pytest.mark.slow
 def test_a_search_whose_device_was_lost_goes_on_with_the_same_trial(tmp_path, monkeypatch):
     monkeypatch.setattr(timing_device, "PAUSES", ())

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from typing import Any
 
+from tfnas.measure.elsewhere.named_device import identity_of
 from tfnas.nas.trial_files import check_tuner_state
 from tfnas.nas.trial_results import TrialResults
 from tfnas.nas.trial_runner import TrialRunner
@@ -65,6 +66,8 @@ class TunerState(TrialResults):
                 f"target_latency_ratio of the search in {self.project_dir!r} is {kept}, got "
                 f"{current or f'{target_ms} ms'}: rewards would not be comparable"
             )
+        # Searches of earlier versions measured on their own machine, and did not write it down.
+        state = {"measure_on": None, **state}
         for name, value in _kept_settings(self.config, self.device).items():
             if state.get(name, value) != value:
                 raise ValueError(
@@ -92,6 +95,6 @@ def _kept_settings(config: TunerConfig, device: Device) -> dict[str, Any]:
         "mode": config.spec.mode,
         "latency_exponent": config.latency_exponent,
         "threads": config.threads,
-        "measure_on": None if config.measure_on is None else str(config.measure_on),
+        "measure_on": identity_of(config.measure_on),
         **dataclasses.asdict(device),
     }

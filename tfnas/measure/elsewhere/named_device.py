@@ -9,13 +9,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from tfnas.measure.elsewhere.adb_device import AdbDevice
-from tfnas.measure.elsewhere.browser_device import BrowserDevice
-from tfnas.measure.elsewhere.ssh_device import SshDevice
 from tfnas.measure.elsewhere.timing_device import TimingDevice
 from tfnas.runtime.argument_rules import near
 
-KINDS: dict[str, type[Any]] = {"ssh": SshDevice, "adb": AdbDevice, "browser": BrowserDevice}
 FORMS = "ssh:USER@HOST, adb, adb:SERIAL or browser, perhaps with options such as ,timeout=60"
 
 
@@ -42,9 +38,10 @@ options such as ,timeout=60, got 'shh:pi@raspberrypi'; did you mean 'ssh'?
         raise ValueError(f"measure_on must be a text or a device, got {type(device).__name__}")
     head, *rest = (part.strip() for part in device.split(","))
     kind, _, address = head.partition(":")
-    record = KINDS.get(kind)
+    kinds = _kinds()
+    record = kinds.get(kind)
     if record is None:
-        raise ValueError(f"measure_on must be {FORMS}, got {device!r}{near(kind, KINDS)}")
+        raise ValueError(f"measure_on must be {FORMS}, got {device!r}{near(kind, kinds)}")
     options = dict(_option(text, record, device) for text in rest)
     if address:
         if record.address is None or record.address in options:
@@ -54,6 +51,38 @@ options such as ,timeout=60, got 'shh:pi@raspberrypi'; did you mean 'ssh'?
         raise ValueError(f"measure_on must be {FORMS}, got {device!r}, which has no host")
     found: TimingDevice = record(**options)
     return found
+
+
+def identity_of(device: TimingDevice | str | None) -> str | None:
+    """Returns the text of a device without its time limit, which changes no measurement.
+
+    A job that goes on compares it: a larger `timeout` is no other device.
+
+    Example:
+        >>> identity_of("ssh:pi@raspberrypi, timeout=60")
+        'ssh:pi@raspberrypi'
+
+    Args:
+        device: The text, or a device. None: this machine, of which None is returned.
+
+    Raises:
+        ValueError: The text is of another form, or an option is unknown or outside its rule.
+    """
+    found: Any = timing_device(device)
+    if found is None:
+        return None
+    fields = dataclasses.fields(found) if dataclasses.is_dataclass(found) else ()
+    limits = {each.name: each.default for each in fields if each.name == "timeout"}
+    return str(dataclasses.replace(found, **limits) if limits else found)
+
+
+def _kinds() -> dict[str, type[Any]]:
+    """The devices by the first words of their texts; a benchmark of this machine imports none."""
+    from tfnas.measure.elsewhere.adb_device import AdbDevice
+    from tfnas.measure.elsewhere.browser_device import BrowserDevice
+    from tfnas.measure.elsewhere.ssh_device import SshDevice
+
+    return {each.kind: each for each in (SshDevice, AdbDevice, BrowserDevice)}
 
 
 def _option(text: str, record: type[Any], device: str) -> tuple[str, Any]:
