@@ -134,7 +134,8 @@ def check(positional: list[str], values: flags.FlagValues) -> None:
     for path in positional:
         early_checks.check_file(path)
     early_checks.check_written(values, "json")
-    _devices(values)
+    for device in _devices(values):
+        device.check_options(values["threads"].value, values["xnnpack"].value)
     if values["vela"].value is not None:
         check_choice("vela", values["vela"].value, list(ACCELERATORS))
     adb, binary, serial = (values[name].value for name in ("adb", "adb_binary", "serial"))

@@ -76,6 +76,7 @@ def benchmark(
         ConnectionError: The device can't be reached, or was lost and did not come back.
         FileNotFoundError: A program or a file that reaches the device is missing.
         RuntimeError: The device lacks what it needs, such as LiteRT.
+        TimeoutError: The device takes longer than its `timeout`.
     """
     if more:
         raise ValueError(

@@ -184,7 +184,9 @@ class SearchConfig:
         if isinstance(self.measure_on, TimingDevice):
             object.__setattr__(self, "measure_on", str(self.measure_on))
         check_options(self)
-        timing_device(self.measure_on)
+        measure_on = timing_device(self.measure_on)
+        if measure_on is not None:
+            measure_on.check_options(self.threads, xnnpack=True)
         if not self.objectives:
             object.__setattr__(self, "objectives", self._default_objectives())
         self._check_hypermodel()

@@ -129,7 +129,10 @@ class TunerConfig:
     def _check_latency(self) -> None:
         model, seconds = self.latency_model, self.latency_seconds
         predicted = "latency_seconds" if model is None else "latency_model"
-        if timing_device(self.measure_on) is not None and (model or seconds) is not None:
+        device = timing_device(self.measure_on)
+        if device is not None:
+            device.check_options(self.threads, xnnpack=True)
+        if device is not None and (model or seconds) is not None:
             raise ValueError(
                 f"measure_on must be None with {predicted}, which predicts latencies of this "
                 f"machine, got {str(self.measure_on)!r}"

@@ -17,6 +17,11 @@ case "$*" in
   *getprop*) echo "arm64-v8a" ;;
   *--graph=*)
     number=${*#*--graph=*file}
+    if [ -s "$here/refuses" ] && [ "${number%%.tflite*}" = "$(cat "$here/refuses")" ]; then
+      echo "ERROR: no kernel for CUSTOM"
+      echo "tfnas-exit-status=1"
+      exit
+    fi
     us=$((1000 * (1 + ${number%%.tflite*})))
     echo "count=5 curr=$us(all same)"
     echo "Inference timings in us: Init: 9, First inference: $us, Warmup (avg): $us," \\
@@ -50,6 +55,13 @@ def test_rounds_on_the_phone(phone, tmp_path):
     assert "file0.tflite --num" in runs[0]
     assert "file0.tflite --num" in runs[3]
     assert "rm -f" in calls[-1]
+
+
+@pytest.mark.parametrize(("number", "kind"), [(1, ValueError), (0, RuntimeError)])
+def test_a_file_that_the_tool_fails_on_is_refused(phone, tmp_path, number, kind):
+    (tmp_path / "refuses").write_text(str(number))
+    with pytest.raises(kind, match=r"benchmark_model failed on Pixel 6 .* no kernel for CUSTOM"):
+        tfnas.benchmark(reference_artifact(), rounds=6, measure_on=phone)
 
 
 def test_a_phone_that_is_gone(phone, tmp_path):

@@ -1,6 +1,7 @@
 """What all devices share: plans, texts, retries, and the script that is sent to other machines."""
 
 import ast
+import functools
 import inspect
 
 import numpy as np
@@ -10,6 +11,7 @@ from fake_device import FakeDevice
 import tfnas
 from tfnas.measure.elsewhere import timing_device as module
 from tfnas.measure.elsewhere import timing_script
+from tfnas.measure.elsewhere.named_device import identity_of
 from tfnas.measure.elsewhere.timing_device import DeviceLost, TimingPlan
 from tfnas.measure.latency import reference_artifact
 
@@ -33,26 +35,28 @@ def test_the_script_runs_on_old_pythons_and_imports_no_tfnas():
 
 def test_a_benchmark_on_a_device_is_a_ratio_to_the_reference_on_that_device():
     device, file = FakeDevice(), reference_artifact()
-    first, second = tfnas.benchmark([file, file], rounds=8, threads=2, measure_on=device)
+    options = {"threads": 2, "sample_ms": 2.5}
+    first, second = tfnas.benchmark([file, file], rounds=8, measure_on=device, **options)
     assert (first.ratio, second.ratio) == (2, 3)
     assert (first.median_ms, first.reference_ms) == (2, 1)
     assert (first.device, first.threads, first.rounds) == ("fake:1: a fake device", 2, 8)
     assert str(first) == "2 ms, 2.000x reference [2.000, 2.000] on fake:1: a fake device"
     [(files, plan)] = device.calls
     assert files == [file, file, file]
-    assert plan == TimingPlan.of(2, 8, seed=0, threads=2)
+    assert plan == TimingPlan.of(2, 8, seed=0, **options)
     measured = tfnas.Measurement(1, elsewhere={str(device): first})
     assert tfnas.Measurement.from_json(measured.to_json()) == measured
     assert ["fake:1", str(first)] in measured.tables()[-1].rows
 
 
-def test_a_device_that_comes_back_costs_pauses_alone(monkeypatch):
+def test_a_device_that_comes_back_costs_pauses_alone(monkeypatch, caplog):
     pauses = []
     monkeypatch.setattr(module.time, "sleep", pauses.append)
     device = FakeDevice([DeviceLost("no route"), DeviceLost("no route")])
     [latency] = tfnas.benchmark(reference_artifact(), rounds=6, measure_on=device)
     assert latency.ratio == 2
     assert pauses == [5, 20]
+    assert "fake:1 was lost: no route; next attempt in 20 s" in caplog.text
 
 
 def test_a_device_that_stays_away_is_an_error(monkeypatch):
@@ -81,6 +85,11 @@ def test_a_device_that_stays_away_is_an_error(monkeypatch):
 def test_a_device_is_the_device_of_its_text(device):
     assert tfnas.timing_device(str(device)) == device
     assert tfnas.timing_device(device) is device
+
+
+def test_a_time_limit_makes_no_other_device_of_one_that_a_job_goes_on_with():
+    names = ["adb,timeout=5", tfnas.AdbDevice(timeout=6), "adb:4A1", FakeDevice(), None]
+    assert [identity_of(name) for name in names] == ["adb", "adb", "adb:4A1", "fake:1", None]
 
 
 @pytest.mark.parametrize(
@@ -120,6 +129,9 @@ def test_settings_of_searches_check_the_device(settings, message):
         assert SearchConfig("digits", measure_on=device).measure_on == "ssh:board,port=22"
         with pytest.raises(ValueError, match="measure_on must be ssh:USER@HOST"):
             SearchConfig("digits", measure_on="board")
+        for config in (tfnas.TunerConfig, functools.partial(SearchConfig, "digits")):
+            with pytest.raises(ValueError, match="threads must be 1 in a browser, got 2"):
+                config(measure_on="browser", threads=2)
         return
     with pytest.raises(ValueError, match=message):
         tfnas.TunerConfig(measure_on="adb", **settings)

@@ -14,6 +14,7 @@ from tfnas.measure.elsewhere.phone import Phone, PhoneGone, check_binary
 from tfnas.measure.elsewhere.timing_device import (
     DeviceLost,
     DeviceTimes,
+    FileRefused,
     TimingDevice,
     TimingPlan,
 )
@@ -83,7 +84,8 @@ class AdbDevice(TimingDevice):
 
         Raises:
             DeviceLost: No phone can be used, or it was lost (a `ConnectionError`).
-            RuntimeError: The tool failed on a file.
+            FileRefused: The tool failed on a file, but not on the reference (a `ValueError`).
+            RuntimeError: The tool failed on the reference.
             TimeoutError: A run of the tool did not end in `timeout`.
         """
         check_binary(self.binary)
@@ -111,12 +113,20 @@ def _rounds(phone: Phone, plan: TimingPlan, files: int) -> np.ndarray:
     def seconds(i: int) -> float:
         return parse_benchmark(phone.benchmark(f"file{i}.tflite", flags)).ms / 1000
 
+    def seconds_of_file(i: int) -> float:
+        try:
+            return seconds(i)
+        except PhoneGone:
+            raise
+        except RuntimeError as error:
+            raise FileRefused(f"{phone.model} can't run file {i}: {error}") from error
+
     times = np.empty((plan.rounds, files))
     rounds = (order for _, orders in plan.blocks for order in orders)
     for row, order in zip(times, rounds, strict=True):
         before = seconds(0)
         for i in order:
-            row[i] = seconds(i)
+            row[i] = seconds_of_file(i)
         row[0] = (before + seconds(0)) / 2
     return times
 

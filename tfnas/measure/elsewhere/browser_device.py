@@ -94,6 +94,17 @@ class BrowserDevice(TimingDevice):
         """
         return self._measured([], TimingPlan(()), min(self.timeout, _CHECK_SECONDS)).machine
 
+    def check_options(self, threads: int, xnnpack: bool) -> None:
+        """Raises ValueError where several threads are requested, or no XNNPACK.
+
+        Args:
+            threads: Threads of each interpreter.
+            xnnpack: Whether the XNNPACK delegate may run.
+        """
+        for name, value, needed in (("threads", threads, 1), ("xnnpack", xnnpack, True)):
+            if value != needed:
+                raise ValueError(f"{name} must be {needed} in a browser, got {value!r}")
+
     def times(self, files: Sequence[Artifact], plan: TimingPlan) -> DeviceTimes:
         """Times files in the browser in the rounds of a plan.
 
@@ -107,9 +118,7 @@ class BrowserDevice(TimingDevice):
             TimeoutError: It did not finish in `timeout`.
             ValueError: Several threads are requested, or no XNNPACK.
         """
-        for name, value, needed in (("threads", plan.threads, 1), ("xnnpack", plan.xnnpack, True)):
-            if value != needed:
-                raise ValueError(f"{name} must be {needed} in a browser, got {value!r}")
+        self.check_options(plan.threads, plan.xnnpack)
         return self._measured(files, plan, self.timeout)
 
     def _measured(self, files: Sequence[Artifact], plan: TimingPlan, timeout: float) -> DeviceTimes:
@@ -188,7 +197,8 @@ def _browser(program: str, address: str) -> Iterator[subprocess.Popen[bytes]]:
             said = last_lines(log.read().decode("utf-8", "replace"))
             raise DeviceLost(f"{error}: {said}") from error
         finally:
-            with contextlib.suppress(ProcessLookupError):
+            # macOS refuses the signal where all of the group have ended.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 

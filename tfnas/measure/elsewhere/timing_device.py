@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import logging
 import time
 from collections.abc import Sequence
 from typing import Any, ClassVar, cast
@@ -13,6 +14,7 @@ import numpy as np
 from tfnas.tflite.artifact import Artifact
 
 PAUSES = (5.0, 20.0, 60.0)  # seconds before a device that was lost is tried again
+_LOG = logging.getLogger(__name__)
 _BLOCKS = 25  # sets of new interpreters
 Block = tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]
 
@@ -131,6 +133,14 @@ class TimingDevice(abc.ABC):
             RuntimeError: The device lacks what it needs, such as LiteRT.
         """
 
+    def check_options(self, threads: int, xnnpack: bool) -> None:  # noqa: B027  a hook
+        """Raises ValueError where the device can't measure in this way; most take any.
+
+        Args:
+            threads: Threads of each interpreter.
+            xnnpack: Whether the XNNPACK delegate may run.
+        """
+
     @abc.abstractmethod
     def times(self, files: Sequence[Artifact], plan: TimingPlan) -> DeviceTimes:
         """Times files in the rounds of a plan.
@@ -165,7 +175,8 @@ def times_with_retries(
     for pause in PAUSES:
         try:
             return device.times(files, plan)
-        except DeviceLost:
+        except DeviceLost as error:
+            _LOG.warning("%s was lost: %s; next attempt in %g s", device, error, pause)
             time.sleep(pause)
     try:
         return device.times(files, plan)
