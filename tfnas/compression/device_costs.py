@@ -15,7 +15,9 @@ from tfnas.runtime.store import damage_named, read_json_object
 from tfnas.targets.device import ON_DEVICE, Device, NotOnDevice, worst
 from tfnas.targets.ethos_u import VelaError
 from tfnas.tflite.artifact import Artifact
-from tfnas.tflite.gpu_forms.gpu_form import check_fit_for, fitted_for, fitted_for_gpu
+from tfnas.tflite.delegation import delegation
+from tfnas.tflite.gpu_forms.gpu_form import GpuFit, check_fit_for, fitted_for
+from tfnas.tflite.operator_rules.gpu_delegate import gpu_faults
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,4 +129,5 @@ def target_notes(target: Target, file: Artifact) -> tuple[str, ...]:
     """
     if target.fit_for is None:
         return ()
-    return (f"the chosen file on the GPU delegate, as predicted: {fitted_for_gpu(file)[1]}",)
+    taken = delegation(file, gpu_faults)
+    return (f"the chosen file on the GPU delegate, as predicted: {GpuFit(taken, taken)}",)

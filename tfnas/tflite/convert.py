@@ -134,10 +134,10 @@ def to_tflite(
         fit_for: "gpu": operators that TFLite's GPU delegate refuses get other forms with equal
             outputs, where it takes more of the file then (see :func:`tfnas.readiness`). Such a file
             is for a batch of 1. Its outputs are compared with those of the file as it was, on
-            random inputs and on ends of ranges; they differ by at most 1e-5 of the largest. The
-            `origin` of the artifact holds, under "fit_for", what was rewritten and the shares of
-            multiply-accumulates that are predicted to be delegated before and after. None: the
-            file stays as it is converted.
+            random inputs and on ends of ranges; they differ by at most 1e-5 of the largest of an
+            example. The `origin` of the artifact holds, under "fit_for", what was rewritten and the
+            shares of multiply-accumulates that are predicted to be delegated before and after.
+            None: the file stays as it is converted.
 
     Returns:
         The artifact. Where an integer file has more bytes than the one of mode "dynamic" or

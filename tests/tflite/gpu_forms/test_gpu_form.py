@@ -5,6 +5,7 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 import tfnas
+from tfnas.compression.device_costs import Target, target_notes
 from tfnas.tflite.delegation import delegation
 from tfnas.tflite.flatbuffer import pack
 from tfnas.tflite.gpu_forms.equal_outputs import largest_difference
@@ -285,6 +286,13 @@ def test_a_file_that_is_taken_whole_stays_as_it_is():
     fitted, fit = fitted_for_gpu(artifact)
     assert fitted is artifact
     assert not fit.note
+
+
+def test_a_note_says_what_the_chosen_file_is_and_not_what_it_might_become():
+    file = File()
+    artifact = file.artifact(outer(file))
+    [note] = target_notes(Target(fit_for="gpu"), artifact)
+    assert note.endswith("1 operators left")
 
 
 def test_what_has_no_other_form_leaves_the_file_as_it_is():

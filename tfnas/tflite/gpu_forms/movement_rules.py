@@ -56,7 +56,7 @@ def tiled_to(graph: GraphRewriter, index: int, sizes: Shape, wanted: Shape) -> i
     """
     marks: list[Hashable] = []
     for axis, (before, after) in enumerate(zip(sizes, wanted, strict=True)):
-        if after % before:
+        if not before or after % before:
             raise NotRewritable
         repeated: Hashable = "new" if before == 1 else ("repeated", axis)
         marks.append(None if after == 1 else "kept" if before == after else repeated)
