@@ -25,7 +25,7 @@ from tfnas.compression.techniques.registry import technique
 from tfnas.compression.techniques.technique import NotPossible
 from tfnas.data.examples import Data, Nested
 from tfnas.loading import Loading
-from tfnas.measure.elsewhere.named_device import identity_of
+from tfnas.measure.elsewhere.named_device import device_identity
 from tfnas.measure.elsewhere.timing_device import FileRefused
 from tfnas.measure.latency import benchmark
 from tfnas.measure.measure import ACTIVATION_BYTES
@@ -321,7 +321,7 @@ class CandidateStore:
     @property
     def _measured_on(self) -> str:
         """The device that latencies are measured on; empty for this machine."""
-        return identity_of(self.target.measure_on) or ""
+        return device_identity(self.target.measure_on) or ""
 
     def _record(self, folder: pathlib.Path) -> Record:
         return Record(folder / "record.json", "candidate", FORMAT)

@@ -7,7 +7,7 @@ import json
 import os
 import pathlib
 
-from tfnas.measure.elsewhere.named_device import identity_of
+from tfnas.measure.elsewhere.named_device import device_identity
 from tfnas.measure.latency import provenance
 from tfnas.nas.search_config import SearchConfig
 from tfnas.quantization.spec import MODES
@@ -151,7 +151,7 @@ def check_same_search(directory: pathlib.Path, config: SearchConfig) -> None:
     settings = json.loads(json.dumps(dataclasses.asdict(config)))
     with damage_named(path, "search"):
         for each in (kept, settings):
-            each["measure_on"] = identity_of(each.get("measure_on"))
+            each["measure_on"] = device_identity(each.get("measure_on"))
     # A search of an earlier version has no value for settings that were added since.
     defaults = {field.name: field.default for field in dataclasses.fields(config)}
     differ = [

@@ -6,7 +6,7 @@ import dataclasses
 import json
 from typing import Any
 
-from tfnas.measure.elsewhere.named_device import identity_of
+from tfnas.measure.elsewhere.named_device import device_identity
 from tfnas.nas.trial_files import check_tuner_state
 from tfnas.nas.trial_results import TrialResults
 from tfnas.nas.trial_runner import TrialRunner
@@ -95,6 +95,6 @@ def _kept_settings(config: TunerConfig, device: Device) -> dict[str, Any]:
         "mode": config.spec.mode,
         "latency_exponent": config.latency_exponent,
         "threads": config.threads,
-        "measure_on": identity_of(config.measure_on),
+        "measure_on": device_identity(config.measure_on),
         **dataclasses.asdict(device),
     }

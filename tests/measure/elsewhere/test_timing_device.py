@@ -11,7 +11,7 @@ from fake_device import FakeDevice
 import tfnas
 from tfnas.measure.elsewhere import timing_device as module
 from tfnas.measure.elsewhere import timing_script
-from tfnas.measure.elsewhere.named_device import identity_of
+from tfnas.measure.elsewhere.named_device import device_identity
 from tfnas.measure.elsewhere.timing_device import DeviceLost, TimingPlan
 from tfnas.measure.latency import reference_artifact
 
@@ -89,7 +89,7 @@ def test_a_device_is_the_device_of_its_text(device):
 
 def test_a_time_limit_makes_no_other_device_of_one_that_a_job_goes_on_with():
     names = ["adb,timeout=5", tfnas.AdbDevice(timeout=6), "adb:4A1", FakeDevice(), None]
-    assert [identity_of(name) for name in names] == ["adb", "adb", "adb:4A1", "fake:1", None]
+    assert [device_identity(name) for name in names] == ["adb", "adb", "adb:4A1", "fake:1", None]
 
 
 @pytest.mark.parametrize(

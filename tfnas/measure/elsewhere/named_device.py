@@ -53,13 +53,13 @@ options such as ,timeout=60, got 'shh:pi@raspberrypi'; did you mean 'ssh'?
     return found
 
 
-def identity_of(device: TimingDevice | str | None) -> str | None:
+def device_identity(device: TimingDevice | str | None) -> str | None:
     """Returns the text of a device without its time limit, which changes no measurement.
 
     A job that goes on compares it: a larger `timeout` is no other device.
 
     Example:
-        >>> identity_of("ssh:pi@raspberrypi, timeout=60")
+        >>> device_identity("ssh:pi@raspberrypi, timeout=60")
         'ssh:pi@raspberrypi'
 
     Args:
