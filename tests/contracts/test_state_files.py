@@ -161,6 +161,7 @@ def read_candidate(folder):
     store = types.SimpleNamespace(
         _with_quality=lambda costs, _: costs,
         _record=lambda folder: Record(folder / "record.json", "candidate", 1),
+        _measured_on="",
         context=types.SimpleNamespace(task=types.SimpleNamespace(metric=None)),
     )
     return CandidateStore._read(store, None, folder)
