@@ -4,8 +4,10 @@ import pathlib
 
 import pytest
 
+from tfnas.nas.search_config import SearchConfig
 from tfnas.reports.content import Table
 from tfnas.reports.last_sections import environment
+from tfnas.reports.search_report import _call
 
 
 def test_numbers_in_a_table_become_text():
@@ -43,3 +45,8 @@ def test_settings_without_folders_of_a_machine(value, shown):
     settings, machine = environment({"x": value}, {"cores": 2}).blocks
     assert settings.rows == [["x", shown]]
     assert machine.rows == [["cores", "2"]]
+
+
+def test_the_call_of_a_search_is_without_folders_of_a_machine():
+    config = SearchConfig("/home/me/digits.npz", max_trials=3)
+    assert _call(config).startswith("tfnas.search('digits.npz', max_trials=3")
