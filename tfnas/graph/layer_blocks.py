@@ -13,6 +13,7 @@ symbolic tensors, where the graph says all that the block does. It stays one lay
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -106,7 +107,7 @@ def _opened(node: Any) -> keras.Model:
         return layer(*args, **kwargs, training=mode)
 
     inputs = _examples(node)
-    expected = [_results(layer, lambda x, mode=mode: whole(x, mode), inputs) for mode in _MODES]
+    expected = [_results(layer, functools.partial(whole, mode=mode), inputs) for mode in _MODES]
     opened = trace_of(layer, [input_like(tensor) for tensor in node.input_tensors], call)
     if takes_training:
         symbolic = [input_like(tensor) for tensor in node.input_tensors]
@@ -116,7 +117,7 @@ def _opened(node: Any) -> keras.Model:
     if any(mask_of(tensor) is not None for tensor in opened.outputs):
         raise CannotTrace("a layer inside makes a mask")
     for mode, values in zip(_MODES, expected, strict=True):
-        _check_same(values, _results(layer, lambda x, mode=mode: opened(x, training=mode), inputs))
+        _check_same(values, _results(layer, functools.partial(opened, training=mode), inputs))
     return opened
 
 
