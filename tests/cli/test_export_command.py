@@ -103,6 +103,7 @@ def test_even_channels_and_ranges(tfnas_command, tmp_path):
         (["--ranges=mse"], "ranges 'mse' needs a mode of integer activations, got 'float32'"),
         (["--mode=int8", "--percentile=99"], "percentile needs ranges 'percentile', got 'moving"),
         (["--equalize"], "equalize needs a mode that quantizes, got 'float32'"),
+        (["--smooth=0"], "smooth needs a mode that quantizes, got 'float32'"),
         (["--mode=int8", "--smooth=2"], "smooth must be in [0, 1], got 2.0"),
         (["--mode=dynamic", "--smooth=0.5"], "data must be given for smooth, got none"),
     ],

@@ -119,6 +119,27 @@ class Training(Residual):
         return ops.tanh(super().call(x, training)) if training else super().call(x, training)
 
 
+class Halved(Residual):
+    """Computes the same operations in training, with another number."""
+
+    def call(self, x, training=None):
+        return (0.5 if training else 1.0) * super().call(x, training)
+
+
+class Frozen(Residual):
+    """Keeps the statistics of its normalization in training."""
+
+    def call(self, x):
+        return super().call(x, training=False)
+
+
+class Dropping(Residual):
+    """Its dropout is never off."""
+
+    def call(self, x):
+        return self.drop(super().call(x), training=True)
+
+
 class Eager(Residual):
     """Computes with numbers outside of the graph."""
 
@@ -127,7 +148,7 @@ class Eager(Residual):
         return steps * super().call(x, training)
 
 
-@pytest.mark.parametrize("block", [Own, Losing, Training, Eager])
+@pytest.mark.parametrize("block", [Own, Losing, Training, Halved, Frozen, Dropping, Eager])
 def test_what_a_graph_does_not_say_stays_one_layer(block):
     model = network(block(4, name="block"))
     assert block.__name__ in kinds(model)

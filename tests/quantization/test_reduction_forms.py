@@ -40,6 +40,16 @@ def test_reductions_of_the_file_are_those_of_the_model(mode):
         assert np.abs(a - c).max() <= 0.05 * np.ptp(c)
 
 
+def test_a_file_of_8_bits_without_training_is_right_on_all_kernels():
+    inputs = keras.Input((6, 5))
+    model = keras.Model(inputs, ops.sum(layers.Dense(8, activation="relu")(inputs), axis=1))
+    file = tfnas.to_tflite(model, "int8", X)
+    expected = model.predict(X, verbose=0)
+    for reference in (False, True):  # without XNNPACK its SUM was off by half of the range
+        found = file.predict(X, reference=reference)
+        assert np.abs(found - expected).max() <= 0.05 * np.ptp(expected)
+
+
 @pytest.mark.slow
 def test_a_file_of_16_bits_without_training_has_no_sum():
     model = reduced()

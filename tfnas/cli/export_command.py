@@ -226,8 +226,8 @@ def _check_ranges(values: flags.FlagValues) -> None:
         )
     if values["percentile"].value != default.percentile and ranges != "percentile":
         raise ValueError(f"percentile needs ranges 'percentile', got {ranges!r}")
-    for name in ("smooth", "equalize"):
-        if values[name].value and mode in ("float32", "float16") and not recipe:
+    for name, asked in (("smooth", smooth is not None), ("equalize", values["equalize"].value)):
+        if asked and mode in ("float32", "float16") and not recipe:
             raise ValueError(f"{name} needs a mode that quantizes, got {mode!r}")
     if smooth is not None and not 0 <= smooth <= 1:
         raise ValueError(f"smooth must be in [0, 1], got {smooth}")

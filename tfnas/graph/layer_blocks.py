@@ -6,11 +6,14 @@ symbolic tensors, where the graph says all that the block does. It stays one lay
 - its class is registered (:func:`tfnas.register_layer`), or derives from another class of Keras
   than `Layer`, whose kind techniques know,
 - it has weights of its own, adds losses, or reads or makes masks,
-- it computes other layers in training, or something else than its graph.
+- it computes other layers in training, or something else than its graph, for the same random
+  numbers, in training or not: so where it passes `training` on as a constant, as a dropout that is
+  never off, since a functional model decides that itself.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
 
 _OPEN_SIZE = 8  # of an example, where a layer takes any
 _CLOSE = 1e-4  # largest difference, relative to the largest output
+_LEAST = 1e-2  # outputs that are smaller are compared as if one were so large
+_MODES = (None, False, True)  # of the argument `training`
 
 
 def opened_block(node: Any) -> keras.Model | None:
@@ -87,48 +92,68 @@ def _opened(node: Any) -> keras.Model:
     """The graph of a call; raises CannotTrace where it does not say all that the call does."""
     layer, takes_training = node.operation, call_takes_training(node.operation)
 
-    def call(tensors: Sequence[Any], **mode: bool) -> Any:
+    def arguments(tensors: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         pairs = zip(node.input_tensors, tensors, strict=True)
         args, kwargs = fill_arguments(node, {id(old): new for old, new in pairs})
         kwargs.pop("training", None)
+        return args, kwargs
+
+    def call(tensors: Sequence[Any], **mode: bool) -> Any:
+        args, kwargs = arguments(tensors)
         return layer.call(*args, **kwargs, **mode)
 
-    def call_in_training(tensors: Sequence[Any]) -> Any:
-        return call(tensors, **({"training": True} if takes_training else {}))
+    def whole(tensors: Sequence[Any], mode: bool | None) -> Any:
+        args, kwargs = arguments(tensors)
+        return layer(*args, **kwargs, training=mode)
 
     inputs = _examples(node)
-    expected = _outputs(call, inputs)
-    _outputs(call_in_training, inputs)
+    expected = [_results(layer, functools.partial(whole, mode=mode), inputs) for mode in _MODES]
     opened = trace_of(layer, [input_like(tensor) for tensor in node.input_tensors], call)
     if takes_training:
         symbolic = [input_like(tensor) for tensor in node.input_tensors]
-        if operations_of(trace_of(layer, symbolic, call_in_training)) != operations_of(opened):
+        in_training = trace_of(layer, symbolic, lambda tensors: call(tensors, training=True))
+        if operations_of(in_training) != operations_of(opened):
             raise CannotTrace("it computes other layers in training")
     if any(mask_of(tensor) is not None for tensor in opened.outputs):
         raise CannotTrace("a layer inside makes a mask")
-    found = _outputs(opened, inputs)
-    if [each.shape for each in found] != [each.shape for each in expected]:
-        raise CannotTrace("its trace has other shapes")
-    for old, new in zip(expected, found, strict=True):
-        bound = _CLOSE * max(1.0, float(np.abs(old).max(initial=0.0)))
-        if not np.allclose(old, new, rtol=0, atol=bound, equal_nan=True):
-            raise CannotTrace("its trace computes something else")
+    for mode, values in zip(_MODES, expected, strict=True):
+        _check_same(values, _results(layer, functools.partial(opened, training=mode), inputs))
     return opened
 
 
-def _outputs(call: Callable[[Any], Any], inputs: list[Any]) -> list[np.ndarray]:
-    """The outputs of a call without a trace in the weights; raises CannotTrace for losses."""
+def _results(
+    layer: keras.layers.Layer, call: Callable[[Any], Any], inputs: list[Any]
+) -> list[np.ndarray]:
+    """The outputs of a call, and what it makes of the weights that no training changes.
+
+    The weights themselves stay as they are, those of random numbers too: two calls draw the same.
+    Raises CannotTrace for losses.
+    """
     import keras
 
     try:
         with keras.StatelessScope(collect_losses=True) as scope:
             outputs = keras.tree.flatten(call(inputs))
-            found = [np.asarray(keras.ops.convert_to_numpy(each), np.float64) for each in outputs]
+            state = [v.value for v in layer.non_trainable_variables]
+            found = [
+                np.asarray(keras.ops.convert_to_numpy(each), np.float64)
+                for each in (*outputs, *state)
+            ]
     except Exception as error:  # anything that the user's code may raise
         raise CannotTrace(cause_of(error)) from error
     if scope.losses:
         raise CannotTrace("it adds losses")
     return found
+
+
+def _check_same(expected: list[np.ndarray], found: list[np.ndarray]) -> None:
+    """Raises CannotTrace where a graph computes something else than the block."""
+    if [each.shape for each in found] != [each.shape for each in expected]:
+        raise CannotTrace("its trace has other shapes")
+    for old, new in zip(expected, found, strict=True):
+        bound = _CLOSE * max(_LEAST, float(np.abs(old).max(initial=0.0)))
+        if not np.allclose(old, new, rtol=0, atol=bound, equal_nan=True):
+            raise CannotTrace("its trace computes something else")
 
 
 def _examples(node: Any) -> list[Any]:

@@ -75,7 +75,8 @@ def run_compression(
     tolerance = Tolerance.of(metric, metric.value(values), budget)
     plan = _tried(store, budget, EFFORTS[effort], tolerance)
     result = _result(store, budget, effort, plan, tolerance)
-    compress_report.write(result, context.data, context.settings, Words.of(context.task))
+    words = Words.of(context.task)
+    compress_report.write(result, context.data, context.settings, words, target)
     return result
 
 

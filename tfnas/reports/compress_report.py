@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
+from tfnas.compression.device_costs import Target
 from tfnas.compression.file_comparison_table import FileRow
 from tfnas.compression.fine_tune_settings import FineTuneSettings
 from tfnas.compression.results.compress_result import (
@@ -22,7 +23,7 @@ from tfnas.drawing.pareto_plot import AXES, ParetoLabels
 from tfnas.measure.latency import provenance
 from tfnas.measure.throughput import Throughput
 from tfnas.reports.agreement_sections import agreement_sections, group_sections, more_metrics
-from tfnas.reports.calls import call_of
+from tfnas.reports.calls import call_of, changed
 from tfnas.reports.chart import chart_of
 from tfnas.reports.content import (
     Block,
@@ -93,7 +94,11 @@ FILES = (LAST, MARKDOWN, *_PICTURES)
 
 
 def write(
-    result: CompressResult, data: Data, settings: FineTuneSettings, words: Words | None = None
+    result: CompressResult,
+    data: Data,
+    settings: FineTuneSettings,
+    words: Words | None = None,
+    target: Target | None = None,
 ) -> None:
     """Writes the pictures, report.md, and last report.html.
 
@@ -102,11 +107,15 @@ def write(
         data: Its data.
         settings: How its steps were trained.
         words: How the report calls examples and their metric; None: images and accuracy.
+        target: What the files are for; None: the result's device.
     """
-    write_report(result.directory, content(result, data, settings, words or Words()))
+    target = target or Target(result.device)
+    write_report(result.directory, content(result, data, settings, words or Words(), target))
 
 
-def content(result: CompressResult, data: Data, settings: FineTuneSettings, words: Words) -> Report:
+def content(
+    result: CompressResult, data: Data, settings: FineTuneSettings, words: Words, target: Target
+) -> Report:
     """Returns what the report says; see :func:`write` for the arguments."""
     return Report(
         f"Compression on {data.name}",
@@ -133,7 +142,7 @@ def content(result: CompressResult, data: Data, settings: FineTuneSettings, word
                 ],
             ),
             *curve_sections(result.curves),
-            repeat(_call(result, settings), _REPEATED.format(data=data)),
+            repeat(_call(result, settings, target), _REPEATED.format(data=data)),
             environment(_settings(result, settings), provenance()),
         ],
     )
@@ -178,14 +187,15 @@ def _plots(result: CompressResult, data: Data, words: Words) -> list[Block]:
     return [Pictures(pictures, on_page=False), chart_of(plot)]
 
 
-def _call(result: CompressResult, settings: FineTuneSettings) -> str:
+def _call(result: CompressResult, settings: FineTuneSettings, target: Target) -> str:
     names = ("epochs", "batch_size", "learning_rate", "augment", "seed")
-    limits = str(result.budget.limits)
-    return call_of(
-        "tfnas.compress",
-        ["model", "data", limits],
-        {"effort": result.effort} | {name: getattr(settings, name) for name in names},
-    )
+    arguments = {"effort": result.effort} | {name: getattr(settings, name) for name in names}
+    arguments |= changed(target.device)
+    if target.fit_for is not None:
+        arguments["fit_for"] = target.fit_for
+    if target.measure_on is not None:
+        arguments["measure_on"] = str(target.measure_on)
+    return call_of("tfnas.compress", ["model", "data", str(result.budget.limits)], arguments)
 
 
 def _final_files(result: CompressResult, data: Data, words: Words) -> Section:

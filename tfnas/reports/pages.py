@@ -49,7 +49,7 @@ def as_markdown(report: Report) -> str:
 
 
 def as_html(report: Report) -> str:
-    """Returns a report as one HTML page: no script, no font, no network; pictures are in it."""
+    """Returns a report as one HTML page without network: script, style and pictures are in it."""
     return _environments()[1].get_template("report.html.j2").render(report=report)
 
 

@@ -13,7 +13,7 @@ from tfnas.drawing.pareto_plot import AXES, ParetoLabels
 from tfnas.measure.latency import provenance
 from tfnas.nas.search_config import SearchConfig
 from tfnas.nas.search_result import SearchResult
-from tfnas.reports.calls import call_of, changed
+from tfnas.reports.calls import call_of, changed, written
 from tfnas.reports.chart import chart_of
 from tfnas.reports.content import (
     Block,
@@ -132,7 +132,7 @@ def _decisions(result: SearchResult, words: Words) -> list[Section]:
 def _call(config: SearchConfig) -> str:
     arguments = changed(config)
     del arguments["dataset"]
-    return call_of("tfnas.search", [repr(config.dataset)], arguments)
+    return call_of("tfnas.search", [written(config.dataset)], arguments)
 
 
 def _best(result: SearchResult, words: Words) -> Section:

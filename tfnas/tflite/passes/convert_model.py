@@ -31,7 +31,8 @@ def convert(conversion: Conversion) -> Conversion:
 
     Where the ranges that it finds by itself give no file, or one that can't be used, such as one
     with steps of nearly 0, it runs a second time with the ranges of :func:`tfnas.quantize_aware`.
-    So it does for a SUM of 16 bits, see :mod:`tfnas.quantization.reduction_forms`.
+    So it does for a SUM, see :mod:`tfnas.quantization.reduction_forms`; one of 8 bits stays where
+    nothing replaces it.
 
     Args:
         conversion: A model in its last form.
@@ -52,12 +53,14 @@ def convert(conversion: Conversion) -> Conversion:
             raise ConversionError(message_of_refusal(conversion.spec, left)) from cause
         elif isinstance(first, ConversionError):
             raise first
-        elif _sums_of_16_bits(first):
+        elif _sums(first, "int16"):
             raise ConversionError(
                 f"{conversion.model.name!r} can't have mode {conversion.spec.mode!r}: LiteRT "
                 "computes its sum over an axis (SUM) wrongly in 16 bits. keras.ops.mean times the "
-                "number of terms computes the same; mode 'int8' is right"
+                "number of terms computes the same; so does mode 'int8' with XNNPACK"
             )
+    elif conversion.ranges_of_converter and _sums(first, "int8"):
+        conversion, first = _without_sums(conversion, first)
     content = first
     model, columns, aware = conversion.model, conversion.columns, conversion.aware
     spec = conversion.converter_spec
@@ -104,20 +107,35 @@ def _convert(conversion: Conversion) -> bytes:
 
 
 def _is_faulty(content: bytes) -> bool:
-    """Whether a file holds floats that it must not, or what kernels compute wrongly."""
+    """Whether a file holds floats that it must not, or what all kernels compute wrongly."""
     try:
         operators = [op for graph in read_graphs(content) for op in graph.operators]
     except ValueError:  # a corrupt file: the pass that validates it says so
         return False
     ends = [tensor for op in operators for tensor in (*op.inputs, *op.outputs)]
     floats = any(tensor.dtype == "float32" for tensor in ends)
-    return floats or _sums_of_16_bits(content) or any(map(too_fine, operators))
+    return floats or _sums(content, "int16") or any(map(too_fine, operators))
 
 
-def _sums_of_16_bits(content: bytes) -> bool:
-    """Whether a file holds a SUM that LiteRT computes wrongly."""
-    operators = [op for graph in read_graphs(content) for op in graph.operators]
-    return any(op.name == "SUM" and op.inputs[0].dtype == "int16" for op in operators)
+def _sums(content: bytes, dtype: str) -> bool:
+    """Whether a file holds a SUM of a type."""
+    try:
+        operators = [op for graph in read_graphs(content) for op in graph.operators]
+    except ValueError:  # a corrupt file: the pass that validates it says so
+        return False
+    return any(op.name == "SUM" and op.inputs[0].dtype == dtype for op in operators)
+
+
+def _without_sums(conversion: Conversion, first: bytes) -> tuple[Conversion, bytes]:
+    """The conversion and its file with sums in another form; as they are where there is none."""
+    second, _ = _with_own_ranges(conversion)
+    if second is None:
+        return conversion, first
+    try:
+        content = _convert(second)
+    except ConversionError:
+        return conversion, first
+    return (conversion, first) if _sums(content, "int8") else (second, content)
 
 
 def _with_own_ranges(conversion: Conversion) -> tuple[Conversion | None, list[Skipped]]:
