@@ -30,8 +30,8 @@ import keras
 import numpy as np
 import record
 from absl import app, flags
-from sequence_files import files_of, peers_of
 from sequence_models import NAMES, network
+from sequence_models.files import files_of, peers_of
 
 import tfnas
 from tfnas.table import table

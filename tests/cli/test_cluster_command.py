@@ -74,6 +74,7 @@ def test_values_are_trained_and_counted_in_the_files(cluster):
     assert names == {
         *("model.keras", "model_float32.tflite", "model_int8.tflite"),
         *("clustering.json", "report.md", "report.html", "job.json", "training"),
+        "training_curves.json",
     }
     found = kernels(folder)
     assert [found[name].values for name in ("stem", "body", "head")] == [12, 5, 8]

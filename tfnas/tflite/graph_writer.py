@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tfnas.quantization.arithmetic import nudge
-from tfnas.quantization.fake_quant import FakeQuant
+
+if TYPE_CHECKING:
+    from tfnas.quantization.fake_quant import FakeQuant
 
 _CODE, _TYPE, _OPTIONS = schema.BuiltinOperator, schema.TensorType, schema.BuiltinOptions
 # Operator -> its version with inputs of int8, and of int16, as TFLite's own table has them; others
