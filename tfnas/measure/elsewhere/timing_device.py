@@ -11,6 +11,7 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 
+from tfnas.runtime.turns import turn_at
 from tfnas.tflite.artifact import Artifact
 
 PAUSES = (5.0, 20.0, 60.0)  # seconds before a device that was lost is tried again
@@ -164,6 +165,8 @@ def times_with_retries(
 ) -> DeviceTimes:
     """Times files on a device; where it is lost, it is tried again after a pause.
 
+    Trials in several processes wait for each other: two at once would slow each other down.
+
     Args:
         device: The device.
         files: The files, the reference first.
@@ -174,15 +177,23 @@ def times_with_retries(
     """
     for pause in PAUSES:
         try:
-            return device.times(files, plan)
+            return _times_in_turn(device, files, plan)
         except DeviceLost as error:
             _LOG.warning("%s was lost: %s; next attempt in %g s", device, error, pause)
             time.sleep(pause)
     try:
-        return device.times(files, plan)
+        return _times_in_turn(device, files, plan)
     except DeviceLost as error:
         raise DeviceLost(
             f"measure_on {str(device)!r} was lost and did not come back in {len(PAUSES)} further "
             f"attempts over {sum(PAUSES):g} s: {error}. Nothing that was finished is lost: the "
             "same call goes on once the device is back"
         ) from error
+
+
+def _times_in_turn(
+    device: TimingDevice, files: Sequence[Artifact], plan: TimingPlan
+) -> DeviceTimes:
+    address = device.kind if device.address is None else getattr(device, device.address)
+    with turn_at(f"{device.kind} {address}"):
+        return device.times(files, plan)
