@@ -24,7 +24,7 @@ def own_folder(monkeypatch, tmp_path):
 def test_one_is_inside_at_a_time():
     with turn_at("phone"):
         assert held("phone")
-        assert not held("another phone")
+        assert not lock_file("another phone").exists()
     assert not held("phone")
 
 
