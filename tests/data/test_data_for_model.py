@@ -359,7 +359,7 @@ def test_techniques_are_run_on_data_of_any_kind(tmp_path):
 # --- images from arrays
 
 
-def test_a_split_from_arrays():
+def test_a_split_from_arrays(caplog):
     x, y = np.zeros((40, 8, 8, 1)), np.arange(40)[:, None] % 4
     split = DataSplit.from_arrays(x, y, name="mine", class_names=list("abcd"))
     assert str(split) == "mine: 32 train, 4 validation, 4 test images of 8x8x1, 4 classes"
@@ -374,6 +374,9 @@ def test_a_split_from_arrays():
     series = DataSplit.from_arrays(np.zeros((40, 16, 3)), y)
     assert str(series) == "data: 32 train, 4 validation, 4 test series of 16x3, 4 classes"
     assert (series.x_train.dtype, series.input_shape) == (np.float32, (16, 3))
+    assert not caplog.records
+    DataSplit.from_arrays(np.zeros((40, 16, 16)), y)
+    assert "images of one channel have the shape (n, height, width, 1)" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 
 MAX_CLASSES = 100_000
+_LOG = logging.getLogger(__name__)
 
 
 def checked_images(
@@ -13,7 +16,7 @@ def checked_images(
     """Returns images of uint8 or float32, (examples, height, width, channels), labels of int64.
 
     Series are floats, (examples, steps, channels). Whole numbers of this form are refused: they are
-    more often images of one channel that is missing.
+    more often images of one channel that is missing. Square ones are warned of.
 
     Args:
         parts: x_train, y_train, x_test, y_test.
@@ -51,6 +54,14 @@ def checked_images(
     if x.shape[1:] != x_test.shape[1:]:
         raise ValueError(
             f"x_{held} of {name!r} must have images of {x.shape[1:]}, got {x_test.shape[1:]}"
+        )
+    if x.ndim == 3 and x.shape[1] == x.shape[2]:
+        _LOG.warning(
+            "x_train of %r, %s, is taken for series of %d steps and channels; images of one channel "
+            "have the shape (n, height, width, 1)",
+            name,
+            x.shape,
+            x.shape[1],
         )
     pixels = [a if a.dtype == np.uint8 else a.astype(np.float32) for a in (x, x_test)]
     return pixels[0], y.reshape(-1).astype(np.int64), pixels[1], y_test.reshape(-1).astype(np.int64)
