@@ -376,7 +376,7 @@ def test_a_split_from_arrays(caplog):
     assert (series.x_train.dtype, series.input_shape) == (np.float32, (16, 3))
     assert not caplog.records
     DataSplit.from_arrays(np.zeros((40, 16, 16)), y)
-    assert "images of one channel have the shape (n, height, width, 1)" in caplog.text
+    assert "channel have the shape (n, height, width, 1)" in caplog.text
 
 
 @pytest.mark.parametrize(

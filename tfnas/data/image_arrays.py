@@ -57,8 +57,8 @@ def checked_images(
         )
     if x.ndim == 3 and x.shape[1] == x.shape[2]:
         _LOG.warning(
-            "x_train of %r, %s, is taken for series of %d steps and channels; images of one channel "
-            "have the shape (n, height, width, 1)",
+            "x_train of %r, %s, is taken for series of %d steps and channels; images of one "
+            "channel have the shape (n, height, width, 1)",
             name,
             x.shape,
             x.shape[1],
