@@ -92,7 +92,7 @@ def _measure(name: str, seed: int, folder: pathlib.Path) -> tuple[list[Row], lis
     reference = np.asarray(files["float32"][0].predict(x))
     peers: dict[str, Any] = {}
     if seed == SEED.value:
-        peers, notes = peers_of(model, files["float32"][0], typical)
+        peers, notes = peers_of(model, files["float32"][0], typical, x)
     rows = [_row(module, title, *each, x, y, reference) for title, each in files.items()]
     rows += [_row(module, title, file, None, x, y, reference) for title, file in peers.items()]
     for title, file in {**{k: f for k, (f, _) in files.items()}, **peers}.items():

@@ -49,7 +49,7 @@ def files_of(
 
 
 def peers_of(
-    model: keras.Model, float_file: tfnas.Artifact, typical: np.ndarray
+    model: keras.Model, float_file: tfnas.Artifact, typical: np.ndarray, x: np.ndarray
 ) -> tuple[dict[str, tfnas.Artifact | keras.Model], list[str]]:
     """Returns what others make of the network by title, and a line for each that can't.
 
@@ -57,6 +57,7 @@ def peers_of(
         model: The trained network.
         float_file: Its float32 file.
         typical: Calibration inputs.
+        x: The inputs that they are judged by; what can't run on them has no row.
     """
     makers: dict[str, Callable[[], Any]] = {
         "TensorFlow, own fallback": lambda: _by_tensorflow(model, typical),
@@ -67,7 +68,7 @@ def peers_of(
     for title, make in makers.items():
         try:
             found = make()
-            found.predict(typical[:2])
+            found.predict(x)
             made[title] = found
         except Exception as error:  # whatever a library raises becomes a line
             text = " ".join(str(error).split())[:_REASON]
