@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from tfnas.graph.functional import Skipped
@@ -14,7 +15,7 @@ from tfnas.quantization.quantize_aware import unquantized_layers
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.conversion_error import ConversionError
 from tfnas.tflite.file_weights import FileKernel, read_kernels
-from tfnas.tflite.flatbuffer import read_graphs
+from tfnas.tflite.flatbuffer import OperatorInfo, read_graphs
 from tfnas.tflite.graph_repair import too_fine
 from tfnas.tflite.passes.conversion_state import Conversion
 from tfnas.tflite.passes.place_fake_quantization import with_ranges
@@ -43,25 +44,7 @@ def convert(conversion: Conversion) -> Conversion:
     Raises:
         ConversionError: TensorFlow can't convert the model.
     """
-    first = _first_file(conversion)
-    if isinstance(first, ConversionError) or (conversion.ranges_of_converter and _is_faulty(first)):
-        second, left = _with_own_ranges(conversion)
-        if second is not None:
-            conversion, first = second, _convert(second)
-        elif left and not _has_no_kernel_at_all(first):
-            cause = first if isinstance(first, ConversionError) else None
-            raise ConversionError(message_of_refusal(conversion.spec, left)) from cause
-        elif isinstance(first, ConversionError):
-            raise first
-        elif _sums(first, "int16"):
-            raise ConversionError(
-                f"{conversion.model.name!r} can't have mode {conversion.spec.mode!r}: LiteRT "
-                "computes its sum over an axis (SUM) wrongly in 16 bits. keras.ops.mean times the "
-                "number of terms computes the same; so does mode 'int8' with XNNPACK"
-            )
-    elif conversion.ranges_of_converter and _sums(first, "int8"):
-        conversion, first = _without_sums(conversion, first)
-    content = first
+    conversion, content = _usable_file(conversion)
     model, columns, aware = conversion.model, conversion.columns, conversion.aware
     spec = conversion.converter_spec
     origin = {
@@ -77,6 +60,40 @@ def convert(conversion: Conversion) -> Conversion:
     if conversion.rounding:
         origin["rounding"] = [dataclasses.asdict(layer) for layer in conversion.rounding]
     return dataclasses.replace(conversion, content=content, origin=origin)
+
+
+def _usable_file(conversion: Conversion) -> tuple[Conversion, bytes]:
+    """The file, and the conversion that it came from."""
+    first = _first_file(conversion)
+    if isinstance(first, ConversionError):
+        return _second_file(conversion, first, [])
+    operators = _operators(first) if conversion.ranges_of_converter else []
+    if _is_faulty(operators):
+        return _second_file(conversion, first, operators)
+    if _sums(operators, "int8"):
+        return _without_sums(conversion, first)
+    return conversion, first
+
+
+def _second_file(
+    conversion: Conversion, first: bytes | ConversionError, operators: Sequence[OperatorInfo]
+) -> tuple[Conversion, bytes]:
+    """The file with the ranges of tfnas; the first one where there is none and it may be kept."""
+    second, left = _with_own_ranges(conversion)
+    if second is not None:
+        return second, _convert(second)
+    if left and not _has_no_kernel_at_all(first):
+        cause = first if isinstance(first, ConversionError) else None
+        raise ConversionError(message_of_refusal(conversion.spec, left)) from cause
+    if isinstance(first, ConversionError):
+        raise first
+    if _sums(operators, "int16"):
+        raise ConversionError(
+            f"{conversion.model.name!r} can't have mode {conversion.spec.mode!r}: LiteRT computes "
+            "its sum over an axis (SUM) wrongly in 16 bits. keras.ops.mean times the number of "
+            "terms computes the same; so does mode 'int8' with XNNPACK"
+        )
+    return conversion, first
 
 
 def _has_no_kernel_at_all(first: bytes | ConversionError) -> bool:
@@ -106,23 +123,23 @@ def _convert(conversion: Conversion) -> bytes:
     )
 
 
-def _is_faulty(content: bytes) -> bool:
-    """Whether a file holds floats that it must not, or what all kernels compute wrongly."""
+def _operators(content: bytes) -> list[OperatorInfo]:
+    """The operators of all graphs of a file."""
     try:
-        operators = [op for graph in read_graphs(content) for op in graph.operators]
+        return [op for graph in read_graphs(content) for op in graph.operators]
     except ValueError:  # a corrupt file: the pass that validates it says so
-        return False
+        return []
+
+
+def _is_faulty(operators: Sequence[OperatorInfo]) -> bool:
+    """Whether a file holds floats that it must not, or what all kernels compute wrongly."""
     ends = [tensor for op in operators for tensor in (*op.inputs, *op.outputs)]
     floats = any(tensor.dtype == "float32" for tensor in ends)
-    return floats or _sums(content, "int16") or any(map(too_fine, operators))
+    return floats or _sums(operators, "int16") or any(map(too_fine, operators))
 
 
-def _sums(content: bytes, dtype: str) -> bool:
-    """Whether a file holds a SUM of a type."""
-    try:
-        operators = [op for graph in read_graphs(content) for op in graph.operators]
-    except ValueError:  # a corrupt file: the pass that validates it says so
-        return False
+def _sums(operators: Sequence[OperatorInfo], dtype: str) -> bool:
+    """Whether there is a SUM of a type."""
     return any(op.name == "SUM" and op.inputs[0].dtype == dtype for op in operators)
 
 
@@ -135,7 +152,7 @@ def _without_sums(conversion: Conversion, first: bytes) -> tuple[Conversion, byt
         content = _convert(second)
     except ConversionError:
         return conversion, first
-    return (conversion, first) if _sums(content, "int8") else (second, content)
+    return (conversion, first) if _sums(_operators(content), "int8") else (second, content)
 
 
 def _with_own_ranges(conversion: Conversion) -> tuple[Conversion | None, list[Skipped]]:
