@@ -54,6 +54,19 @@ MEASUREMENT = "measurement.json"
 COMPRESSED_MODEL = "model.keras"  # names of files in the folder of a trial
 
 
+def last_measured(
+    candidates: Iterable[MeasuredTrial], front: Iterable[MeasuredTrial]
+) -> list[MeasuredTrial]:
+    """Returns trials in their order, those of a front as they were measured again.
+
+    Args:
+        candidates: All trials that ended well.
+        front: Those on the Pareto front, with their last measurements.
+    """
+    again = {trial.trial_id: trial for trial in front}
+    return [again.get(trial.trial_id, trial) for trial in candidates]
+
+
 def measured_trial(
     trial: kt.engine.trial.Trial, architecture: Any, folder: pathlib.Path
 ) -> MeasuredTrial:

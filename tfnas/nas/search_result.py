@@ -16,7 +16,7 @@ from tfnas.drawing.pareto_plot import ParetoLabels, ParetoPlot
 from tfnas.measure.accuracy import paired_difference
 from tfnas.measure.measurement import Latency, Measurement
 from tfnas.nas.latency_prediction import PredictionErrors
-from tfnas.nas.measured_trial import MeasuredTrial
+from tfnas.nas.measured_trial import MeasuredTrial, last_measured
 from tfnas.nas.trial_plot import plot_of_trials
 from tfnas.table import html_table, table
 from tfnas.targets.device import ON_DEVICE
@@ -91,8 +91,8 @@ class SearchResult:
         target, found = self.target_ratio, self._latency
         if target is None:
             return ""
-        last = {each.trial_id: each for each in (*self.candidates, *self.front)}  # measured again
-        found_by = [each.measurement.latency for each in last.values()]
+        trials = last_measured(self.candidates, self.front)
+        found_by = [trial.measurement.latency for trial in trials]
         ratios = [latency.ratio for latency in found_by if latency]
         kept = sum(ratio <= target for ratio in ratios)
         return (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tfnas.drawing.pareto_plot import MEASURED, ParetoLabels, ParetoPlot
-from tfnas.nas.measured_trial import MeasuredTrial
+from tfnas.nas.measured_trial import MeasuredTrial, last_measured
 
 
 def plot_of_trials(
@@ -31,15 +31,15 @@ def plot_of_trials(
         objectives: Objectives of the search; fewer than two: the front is that of accuracy,
             latency and size.
     """
-    better = {trial.trial_id: trial for trial in front}
-    shown = [better.get(trial.trial_id, trial) for trial in candidates]
+    shown = last_measured(candidates, front)
+    best = {trial.trial_id for trial in front}
     names = [trial.trial_id for trial in shown]
     labels = labels or ParetoLabels()
     found = [trial.measurement for trial in shown]
     memory = [each.peak_activation_bytes for each in found]
     return ParetoPlot(
         [trial.objectives() for trial in shown],
-        [i for i, name in enumerate(names) if name in better],
+        [i for i, name in enumerate(names) if name in best],
         None if chosen is None else names.index(chosen.trial_id),
         title or f"{len(shown)} trials",
         labels,
