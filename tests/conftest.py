@@ -5,6 +5,7 @@ as machines do, two of them by options of this file. None may depend on chance: 
 property tests are the same in every run, unless HYPOTHESIS_PROFILE=random asks for others.
 """
 
+import collections
 import functools
 import gc
 import inspect
@@ -20,6 +21,8 @@ import keras_tuner.src.engine.tuner
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
+from keras.src.backend.common import global_state
+from keras.src.utils import naming
 
 import tfnas
 from tfnas.cli import app
@@ -47,6 +50,9 @@ def pytest_addoption(parser):
         "--shuffle", type=int, metavar="SEED", help="files and their tests in any order"
     )
     group.addoption("--trace-twice", action="store_true", help="Keras traces as it does by itself")
+    group.addoption(
+        "--late-names", action="store_true", help="names that Keras gives, as after 100,000 others"
+    )
 
 
 def pytest_configure():
@@ -86,6 +92,29 @@ def kernels(request):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Interpreter, "__init__", without)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def names(request):
+    """With --late-names, Keras counts the names that it gives from 100,000.
+
+    They stand in files: a test whose result depends on their length depends on those before it.
+    """
+    if not request.config.getoption("--late-names"):
+        yield
+        return
+    uniquify = naming.uniquify
+
+    def late(name):
+        counts = global_state.get_global_attribute(
+            "object_name_uids", default=collections.defaultdict(int), set_to_default=True
+        )
+        counts.setdefault(name, 100_000)
+        return uniquify(name)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(naming, "uniquify", late)
         yield
 
 

@@ -2,7 +2,7 @@
 # Runs the fast tests in settings that differ as machines do: none may change a result.
 #
 #   tests/settings.sh [NAME...]      all of them, or those named: no-xnnpack, no-onednn, sse41,
-#                                    one-core, traced-twice, shuffled
+#                                    one-core, traced-twice, late-names, shuffled
 #
 # PYTHON is the interpreter (.venv/bin/python), SEED that of the order (1). For each setting it
 # prints how many tests passed, failed and were skipped, and the seconds of processor time; the
@@ -37,13 +37,15 @@ setting() {
 		run "$1" "" "taskset -c $first" "" ;;
 	# Keras traces a training step twice by itself; else tests, as jobs do, have it trace once.
 	traced-twice) run "$1" "" "" --trace-twice ;;
+	# Long names where Keras counts them: a file's size is no matter of how many tests ran before.
+	late-names) run "$1" "" "" --late-names ;;
 	# Files, and the tests within each, in another order.
 	shuffled) run "$1" "" "" "--shuffle ${SEED:-1}" ;;
 	*) echo "there is no setting $1" >&2; exit 2 ;;
 	esac
 }
 
-for name in ${*:-no-xnnpack no-onednn sse41 one-core traced-twice shuffled}; do
+for name in ${*:-no-xnnpack no-onednn sse41 one-core traced-twice late-names shuffled}; do
 	setting "$name"
 done
 exit $status
