@@ -338,7 +338,7 @@ def test_a_module_that_can_not_be_imported_is_named(name, tfnas_command, of_own_
     code, _, err = tfnas_command("profile", "model.keras", f"--import={name}")
     assert code == 1
     assert is_one_error_line(err, "tfnas profile")
-    assert "--import must be a module" in err
+    assert "--import must name a module" in err
     assert repr(name) in err
 
 

@@ -19,7 +19,7 @@ def command_groups() -> dict[str, tuple[str, ...]]:
         "From a model or a data set to a folder with a report": ("compress", "search"),
         "One technique": technique_command.command_names(),
         "Files": ("export", "verify", "lint", "patches"),
-        "Measurements": ("bench", "profile"),
+        "Measurements": ("evaluate", "bench", "profile"),
         "The command itself": ("completion",),
     }
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import pathlib
 import re
 import sys
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
+
+from tfnas.runtime.argument_rules import near
 
 if TYPE_CHECKING:
     from tfnas.loading import Loading
@@ -167,7 +170,7 @@ def loading_of(values: flags.FlagValues) -> Loading:
 
     objects: dict[str, Any] = {}
     for name in values["import"].value:
-        module = _imported(name)
+        module = _imported(name, "import")
         objects |= {
             item.__name__: item
             for item in vars(module).values()
@@ -176,9 +179,33 @@ def loading_of(values: flags.FlagValues) -> Loading:
     return Loading(objects, values["safe_mode"].value)
 
 
-def _imported(name: str) -> types.ModuleType:
+def named_function(name: str, flag: str) -> Callable[..., Any]:
+    """Returns a function of a module of the user's own.
+
+    Args:
+        name: MODULE:FUNCTION; modules are found from the current folder too.
+        flag: Name of the flag, for messages.
+
+    Raises:
+        ValueError: There is no such module or function.
+    """
+    module_name, _, attribute = name.partition(":")
+    if not attribute:
+        raise ValueError(f"--{flag} must be MODULE:FUNCTION, got {name!r}")
+    module = _imported(module_name, flag)
+    found = getattr(module, attribute, None)
+    if not callable(found):
+        known = [each for each, value in vars(module).items() if inspect.isfunction(value)]
+        raise ValueError(
+            f"--{flag} must name a function of {module_name}, got {attribute!r}"
+            f"{near(attribute, known)}"
+        )
+    return found
+
+
+def _imported(name: str, flag: str) -> types.ModuleType:
     if not all(part.isidentifier() for part in name.split(".")) or name.endswith(".py"):
-        raise ValueError(f"--import must be a module's name, such as my_layers, got {name!r}")
+        raise ValueError(f"--{flag} must name a module, such as my_layers, got {name!r}")
     here = os.getcwd()
     if here not in sys.path:
         sys.path.insert(0, here)  # as `python -m` does
@@ -186,7 +213,7 @@ def _imported(name: str) -> types.ModuleType:
         return importlib.import_module(name)
     except Exception as error:  # a module of the user's own can raise anything
         raise ValueError(
-            f"--import must be a module that can be imported, got {name!r}: {error}"
+            f"--{flag} must name a module that can be imported, got {name!r}: {error}"
         ) from error
 
 

@@ -26,18 +26,19 @@ def check_model(path: str, name: str = "model") -> None:
         raise ValueError(f"{name} {str(error).partition(' ')[2]}") from error
 
 
-def check_file(path: str) -> None:
+def check_file(path: str, name: str = "file") -> None:
     """Checks that a `.tflite` file exists.
 
     Args:
         path: The file.
+        name: What the message calls it.
 
     Raises:
         ValueError: There is none.
     """
     if not pathlib.Path(path).is_file():
         why = "is no file" if pathlib.Path(path).exists() else "does not exist"
-        raise ValueError(f"file must be a .tflite file, got {path!r}, which {why}")
+        raise ValueError(f"{name} must be a .tflite file, got {path!r}, which {why}")
 
 
 def check_data(values: flags.FlagValues) -> None:

@@ -10,6 +10,7 @@ from tfnas.compression.budget import Budget
 
 SETTINGS = "Settings"
 LIMITS = "Limits (at least one)"
+TRAINING = "Training"
 _LIMITS = tuple(field.name for field in dataclasses.fields(Budget))
 # In the order of the help; flags that are not listed are settings of the command.
 _GROUPS: dict[str, tuple[str, ...]] = {
@@ -26,10 +27,11 @@ _GROUPS: dict[str, tuple[str, ...]] = {
         *("supernet_epochs", "supernet_seconds", "evaluations", "rank_networks"),
     ),
     "Data": (
-        *("data", "dataset", "inputs", "targets", "groups", "image_size", "include_rescaling"),
+        *("data", "dataset", "part", "inputs", "targets", "groups", "image_size"),
+        "include_rescaling",
         *("augment", "train_limit"),
     ),
-    "Training": (
+    TRAINING: (
         *("epochs", "final_epochs", "batch_size", "learning_rate", "distill", "loss", "metric"),
         *("seed", "deterministic"),
     ),
@@ -57,8 +59,10 @@ def grouped(values: flags.FlagValues) -> dict[str, list[flags.Flag[object]]]:
         values: The flags of a command.
     """
     # Only `compress` has the limit on the quality; a flag of another may have a limit's name.
-    limited = "max_drop" in values
-    groups = {title: names for title, names in _GROUPS.items() if limited or title != LIMITS}
+    left_out = set() if "max_drop" in values else {LIMITS}
+    if not {"epochs", "loss"} & set(values):
+        left_out.add(TRAINING)  # a seed or a size of batches is a setting there
+    groups = {title: names for title, names in _GROUPS.items() if title not in left_out}
     known = {name for names in groups.values() for name in names}
     own = [name for each in values.flags_by_module_dict().values() for name in _names(each)]
     groups[SETTINGS] = tuple(name for name in own if name not in known)

@@ -13,17 +13,29 @@ def define_task(common: dict[str, Any]) -> None:
     Args:
         common: Arguments of absl's `DEFINE` functions.
     """
-    text = (
-        "what quality is measured by, such as accuracy, auc, f1, mean_iou, mae or r2; of several "
-        "outputs OUTPUT=NAME,OUTPUT=NAME, of which the first decides; default: the first metric "
-        "that the model was compiled with"
+    define_metric(
+        common,
+        ", of which the first decides; default: the first metric that the model was compiled with",
     )
-    flags.DEFINE_list("metric", [], text, **common)
     text = (
         "loss of the training, a name of keras.losses such as mse; of several outputs "
         "OUTPUT=NAME,OUTPUT=NAME; default: the loss that the model was compiled with"
     )
     flags.DEFINE_list("loss", [], text, **common)
+
+
+def define_metric(common: dict[str, Any], rest: str) -> None:
+    """Declares --metric.
+
+    Args:
+        common: Arguments of absl's `DEFINE` functions.
+        rest: End of the help.
+    """
+    text = (
+        "what quality is measured by, such as accuracy, auc, f1, mean_iou, mae or r2; of several "
+        f"outputs OUTPUT=NAME,OUTPUT=NAME{rest}"
+    )
+    flags.DEFINE_list("metric", [], text, **common)
 
 
 def task_arguments(values: flags.FlagValues) -> dict[str, Any]:
@@ -35,10 +47,19 @@ def task_arguments(values: flags.FlagValues) -> dict[str, Any]:
     Raises:
         ValueError: A flag holds several names without outputs, or an output twice.
     """
-    return {name: _by_output(name, values[name].value) for name in ("metric", "loss")}
+    return {name: by_output(name, values[name].value) for name in ("metric", "loss")}
 
 
-def _by_output(flag: str, parts: list[str]) -> str | dict[str, str] | None:
+def by_output(flag: str, parts: list[str]) -> str | dict[str, str] | None:
+    """Returns the value of --metric or --loss: a name, or names by output; None: not given.
+
+    Args:
+        flag: Name of the flag, for the message.
+        parts: Its texts.
+
+    Raises:
+        ValueError: There are several names without outputs, or an output twice.
+    """
     if not parts:
         return None
     if len(parts) == 1 and "=" not in parts[0]:

@@ -12,7 +12,7 @@ import numpy as np
 from tfnas.data.checked_arrays import check_finite
 from tfnas.data.datasets import IMAGE_ARRAYS, NAMES, check_name, load, split_of_arrays
 from tfnas.data.examples import Data, Nested
-from tfnas.data.model_inputs import inputs_fitting, model_inputs, model_outputs
+from tfnas.data.model_inputs import Signature, inputs_fitting, model_inputs, model_outputs
 from tfnas.data.named_arrays import array_parts, group_array, input_arrays, read_arrays
 from tfnas.data.tables import read_table, table_groups, table_inputs, table_targets
 from tfnas.data.user_data import DataParts, data_parts
@@ -104,7 +104,7 @@ def is_ready(data: Any) -> bool:
 
 
 def load_for(
-    model: keras.Model,
+    model: keras.Model | Signature,
     name: str | os.PathLike[str],
     *,
     inputs: Sequence[str] = (),
@@ -116,7 +116,7 @@ def load_for(
     """Loads the data of a model by its name or from a file.
 
     Args:
-        model: The model that takes it.
+        model: The model that takes it, or the signature of a file that does.
         name: A name or a folder of images, as for :func:`tfnas.data.load`; an `.npz` file of named
             arrays (see :mod:`tfnas.data.named_arrays`); or a `.csv` file (see
             :mod:`tfnas.data.tables`).

@@ -341,13 +341,15 @@ def joined_examples(*parts: Examples) -> Examples:
     """Returns the examples of several parts, one after the other.
 
     Args:
-        *parts: The parts, all with weights or all without.
+        *parts: The parts, all with weights or all without; groups are kept where all have them.
     """
     weighted = parts[0].weights is not None
+    groups = [part.groups for part in parts if part.groups is not None]
     return Examples(
         joined(*(part.x for part in parts)),
         joined(*(part.y for part in parts)),
         joined(*(part.weights for part in parts)) if weighted else None,
+        np.concatenate(groups) if len(groups) == len(parts) else None,
     )
 
 

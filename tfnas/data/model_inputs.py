@@ -75,11 +75,24 @@ class ModelInput:
         return array
 
 
-def model_inputs(model: keras.Model) -> tuple[ModelInput, ...]:
+@dataclasses.dataclass(frozen=True)
+class Signature:
+    """The inputs and outputs of something that is no Keras model, such as a `.tflite` file.
+
+    Args:
+        inputs: Its inputs.
+        outputs: Its outputs, described as the inputs are.
+    """
+
+    inputs: tuple[ModelInput, ...]
+    outputs: tuple[ModelInput, ...]
+
+
+def model_inputs(model: keras.Model | Signature) -> tuple[ModelInput, ...]:
     """Returns the inputs of a model.
 
     Args:
-        model: A Keras 3 model.
+        model: A Keras 3 model, or the signature of a file.
 
     Returns:
         Its inputs; none where it does not know them, as a subclassed model, or where they are
@@ -87,32 +100,38 @@ def model_inputs(model: keras.Model) -> tuple[ModelInput, ...]:
     """
     from tfnas.keras_private import input_structure, recorded_graph
 
+    if isinstance(model, Signature):
+        return model.inputs
     graph = recorded_graph(model)
     return () if graph is None else _described(input_structure(graph), graph.inputs)
 
 
-def model_outputs(model: keras.Model) -> tuple[ModelInput, ...]:
+def model_outputs(model: keras.Model | Signature) -> tuple[ModelInput, ...]:
     """Returns the outputs of a model, described as its inputs.
 
     Args:
-        model: A Keras 3 model.
+        model: A Keras 3 model, or the signature of a file.
     """
     from tfnas.keras_private import output_structure, recorded_graph
 
+    if isinstance(model, Signature):
+        return model.outputs
     graph = recorded_graph(model)
     if graph is None:
         return ()
     return _described(output_structure(graph), graph.outputs, graph.output_names)
 
 
-def has_output_names(model: keras.Model) -> bool:
+def has_output_names(model: keras.Model | Signature) -> bool:
     """Whether a model returns a dictionary.
 
     Args:
-        model: A Keras 3 model.
+        model: A Keras 3 model, or the signature of a file, whose outputs are a list.
     """
     from tfnas.keras_private import output_structure, recorded_graph
 
+    if isinstance(model, Signature):
+        return False
     graph = recorded_graph(model)
     return graph is not None and isinstance(output_structure(graph), dict)
 
@@ -133,11 +152,11 @@ def _described(
     )
 
 
-def inputs_fitting(model: keras.Model, what: str) -> Callable[[Nested], Nested] | None:
+def inputs_fitting(model: keras.Model | Signature, what: str) -> Callable[[Nested], Nested] | None:
     """Returns a function that checks inputs and returns them as a model takes them.
 
     Args:
-        model: A Keras 3 model.
+        model: A Keras 3 model, or the signature of a file.
         what: Name of the argument of the data, for error messages.
 
     Returns:

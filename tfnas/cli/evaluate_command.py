@@ -1,0 +1,153 @@
+"""`tfnas evaluate`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+from typing import TYPE_CHECKING, Any
+
+from absl import flags
+
+from tfnas.cli import early_checks
+from tfnas.cli.common import define_data_file, define_image_size, define_signature, named_function
+from tfnas.cli.task_flags import by_output, define_metric
+from tfnas.runtime.files import write_atomically
+
+if TYPE_CHECKING:
+    from tfnas.data.examples import Examples
+    from tfnas.data.model_inputs import Signature
+    from tfnas.tflite.artifact import Artifact
+
+SUMMARY = "measure the quality of a .tflite file on labeled data, with a 95% interval"
+POSITIONAL = "FILE.tflite"
+EXAMPLES = (
+    (
+        "several metrics on the test part of a file of arrays",
+        "tfnas evaluate model_int8.tflite --data=data.npz --metric=accuracy,f1",
+    ),
+    (
+        "what a compression cost each speaker",
+        "tfnas evaluate small.tflite --data=data.npz --groups=speaker --baseline=original.tflite",
+    ),
+    (
+        "all rows of a table, two outputs",
+        "tfnas evaluate model.tflite --data=house.csv --part=all --targets=price,sold "
+        "--metric=price=mae,sold=auc",
+    ),
+)
+_PARTS = ["test", "validation", "train", "all"]
+
+
+def define(values: flags.FlagValues) -> flags.FlagValues:
+    """Declares the flags."""
+    common = {"flag_values": values, "module_name": __name__}
+    define_data_file(common, required=True)
+    text = (
+        "examples that the file is run on; a part that the data does not have is a tenth of it, "
+        "drawn by --seed as in tfnas compress"
+    )
+    flags.DEFINE_enum("part", "test", _PARTS, text, **common)
+    flags.DEFINE_integer("seed", 0, "seed of the parts", lower_bound=0, **common)
+    define_metric(common, "; several of one output NAME,NAME; default: accuracy")
+    text = "array or column of groups, such as speakers, or class: quality of each group too"
+    flags.DEFINE_string("groups", None, text, **common)
+    text = "another .tflite file: the difference to it too, paired over the examples"
+    flags.DEFINE_string("baseline", None, text, **common)
+    text = "MODULE:FUNCTION that turns the file's outputs into predictions, such as decoded boxes"
+    flags.DEFINE_string("postprocess", None, text, **common)
+    text = "examples in a run of the file"
+    flags.DEFINE_integer("batch_size", 64, text, lower_bound=1, **common)
+    flags.DEFINE_integer("threads", 1, "threads of the interpreter", lower_bound=1, **common)
+    flags.DEFINE_string("json", None, "also write the result to this file, as JSON", **common)
+    define_image_size(common)
+    define_signature(common)
+    return values
+
+
+def check(positional: list[str], values: flags.FlagValues) -> None:
+    """Raises what is wrong before the file is run."""
+    early_checks.check_data(values)
+    early_checks.check_file(positional[0])
+    if values["baseline"].value:
+        early_checks.check_file(values["baseline"].value, "baseline")
+    early_checks.check_written(values, "json")
+    _metric(values)
+
+
+def main(positional: list[str], values: flags.FlagValues) -> int:
+    """Runs the command."""
+    from tfnas.tasks.evaluation import evaluate
+    from tfnas.tflite.artifact import Artifact
+
+    signature = values["signature"].value
+    file = Artifact.load(positional[0], signature)
+    baseline = values["baseline"].value and Artifact.load(values["baseline"].value, signature)
+    postprocess = values["postprocess"].value
+    examples, what = _examples(file, values)
+    found = evaluate(
+        file,
+        examples.x,
+        examples.y,
+        _metric(values),
+        batch_size=values["batch_size"].value,
+        threads=values["threads"].value,
+        groups="class" if values["groups"].value == "class" else examples.groups,
+        baseline=baseline,
+        postprocess=postprocess and named_function(postprocess, "postprocess"),
+    )
+    print(f"{positional[0]} on {what}")
+    by_name = found if isinstance(found, dict) else {"": found}
+    for name, each in by_name.items():
+        print(f"{name}: {each}" if values["metric"].value and _by_output(values) else each)
+    if values["json"].value:
+        records = {name or "result": dataclasses.asdict(each) for name, each in by_name.items()}
+        write_atomically(pathlib.Path(values["json"].value), json.dumps(records, indent=2))
+    return 0
+
+
+def _by_output(values: flags.FlagValues) -> bool:
+    return any("=" in each for each in values["metric"].value)
+
+
+def _metric(values: flags.FlagValues) -> str | list[str] | dict[str, str]:
+    names = values["metric"].value or ["accuracy"]
+    if len(names) == 1 or _by_output(values):
+        return by_output("metric", names) or "accuracy"
+    return list(names)
+
+
+def _examples(file: Artifact, values: flags.FlagValues) -> tuple[Examples, str]:
+    """The examples of --part, and what they are in words."""
+    from tfnas.data.data_for_model import load_for
+    from tfnas.data.examples import joined_examples
+    from tfnas.data.image_folder import parse_size
+
+    groups, part = values["groups"].value, values["part"].value
+    data = load_for(
+        _signature(file),
+        values["data"].value,
+        inputs=values["inputs"].value,
+        targets=values["targets"].value,
+        groups=None if groups == "class" else groups,
+        image_size=parse_size(values["image_size"].value),
+        seed=values["seed"].value,
+    )
+    parts: dict[str, Any] = {name: getattr(data, name) for name in _PARTS[:3]}
+    if part == "all":
+        return joined_examples(*parts.values()), f"all {sum(map(len, parts.values()))} examples"
+    total = sum(map(len, parts.values()))
+    return parts[part], f"the {part} part, {len(parts[part])} of {total} examples"
+
+
+def _signature(file: Artifact) -> Signature:
+    from tfnas.data.model_inputs import ModelInput, Signature
+
+    inputs, outputs = (
+        tuple(
+            ModelInput(each.name, tuple(None if n < 0 else n for n in each.shape[1:]), each.dtype)
+            for each in tensors
+        )
+        for tensors in (file.inputs, file.outputs)
+    )
+    return Signature(inputs, outputs)
