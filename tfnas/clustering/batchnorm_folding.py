@@ -25,10 +25,11 @@ import keras
 import numpy as np
 
 from tfnas.clustering.clusterable_kernels import SINGLE_KERNEL_LAYERS
-from tfnas.graph.compatibility import channels_share_values, check_float, kernel_compression
+from tfnas.graph.compatibility import check_float
 from tfnas.graph.functional import Call, LayerCopies, Value, Walk, rebuild, walk
 from tfnas.graph.functional_form import as_functional
 from tfnas.graph.idle_layers import IDLE
+from tfnas.graph.kernel_state import channels_share_values, kernel_compression
 from tfnas.keras_private import all_layers
 
 _KERNELS = (*SINGLE_KERNEL_LAYERS, "SeparableConv1D", "SeparableConv2D")

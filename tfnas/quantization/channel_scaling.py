@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from tfnas.graph.compatibility import kernel_compression
 from tfnas.graph.functional import Call, Skipped, Value
+from tfnas.graph.kernel_state import kernel_compression
 from tfnas.keras_private import attention_projections
 from tfnas.quantization.einsum_axes import dense_axes
 

@@ -14,8 +14,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfnas.graph.compatibility import channels_share_values
 from tfnas.graph.functional import Call, LayerCopies, Walk
+from tfnas.graph.kernel_state import channels_share_values
 from tfnas.graph.preprocessing import calls_in_front
 from tfnas.graph.registered_layers import registered_form, weight_of
 from tfnas.quantization.activation_forms import PReluForm

@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tfnas.graph.compatibility import check_float, kernel_compression
+from tfnas.graph.compatibility import check_float
 from tfnas.graph.functional import Call, Skipped, Walk, clone, walk
 from tfnas.graph.functional_form import as_functional
 from tfnas.graph.idle_layers import IDLE
+from tfnas.graph.kernel_state import kernel_compression
 from tfnas.quantization.channel_scaling import (
     CHANNEL_LAYERS,
     ChannelAxis,

@@ -26,7 +26,7 @@ def keep_achieved(
         Callbacks that the training needs for that.
     """
     from tfnas.clustering.clustering_callback import ClusteringCallback
-    from tfnas.graph.compatibility import model_compression
+    from tfnas.graph.kernel_state import model_compression
     from tfnas.pruning.mask_constraint import keep_zeros
 
     found = model_compression(model)

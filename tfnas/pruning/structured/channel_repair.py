@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfnas.data.reading import spread
-from tfnas.graph.compatibility import model_compression
 from tfnas.graph.functional import clone
+from tfnas.graph.kernel_state import model_compression
 from tfnas.pruning.prunable_kernels import find_kernels
 from tfnas.pruning.reconstruct import reconstruct
 from tfnas.pruning.repair import without_zeros

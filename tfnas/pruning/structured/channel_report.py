@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfnas.graph.compatibility import model_compression
+from tfnas.graph.kernel_state import model_compression
 from tfnas.search_space.json_records import check_items, check_keys, check_types
 from tfnas.table import Printable, TextTable
 
