@@ -32,6 +32,14 @@ def folder(tmp_path_factory):
     np.savez(folder / "whole.npz", x=x, y=y)
     model.set_weights([-w for w in model.get_weights()])
     tfnas.to_tflite(model).save(folder / "other.tflite")
+    city = keras.layers.StringLookup(vocabulary=["paris", "rome"], name="lookup")
+    given = keras.Input((), dtype="string", name="city")
+    place = keras.layers.Embedding(3, 2)(city(given))
+    text = keras.Model(given, keras.layers.Dense(1, "sigmoid", name="bought")(place))
+    text.save(folder / "text.keras")
+    tfnas.to_tflite(text).save(folder / "text.tflite")
+    rows = [f"{('paris', 'rome')[i % 2]},{i % 2}" for i in range(20)]
+    (folder / "text.csv").write_text("\n".join(["city,bought", *rows]))
     inputs = [keras.Input((1,), name=name) for name in ("rooms", "age")]
     both = keras.layers.Concatenate()(inputs)
     outputs = {
@@ -104,6 +112,19 @@ def test_outputs_of_a_table_by_name(tfnas_command, folder):
     assert "all 40 examples" in first
     assert price.startswith("price: mae ")
     assert sold.startswith("sold: AUC ")
+
+
+def test_lookups_in_front_of_the_model_read_the_data(tfnas_command, folder):
+    arguments = ("evaluate", folder / "text.tflite", f"--data={folder / 'text.csv'}", "--part=all")
+    arguments = (*arguments, "--targets=bought", "--metric=auc")
+    code, _, err = tfnas_command(*arguments)
+    assert code == 1
+    assert "--model=MODEL.keras runs them" in err
+    code, out, _ = tfnas_command(*arguments, f"--model={folder / 'text.keras'}")
+    assert code == 0
+    model = keras.saving.load_model(folder / "text.keras")
+    paris, rome = model.predict(np.array(["paris", "rome"], object), verbose=0).ravel()
+    assert out.splitlines()[1].startswith(f"AUC {float(rome > paris):.4f}")
 
 
 def test_outputs_are_decoded_by_a_function_of_ones_own(

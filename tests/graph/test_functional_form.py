@@ -323,6 +323,9 @@ def test_techniques_take_a_model_with_embedded_positions(positioned):
 def test_a_call_that_fails_on_symbolic_tensors_is_the_cause_of_a_refusal():
     with pytest.raises(ValueError, match="of class Branching: OperatorNotAllowedInGraphError: "):
         tfnas.as_functional(Branching(), input_shape=(6,))
+    message = r"it calls a function of TensorFlow, keras.ops has the same \(.*\.py, line \d+\)\."
+    with pytest.raises(ValueError, match=message):
+        tfnas.as_functional(TensorFlowCode(), input_shape=(4,))
 
 
 def test_what_needs_no_graph_takes_a_model_that_can_not_be_opened():
@@ -336,6 +339,7 @@ def test_what_needs_no_graph_takes_a_model_that_can_not_be_opened():
     np.testing.assert_allclose(tfnas.to_tflite(model).predict(x), expected, atol=1e-5)
     assert tfnas.to_tflite(model, "int8", x).inputs[0].dtype == "int8"
     assert tfnas.profile(model).uncounted == (model.name,)
+    assert tfnas.verify(model, tfnas.to_tflite(model), x).passed
 
 
 def test_a_model_of_constants_is_refused_with_both_ways_out():

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from tfnas.cli import early_checks
-from tfnas.cli.common import define_data_file, define_image_size, define_signature, named_function
+from tfnas.cli.common import (
+    define_data_file,
+    define_image_size,
+    define_loading,
+    define_signature,
+    loading_of,
+    named_function,
+)
 from tfnas.cli.task_flags import by_output, define_metric
 from tfnas.runtime.files import write_atomically
 
@@ -54,6 +61,11 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
     flags.DEFINE_string("groups", None, text, **common)
     text = "another .tflite file: the difference to it too, paired over the examples"
     flags.DEFINE_string("baseline", None, text, **common)
+    text = (
+        "the .keras model behind the file: the data goes through its preprocessing layers, such as "
+        "lookups, which are not in the file"
+    )
+    flags.DEFINE_string("model", None, text, **common)
     text = "MODULE:FUNCTION that turns the file's outputs into predictions, such as decoded boxes"
     flags.DEFINE_string("postprocess", None, text, **common)
     text = "examples in a run of the file"
@@ -62,6 +74,7 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
     flags.DEFINE_string("json", None, "also write the result to this file, as JSON", **common)
     define_image_size(common)
     define_signature(common)
+    define_loading(common)
     return values
 
 
@@ -71,6 +84,8 @@ def check(positional: list[str], values: flags.FlagValues) -> None:
     early_checks.check_file(positional[0])
     if values["baseline"].value:
         early_checks.check_file(values["baseline"].value, "baseline")
+    if values["model"].value:
+        early_checks.check_model(values["model"].value)
     early_checks.check_written(values, "json")
     _metric(values)
 
@@ -119,25 +134,40 @@ def _metric(values: flags.FlagValues) -> str | list[str] | dict[str, str]:
 
 def _examples(file: Artifact, values: flags.FlagValues) -> tuple[Examples, str]:
     """The examples of --part, and what they are in words."""
-    from tfnas.data.data_for_model import load_for
     from tfnas.data.examples import joined_examples
     from tfnas.data.image_folder import parse_size
+    from tfnas.jobs.inputs import load_model_and_data
 
     groups, part = values["groups"].value, values["part"].value
-    data = load_for(
-        _signature(file),
-        values["data"].value,
-        inputs=values["inputs"].value,
-        targets=values["targets"].value,
-        groups=None if groups == "class" else groups,
-        image_size=parse_size(values["image_size"].value),
-        seed=values["seed"].value,
-    )
+    options = {
+        "inputs": values["inputs"].value,
+        "targets": values["targets"].value,
+        "groups": None if groups == "class" else groups,
+        "image_size": parse_size(values["image_size"].value),
+        "seed": values["seed"].value,
+    }
+    name, model = values["data"].value, values["model"].value
+    if model:
+        _, data = load_model_and_data(model, name, loading=loading_of(values), **options)
+    else:
+        data = _load_for_file(file, name, options)
     parts: dict[str, Any] = {name: getattr(data, name) for name in _PARTS[:3]}
     if part == "all":
         return joined_examples(*parts.values()), f"all {sum(map(len, parts.values()))} examples"
     total = sum(map(len, parts.values()))
     return parts[part], f"the {part} part, {len(parts[part])} of {total} examples"
+
+
+def _load_for_file(file: Artifact, name: str, options: dict[str, Any]) -> Any:
+    from tfnas.data.data_for_model import load_for
+
+    try:
+        return load_for(_signature(file), name, **options)
+    except ValueError as error:
+        if not any(words in str(error) for words in ("input", "must hold numbers")):
+            raise
+        hint = "where the model has preprocessing layers, --model=MODEL.keras runs them"
+        raise ValueError(f"{error}; {hint}") from error
 
 
 def _signature(file: Artifact) -> Signature:

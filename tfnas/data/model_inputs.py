@@ -37,7 +37,7 @@ class ModelInput:
     Args:
         name: Its name, or its key where the model takes a dictionary.
         shape: Its shape without the batch; None: any size.
-        dtype: Name of its type.
+        dtype: Name of its type; "": not known.
     """
 
     name: str
@@ -67,7 +67,7 @@ class ModelInput:
                 f"input {self.name!r}, got {array.shape}"
                 + (", a single example: data must be in batches" if single else "")
             )
-        if (array.dtype.kind in "OSU") != (self.dtype == "string"):
+        if self.dtype and (array.dtype.kind in "OSU") != (self.dtype == "string"):
             raise ValueError(
                 f"x of {what} must hold {'strings' if self.dtype == 'string' else 'numbers'} for "
                 f"input {self.name!r}, got {array.dtype}"
@@ -95,15 +95,20 @@ def model_inputs(model: keras.Model | Signature) -> tuple[ModelInput, ...]:
         model: A Keras 3 model, or the signature of a file.
 
     Returns:
-        Its inputs; none where it does not know them, as a subclassed model, or where they are
-        nested more than once.
+        Its inputs; none where it does not know their names, as a subclassed model of a single
+        array, or where they are nested more than once.
     """
-    from tfnas.keras_private import input_structure, recorded_graph
+    from tfnas.keras_private import build_shapes, input_structure, recorded_graph
 
     if isinstance(model, Signature):
         return model.inputs
     graph = recorded_graph(model)
-    return () if graph is None else _described(input_structure(graph), graph.inputs)
+    if graph is not None:
+        return _described(input_structure(graph), graph.inputs)
+    shapes = build_shapes(model)
+    if not isinstance(shapes, dict) or not all(isinstance(s, tuple) for s in shapes.values()):
+        return ()
+    return tuple(ModelInput(str(name), shape, "") for name, shape in shapes.items())
 
 
 def model_outputs(model: keras.Model | Signature) -> tuple[ModelInput, ...]:

@@ -239,7 +239,8 @@ def _no_trace(model: keras.Model, why: str) -> str:
     return (
         f"model must compute with Keras layers and keras.ops alone to be opened, got "
         f"{model.name!r} of class {type(model).__name__}: {why}. tfnas.prune, tfnas.cluster, "
-        "tfnas.Distiller and tfnas.to_tflite take it as it is; the others need a functional model"
+        "tfnas.Distiller, tfnas.to_tflite and tfnas.verify take it as it is; the others need a "
+        "functional model"
     )
 
 

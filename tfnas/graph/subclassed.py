@@ -8,6 +8,10 @@ on symbolic tensors leaves a record in the layers.
 
 from __future__ import annotations
 
+import pathlib
+import re
+import textwrap
+import traceback
 import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -25,6 +29,8 @@ from tfnas.keras_private import (
 if TYPE_CHECKING:
     import keras
 
+_OF_LIBRARIES = re.compile(r"[/\\](site|dist)-packages[/\\]|__autograph_generated|^<")
+_PACKAGE = str(pathlib.Path(__file__).parent.parent)
 # model -> (key of the call -> its graph, or the reason why there is none)
 _OPENED: weakref.WeakKeyDictionary[Any, dict[Any, Any]] = weakref.WeakKeyDictionary()
 
@@ -210,13 +216,23 @@ def trace_of(
 
 
 def cause_of(error: Exception) -> str:
-    """Returns an error of a user's `call` in one line.
+    """Returns an error of a user's `call` in one line, with the line of the user's that raised it.
 
     Args:
         error: The error.
     """
     lines = [line for line in str(error).splitlines() if not line.startswith("Exception encount")]
-    return f"{type(error).__name__}: {' '.join(' '.join(lines).split())[:300]}"
+    text = " ".join(" ".join(lines).split())
+    if "KerasTensor cannot be used as input to a TensorFlow function" in text:
+        what = "it calls a function of TensorFlow, keras.ops has the same"
+    else:
+        what = f"{type(error).__name__}: {textwrap.shorten(text, 300, placeholder=' ...')}"
+    own = [
+        f"{what} ({pathlib.Path(frame.filename).name}, line {frame.lineno})"
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not _OF_LIBRARIES.search(frame.filename) and not frame.filename.startswith(_PACKAGE)
+    ]
+    return own[-1] if own else what
 
 
 def _check_constants(model: keras.layers.Layer, opened: keras.Model) -> None:

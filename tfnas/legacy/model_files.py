@@ -13,6 +13,7 @@ import contextlib
 import functools
 import importlib
 import pathlib
+import re
 import zipfile
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -270,11 +271,22 @@ def _error(path: pathlib.Path, name: str, kind: str, cause: str) -> ValueError:
 _CUSTOM = (
     ". Pass the classes and functions of your own as custom_objects= (--import=MODULE for commands)"
 )
+_UNKNOWN_OBJECT = re.compile(r"Could not locate (class|function) '(\w+)'")
+_MODULE = re.compile(r"'module': '([\w.]+)'")
 _UNSAFE = ". If you trust the file, pass safe_mode=False (--nosafe_mode for commands)"
 
 
 def _broken(path: pathlib.Path, error: Exception) -> ValueError:
     # Keras puts the cause behind the configurations of all models around the layer.
-    cause = " ".join(str(error).split()).split("Exception encountered: ")[-1][:300]
-    way_out = _UNSAFE if "safe_mode" in cause else _CUSTOM if "ould not locate" in cause else ""
-    return ValueError(f"model {str(path)!r} can't be loaded: {cause}{way_out}")
+    cause = " ".join(str(error).split()).split("Exception encountered: ")[-1]
+    if unknown := _UNKNOWN_OBJECT.search(cause):
+        kind, name = unknown.groups()
+        found = _MODULE.search(cause, unknown.end())
+        module = found.group(1) if found else "MODULE"
+        return ValueError(
+            f"model {str(path)!r} can't be loaded: it holds the {kind} {name!r} of your own. Pass "
+            f"custom_objects={{{name!r}: {name}}} (--import={module} for commands), or decorate it "
+            "with @keras.saving.register_keras_serializable()"
+        )
+    way_out = _UNSAFE if "safe_mode" in cause else ""
+    return ValueError(f"model {str(path)!r} can't be loaded: {cause[:300]}{way_out}")

@@ -85,9 +85,13 @@ class Evaluation:
         return "\n".join([*lines, *self.warnings()])
 
     def _change(self, difference: _Difference | None) -> str:
+        """The difference in words, in the metric's unit as in all tables."""
         if difference is None:
             return ""
-        return ", {:+.4f} [{:+.4f}, {:+.4f}] to the baseline".format(*difference)
+        scale, digits = self.metric.scale, self.metric.digits
+        value, low, high = (f"{scale * each:+.{digits}f}" for each in difference)
+        unit = f" {self.metric.unit}" if self.metric.unit else ""
+        return f", {value}{unit} [{low}, {high}] to the baseline"
 
 
 class JudgedParts:

@@ -58,8 +58,8 @@ def with_comparison(
     if not larger_than:
         return file
     others = " and ".join(f"{size:,} of mode {mode!r}" for mode, size in larger_than.items())
-    text = "the file of %s in mode %r has %s bytes, more than the %s"
-    _LOG.warning(text, model.name, spec.mode, f"{file.size:,}", others)
+    text = "the file of %s in mode %r has %s bytes, more than the %s; minified() of it has %s"
+    _LOG.warning(text, model.name, spec.mode, f"{file.size:,}", others, f"{file.minified().size:,}")
     return dataclasses.replace(file, origin={**file.origin, "larger_than": larger_than})
 
 

@@ -19,7 +19,7 @@ import keras
 import numpy as np
 
 from tfnas.graph.batchnorm import fitting_columns
-from tfnas.graph.functional_form import opened_model
+from tfnas.graph.functional_form import opaque_form
 from tfnas.graph.traversal import flat_outputs
 from tfnas.measure.model_and_file import check_same_ends, without_preprocessing
 from tfnas.measure.verification.bounds import DEFAULT_BOUNDS, Bound, format_of
@@ -194,7 +194,7 @@ def verify(
     artifact = as_artifact(file)
     mode = format_of(artifact)
     limits = _bound(bound, mode)
-    opened = opened_model(model, data)
+    opened = opaque_form(model, data)  # only the layer that departs needs the graph
     columns = fitting_columns(opened, data, EXAMPLES)
     inner, (columns,) = without_preprocessing(opened, columns)  # type: ignore[assignment]
     check_same_ends(inner, artifact)
