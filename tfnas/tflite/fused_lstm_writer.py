@@ -9,6 +9,7 @@ and returns all outputs; a slice in front reverses the steps, one behind it take
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,7 @@ def write_fused_lstm(writer: GraphWriter, layer: QuantizedFusedLstm, x: int, out
     last = sequences
     if not own.return_sequences:
         last = output if same else writer.tensor((batch, units), hidden, "last_output")
-        _slice(writer, sequences, last, (0, -1, 0), _ALL_AXES - _STEPS_AXIS, 1, _STEPS_AXIS)
+        _write_last_step(writer, sequences, last)
     if last != output:
         writer.operator("QUANTIZE", [last], [output])
 
@@ -69,64 +70,64 @@ def _write_operator(
     output: int,
     batch: int,
 ) -> None:
-    units = int(layer.layer.units)
-    kernels, formats = [], []
-    for name in ("kernel", "recurrent_kernel"):
-        parts = np.split(np.asarray(getattr(layer.layer.cell, name)), GATES, axis=1)
-        for gate, part in enumerate(parts):
-            largest = float(np.abs(part).max()) or 1.0
-            formats.append(NumberFormat("int8", max(largest, layer.least) / 127.0))
-            integers = formats[-1].integers(part.T)
-            kernels.append(writer.constant(integers, formats[-1], f"{name}_{gate}"))
-    bias = layer.layer.cell.bias
-    values = np.zeros(GATES * units, np.float32) if bias is None else np.asarray(bias)
-    biases = []
-    for gate, (part, kernel) in enumerate(zip(np.split(values, GATES), formats, strict=False)):
-        sums = NumberFormat("int32", float(form.scale or 1.0) * float(kernel.scale or 1.0))
-        biases.append(writer.constant(sums.integers(part), sums, f"bias_{gate}"))
-    states = []
-    for name in ("hidden", "cell"):
-        state = NumberFormat.of_range(layer.range_of(name))
-        states.append(writer.tensor((batch, units), state, name))
-        writer.graph.tensors[states[-1]].isVariable = True
-    absent = {count: [_ABSENT] * count for count in (2, 3, 4)}
-    inputs = [x, *kernels, *absent[3], *biases, *absent[2], *states, *absent[4]]
+    units, absent = int(layer.layer.units), [_ABSENT]
+    weights = _weights(writer, layer, float(form.scale or 1.0))
+    hidden, cell = (NumberFormat.of_range(layer.range_of(name)) for name in ("hidden", "cell"))
+    states = [
+        writer.tensor((batch, units), each, f"{name}_state")
+        for name, each in (("hidden", hidden), ("cell", cell))
+    ]
+    for state in states:
+        writer.graph.tensors[state].isVariable = True
+    inputs = [x, *weights[:8], *absent * 3, *weights[8:], *absent * 2, *states, *absent * 4]
     activation = schema.ActivationFunctionType.TANH
     name = "UNIDIRECTIONAL_SEQUENCE_LSTM"
     writer.operator(name, inputs, [output], fusedActivationFunction=activation)
-    # The kernels read the last one's format alone, which is that of the output.
-    inner = [*[_SUMS] * GATES, NumberFormat.of_range(layer.range_of("hidden"))]
+    # LiteRT reads the formats of sums, which it wants to be there, for normalizations alone.
+    inner = [*[_SUMS] * GATES, hidden]
     writer.operators[-1].intermediates = [
         writer.tensor((0,), each, f"inner_{place}") for place, each in enumerate(inner)
     ]
 
 
+def _weights(writer: GraphWriter, layer: QuantizedFusedLstm, scale: float) -> list[int]:
+    """Kernels, recurrent kernels and biases of the gates; `scale` is that of the inputs."""
+    cell, found, formats = layer.layer.cell, [], []
+    for name in ("kernel", "recurrent_kernel"):
+        for gate, part in enumerate(np.split(np.asarray(getattr(cell, name)), GATES, axis=1)):
+            largest = float(np.abs(part).max()) or 1.0
+            form = NumberFormat("int8", max(largest, layer.least) / 127.0)
+            formats.append(form)
+            found.append(writer.constant(form.integers(part.T), form, f"{name}_{gate}"))
+    width = GATES * layer.layer.units
+    bias = np.zeros(width, np.float32) if cell.bias is None else np.asarray(cell.bias)
+    for gate, part in enumerate(np.split(bias, GATES)):
+        sums = NumberFormat("int32", scale * float(formats[gate].scale or 1.0))
+        found.append(writer.constant(sums.integers(part), sums, f"bias_{gate}"))
+    return found
+
+
 def _reversed(writer: GraphWriter, x: int, form: NumberFormat, signature: Any) -> int:
+    """The sequence from its last step to its first."""
     shape = tuple(None if size < 0 else int(size) for size in signature)
     output = writer.tensor(shape, form, "last_step_first")
-    _slice(writer, x, output, (0, 0, 0), _ALL_AXES, -1, 0)
+    places = _places(writer, (0, 0, 0), (1, -1, 1))
+    writer.operator("STRIDED_SLICE", [x, *places], [output], beginMask=_ALL_AXES, endMask=_ALL_AXES)
     return output
 
 
-def _slice(
-    writer: GraphWriter,
-    x: int,
-    output: int,
-    begin: tuple[int, int, int],
-    begins: int,
-    stride: int,
-    dropped: int,
-) -> None:
-    """A slice from `begin`, but for axes of the bits of `begins`, to the ends of all axes."""
-    ends = [begin, (0, 0, 0), (1, stride, 1)]
-    places = [
-        writer.numbers(each, f"slice_{n}") for each, n in zip(ends, ("begin", "end", "strides"))
-    ]
+def _write_last_step(writer: GraphWriter, sequences: int, output: int) -> None:
     writer.operator(
         "STRIDED_SLICE",
-        [x, *places],
+        [sequences, *_places(writer, (0, -1, 0), (1, 1, 1))],
         [output],
-        beginMask=begins,
+        beginMask=_ALL_AXES - _STEPS_AXIS,
         endMask=_ALL_AXES,
-        shrinkAxisMask=dropped,
+        shrinkAxisMask=_STEPS_AXIS,
     )
+
+
+def _places(writer: GraphWriter, begin: Sequence[int], strides: Sequence[int]) -> list[int]:
+    """Where a slice begins, where it ends, which a mask overrides, and its strides."""
+    places = {"slice_begin": begin, "slice_end": (0, 0, 0), "slice_strides": strides}
+    return [writer.numbers(each, name) for name, each in places.items()]
