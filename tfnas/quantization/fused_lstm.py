@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfnas.graph.batchnorm import layers_of
 from tfnas.graph.macs import layer_macs
 from tfnas.graph.registered_layers import register_layer
 from tfnas.quantization.fake_quant import FakeQuant
@@ -80,6 +81,15 @@ class QuantizedFusedLstm(QuantizedRecurrent):
         """Returns a kernel of which each gate's part is rounded to a grid of its own."""
         parts = tf.split(tf.convert_to_tensor(kernel), GATES, axis=-1)
         return tf.concat([self._on_grid(part, use, whole=True) for part in parts], axis=-1)
+
+
+def fused_layers(model: Any) -> list[QuantizedFusedLstm]:
+    """Returns the layers of a model that become fused operators; none of a tf_keras one.
+
+    Args:
+        model: A Keras 3 or tf_keras model.
+    """
+    return layers_of(model, QuantizedFusedLstm) if isinstance(model, keras.Model) else []
 
 
 register_layer(QuantizedFusedLstm, macs=lambda own, x, y: layer_macs(own.layer, x, y))

@@ -84,10 +84,10 @@ def _write_operator(
     name = "UNIDIRECTIONAL_SEQUENCE_LSTM"
     writer.operator(name, inputs, [output], fusedActivationFunction=activation)
     # LiteRT reads the formats of sums, which it wants to be there, for normalizations alone.
-    inner = [*[_SUMS] * GATES, hidden]
-    writer.operators[-1].intermediates = [
-        writer.tensor((0,), each, f"inner_{place}") for place, each in enumerate(inner)
-    ]
+    inner = [writer.tensor((0,), each, "") for each in (*[_SUMS] * GATES, hidden)]
+    for each in inner:
+        writer.graph.tensors[each].name = None  # nothing shows them, and a name has bytes
+    writer.operators[-1].intermediates = inner
 
 
 def _weights(writer: GraphWriter, layer: QuantizedFusedLstm, scale: float) -> list[int]:
@@ -128,6 +128,6 @@ def _write_last_step(writer: GraphWriter, sequences: int, output: int) -> None:
 
 
 def _places(writer: GraphWriter, begin: Sequence[int], strides: Sequence[int]) -> list[int]:
-    """Where a slice begins, where it ends, which a mask overrides, and its strides."""
-    places = {"slice_begin": begin, "slice_end": (0, 0, 0), "slice_strides": strides}
-    return [writer.numbers(each, name) for name, each in places.items()]
+    """Where a slice begins, where it ends, and its strides; a mask overrides the ends."""
+    first = writer.numbers(begin, "slice_begin")
+    return [first, first, writer.numbers(strides, "slice_strides")]

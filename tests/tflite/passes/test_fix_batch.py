@@ -77,6 +77,12 @@ def test_what_has_no_fused_form_is_refused():
         tfnas.QuantSpec(recurrent="unrolled")
     with pytest.raises(ValueError, match="goes with int8 activations, got 'int16'"):
         tfnas.QuantSpec("int8", "int16", recurrent="fused")
-    lstm = keras.Sequential([keras.Input((STEPS, FEATURES)), layers.LSTM(4, name="memory")])
+    memory = layers.LSTM(4, name="memory")
+    lstm = keras.Sequential([keras.Input((STEPS, FEATURES)), memory], name="memories")
     with pytest.raises(ValueError, match="ranges of a fused operator"):
         tfnas.to_tflite(lstm, FUSED, X, streaming=True)
+    with pytest.raises(ValueError, match="'loop' as model 'memories' was trained for, got 'fused'"):
+        tfnas.to_tflite(tfnas.quantize_aware(lstm, "int8", X), FUSED)
+    dense = keras.Sequential([keras.Input((FEATURES,)), layers.Dense(2)], name="dense")
+    with pytest.raises(ValueError, match="recurrent must be 'loop' for 'dense', got 'fused'"):
+        tfnas.to_tflite(dense, FUSED, X[:, 0])

@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from tfnas.graph.functional import LayerCopies, rebuild
-from tfnas.quantization.fused_lstm import QuantizedFusedLstm
-from tfnas.quantization.recurrent_forms import step_layers
+from tfnas.quantization.fused_lstm import fused_layers
 from tfnas.tflite.passes.conversion_state import Conversion
 
 
@@ -20,8 +19,7 @@ def fix_batch(conversion: Conversion) -> Conversion:
         The conversion, with the changed model.
     """
     model = conversion.model
-    fused = any(isinstance(layer, QuantizedFusedLstm) for layer in step_layers(model))
-    if not fused or all(tensor.shape[0] is not None for tensor in model.inputs):
+    if not fused_layers(model) or all(tensor.shape[0] is not None for tensor in model.inputs):
         return conversion
     copies = LayerCopies()
     fixed = rebuild(model, copies.call, class_of=None, batch_size=1)
