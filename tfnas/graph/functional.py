@@ -241,6 +241,7 @@ def rebuild(
     flow: Walk | None = None,
     on_input: Callable[[Any], Any] | None = None,
     input_dtypes: Mapping[str, str] | None = None,
+    batch_size: int | None = None,
 ) -> keras.Model:
     """Builds a new functional model call by call, not compiled; nested models become flat.
 
@@ -253,6 +254,7 @@ def rebuild(
         flow: The model's :func:`walk`, if `apply` refers to its calls or values; None: a new one.
         input_dtypes: Types of inputs by name, where they are others than the model's.
         on_input: Takes the new tensor of an input and returns the tensor to use in its place.
+        batch_size: The size of the batch where an input leaves it open; None: it stays open.
 
     Raises:
         ValueError: The model is not a built functional or Sequential model, or its class can't
@@ -263,7 +265,7 @@ def rebuild(
     flow = flow or walk(model)
     inputs = [
         keras.Input(
-            batch_shape=tensor.shape,
+            batch_shape=(tensor.shape[0] or batch_size, *tensor.shape[1:]),
             dtype=(input_dtypes or {}).get(tensor.name, tensor.dtype),
             name=tensor.name,
         )

@@ -33,6 +33,7 @@ from tfnas.quantization.call_forms import (
 from tfnas.quantization.einsum_forms import IntegerEinsum, IntegerRepeat
 from tfnas.quantization.embedding_forms import QuantizedTable, table_bits
 from tfnas.quantization.fake_quant import MIN_RANGE_16, FakeQuant
+from tfnas.quantization.fused_lstm import QuantizedFusedLstm
 from tfnas.quantization.inner_ranges import BITS as INNER_BITS
 from tfnas.quantization.integer_layers import (
     ChannelAffine,
@@ -56,7 +57,7 @@ from tfnas.quantization.layer_roles import (
 from tfnas.quantization.normal_form import Origins
 from tfnas.quantization.normalization_forms import NormalizationForm
 from tfnas.quantization.quantized_kernel import QuantizedKernel, QuantizedWeights
-from tfnas.quantization.recurrent_cells import has_mask, output_range
+from tfnas.quantization.recurrent_cells import fits_fused_lstm, has_mask, output_range
 from tfnas.quantization.recurrent_forms import QuantizedRecurrent
 from tfnas.quantization.spec import QuantSpec
 
@@ -340,12 +341,13 @@ class FakeQuantBuilder:
         """The range that all inputs of a Concatenate or Maximum have, where it is one.
 
         A range of its own would differ by the rounding of its ends, and the converter fails on
-        scales that are nearly equal.
+        scales that are nearly equal; and on fixed ranges that are equal, as of an LSTM's two
+        directions, where the file fixes the batch.
         """
         if not self._has_one_range(call) or self._rounded_later(call, call.outputs[0]):
             return None
         layers = {id(t): self.rounded[id(t)][1] for t in tensors if id(t) in self.rounded}
-        one = len({id(layer) for layer in layers.values()}) == 1
+        one = len({layer.fixed or id(layer) for layer in layers.values()}) == 1
         return (
             next(iter(layers.values())) if one and all(id(t) in layers for t in tensors) else None
         )
@@ -474,7 +476,9 @@ def _recurrent(builder: FakeQuantBuilder, call: Call, tensors: list[Any]) -> lis
         "least": builder.least,
     }
     mask = {"mask": tensors[-1]} if has_mask(call) else {}
-    return [builder._wrapped(call, QuantizedRecurrent, **settings)(tensors[0], **mask)]
+    fused = spec.recurrent == "fused" and fits_fused_lstm(call)
+    wrapper = QuantizedFusedLstm if fused else QuantizedRecurrent
+    return [builder._wrapped(call, wrapper, **settings)(tensors[0], **mask)]
 
 
 def _registered(builder: FakeQuantBuilder, call: Call, tensors: list[Any]) -> list[Any]:

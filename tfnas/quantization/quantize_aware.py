@@ -44,6 +44,7 @@ from tfnas.quantization.float_islands import (
     line_that_allows,
     message_of_refusal,
 )
+from tfnas.quantization.fused_lstm import fused_layers
 from tfnas.quantization.integer_inputs import with_integer_inputs
 from tfnas.quantization.integer_layers import (
     ChannelAffine,
@@ -198,6 +199,11 @@ def with_fake_quantization(model: keras.Model, spec: QuantSpec, fixed: bool = Fa
         flow=flow,
         on_input=lambda tensor: tensor if tensor.name in raw else builder.on_input(tensor),
     )
+    if spec.recurrent == "fused" and not fused_layers(quantized):
+        raise ValueError(
+            f"recurrent must be 'loop' for {model.name!r}, got 'fused': it has no LSTM of Keras' "
+            "standard activations, without a mask and an initial state, that becomes integers"
+        )
     builder.copies.carry_weights()
     carry_zeros(model, quantized)
     return quantized

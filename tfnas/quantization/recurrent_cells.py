@@ -199,6 +199,17 @@ def has_mask(call: Call) -> bool:
     return call.node.arguments.kwargs.get("mask") is not None
 
 
+def fits_fused_lstm(call: Call) -> bool:
+    """Returns whether UNIDIRECTIONAL_SEQUENCE_LSTM computes a recurrent layer that has no state.
+
+    Args:
+        call: A call of a layer of one of the `KINDS` with an integer form.
+    """
+    step: RecurrentStep[Any] = RecurrentStep(call.operation)
+    standard = (step.activation, step.gate) == ("tanh", "sigmoid")
+    return step.kind == "LSTM" and standard and not has_mask(call)
+
+
 def reason_for_float_loop(call: Call) -> str | None:
     """Returns why a recurrent layer stays float; None: it has an integer form.
 

@@ -108,13 +108,16 @@ class QuantizedRecurrent(QuantizedKernel):
         super().__init__(layer, **options)
         self.state_bits, self.ranges, self.momentum = state_bits, ranges, momentum
         self.step: RecurrentStep[Any] = RecurrentStep(layer)
-        found = self.step.ranges(state_bits).items()
-        kept = extremes_instead_of_histograms(ranges)
-        self.fake_quants = [
-            FakeQuant(state_bits, kept, momentum, fixed=fixed, name=f"{name}_range")
-            for name, fixed in found
-        ]
-        self.range_names = [name for name, _ in found]
+        found = self._new_ranges()
+        self.range_names, self.fake_quants = list(found), list(found.values())
+
+    def _new_ranges(self) -> dict[str, FakeQuant]:
+        """The layers that round to the ranges of the step, by the names of these."""
+        bits, kept = self.state_bits, extremes_instead_of_histograms(self.ranges)
+        return {
+            name: FakeQuant(bits, kept, self.momentum, fixed=fixed, name=f"{name}_range")
+            for name, fixed in self.step.ranges(bits).items()
+        }
 
     @property
     def scale_per_kernel(self) -> bool:

@@ -47,6 +47,7 @@ MODES = tuple(_MODES)
 _BITS = {"int4": 4, "int8": 8, "int16": 16}
 RANGES = ("moving_average", "percentile", "mse", "learned")
 ROUNDINGS = ("nearest", "second_order")
+RECURRENT = ("loop", "fused")
 FLOAT = "float32"
 _ALL = "*"
 
@@ -92,6 +93,12 @@ class QuantSpec:
         state_bits: Bits of the numbers inside of a recurrent layer's steps, 16 or 8, where
             activations have 8. With 16 far fewer answers change; with 8 the steps are faster
             in LiteRT, whose kernels of 16 bits are slow.
+        recurrent: The form of recurrent layers with 8-bit activations: "loop", operators of one
+            step that are run for each; "fused", TFLite's operator for an LSTM of Keras' standard
+            activations without a mask. It makes files smaller, and faster in TFLite Micro, but
+            slower in LiteRT on x86. It keeps a state: the file takes a batch of 1 where the model
+            leaves it open, and an application resets the state before each sequence, as tfnas does.
+            Other recurrent layers stay loops.
         weight_only: With float activations, whether operators dequantize their weights and
             compute in floats: as accurate as the weights allow, no faster than floats.
 
@@ -110,6 +117,7 @@ class QuantSpec:
     rounding: str = "nearest"
     eight_bit_share: float = 0.08
     state_bits: int = 16
+    recurrent: str = "loop"
 
     def __post_init__(self) -> None:
         formats = self.weights, self.activations, self.weight_only
@@ -137,6 +145,14 @@ class QuantSpec:
             raise ValueError(f"eight_bit_share must be in [0, 1], got {self.eight_bit_share!r}")
         if self.state_bits not in (8, 16) or isinstance(self.state_bits, float):
             raise ValueError(f"state_bits must be 8 or 16, got {self.state_bits!r}")
+        if self.recurrent not in RECURRENT:
+            raise ValueError(
+                f"recurrent must be one of {', '.join(RECURRENT)}, got {self.recurrent!r}"
+            )
+        if self.recurrent == "fused" and self.activations != "int8":
+            raise ValueError(
+                f"recurrent 'fused' goes with int8 activations, got {self.activations!r}"
+            )
         object.__setattr__(self, "layers", _pairs(self.layers))
         if not isinstance(self.ranges, str) or self.ranges not in RANGES:
             raise ValueError(f"ranges must be one of {', '.join(RANGES)}, got {self.ranges!r}")

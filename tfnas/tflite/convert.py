@@ -23,6 +23,7 @@ from tfnas.tflite.passes.conversion_state import Conversion
 from tfnas.tflite.passes.convert_model import convert
 from tfnas.tflite.passes.correct_batchnorm import correct
 from tfnas.tflite.passes.encode_sparsely import encode_sparsely
+from tfnas.tflite.passes.fix_batch import fix_batch
 from tfnas.tflite.passes.integer_loops import write_integer_loops
 from tfnas.tflite.passes.keep_preprocessing_out import keep_preprocessing_out
 from tfnas.tflite.passes.place_fake_quantization import place_fake_quantization
@@ -51,6 +52,7 @@ PASSES: tuple[Callable[[Conversion], Conversion], ...] = (
     correct,
     check_fake_quantization,
     keep_one_frame,
+    fix_batch,
     convert,
     write_integer_loops,
     write_states,

@@ -17,6 +17,7 @@ from tfnas.graph.idle_layers import IDLE
 from tfnas.graph.registered_layers import register_layer
 from tfnas.keras_private import functional_inside
 from tfnas.quantization.fake_quant import FakeQuant
+from tfnas.quantization.fused_lstm import QuantizedFusedLstm
 from tfnas.quantization.integer_layers import ChannelAffine
 from tfnas.quantization.quantized_kernel import PACKAGE, QuantizedKernel
 from tfnas.quantization.recurrent_cells import KINDS, has_mask, reason_for_float_loop
@@ -196,6 +197,8 @@ class _Frames:
     def _check_step(self, call: Call, layer: Any) -> None:
         rounded = isinstance(call.operation, QuantizedRecurrent)
         reason = None if rounded else reason_for_float_loop(call)
+        if isinstance(call.operation, QuantizedFusedLstm):
+            reason = "it has the ranges of a fused operator (recurrent='fused')"
         if has_mask(call):
             reason = "it gets a mask"
         if layer.go_backwards:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tfnas.quantization.float32_model import other_precision_layers
+from tfnas.quantization.fused_lstm import fused_layers
 from tfnas.quantization.inner_ranges import InnerRange
 from tfnas.quantization.quantize_aware import fake_quants, has_4_bit_kernel
 from tfnas.quantization.recurrent_forms import step_layers
@@ -47,6 +48,11 @@ def _check(conversion: Conversion) -> None:
         raise ValueError(
             f"mode must have activations of {wrong.bits} bits as model {model.name!r} was trained "
             f"for, got {spec.mode!r}"
+        )
+    if spec.recurrent == "fused" and not fused_layers(model):
+        raise ValueError(
+            f"recurrent must be 'loop' as model {model.name!r} was trained for, got 'fused': "
+            "tfnas.quantize_aware(model, tfnas.QuantSpec(recurrent='fused')) trains for it"
         )
     unknown = [layer.name for layer in layers if not layer.observed]
     if unknown:

@@ -87,7 +87,7 @@ class Conversion:
         """Whether the specification says more of an integer file than the name of a mode does."""
         spec = self.spec
         custom = bool(spec.layers) or spec.weights == "int4" or spec.correct or spec.rounds
-        return custom or spec.ranges != QuantSpec().ranges
+        return custom or (spec.ranges, spec.recurrent) != (QuantSpec().ranges, "loop")
 
     @property
     def ranges_of_converter(self) -> bool:

@@ -1,8 +1,8 @@
-"""Pass: loops of integers in the places that the converter has left for recurrent layers.
+"""Pass: integer operators in the places that the converter has left for recurrent layers.
 
 The converter writes DEQUANTIZE, a custom operator and QUANTIZE for a
 :class:`~tfnas.quantization.recurrent_forms.QuantizedRecurrent`. A loop takes the place of the three
-(:mod:`tfnas.tflite.loop_writer`).
+(:mod:`tfnas.tflite.loop_writer`), or the fused operator (:mod:`tfnas.tflite.fused_lstm_writer`).
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from typing import Any
 
 from ai_edge_litert import schema_py_generated as schema
 
+from tfnas.quantization.fused_lstm import QuantizedFusedLstm
 from tfnas.quantization.recurrent_forms import PLACEHOLDER, step_layers
 from tfnas.tflite.conversion_error import ConversionError
 from tfnas.tflite.flatbuffer import integers, pack, unpack
+from tfnas.tflite.fused_lstm_writer import write_fused_lstm
 from tfnas.tflite.graph_writer import GraphWriter, NumberFormat
 from tfnas.tflite.loop_writer import LoopWriter
 from tfnas.tflite.passes.conversion_state import Conversion
@@ -25,7 +27,7 @@ _MOVES = ("EXPAND_DIMS", "RESHAPE", "REVERSE_V2", "SQUEEZE", "STRIDED_SLICE", "T
 
 
 def write_integer_loops(conversion: Conversion) -> Conversion:
-    """Writes the loops of quantization-aware recurrent layers.
+    """Writes the loops and fused operators of quantization-aware recurrent layers.
 
     Args:
         conversion: The converter's file.
@@ -43,7 +45,10 @@ def write_integer_loops(conversion: Conversion) -> Conversion:
     for place in placeholders(model):
         layer = layers[place.name]
         writer = GraphWriter(model, place.graph, f"{conversion.model.name}/{layer.layer.name}_1/")
-        LoopWriter(writer, layer, place.x, place.output, place.mask).write()
+        if isinstance(layer, QuantizedFusedLstm):
+            write_fused_lstm(writer, layer, place.x, place.output)
+        else:
+            LoopWriter(writer, layer, place.x, place.output, place.mask).write()
         place.replace(writer.operators)
     remove_unused(model)
     content = pack(model)
