@@ -82,7 +82,7 @@ _AMOUNTS = (
 )
 _LOADED = (
     "To use it: `tfnas.Artifact.load('best.tflite').predict(x)`, or without tfnas "
-    "`ai_edge_litert.interpreter.Interpreter('best.tflite')`. The page lies beside the file."
+    "`ai_edge_litert.interpreter.Interpreter('best.tflite')`. The file is in this page's folder."
 )
 _REPEATED = (
     "does the same again, where `model` is the original and `data` is: {data}. In the same folder "
@@ -228,7 +228,7 @@ def _metrics(result: CompressResult) -> list[str]:
 
 def _file_headers(result: CompressResult) -> list[str]:
     metric = result.best.assessment.metric
-    return headers("time of the original", *_metrics(result), metric=metric)
+    return headers("time / original", *_metrics(result), metric=metric)
 
 
 def _candidate_headers(result: CompressResult) -> list[str]:
