@@ -202,7 +202,7 @@ def _final_files(result: CompressResult, data: Data, words: Words) -> Section:
     labels = [row.label for row in result.rows]
     chosen = labels.index(str(result.best.recipe))
     return Section(
-        f"The files, on {len(data.test)} final {words.examples}, which nothing was chosen by",
+        f"The files, on {len(data.test)} final {words.examples} that were not used to choose",
         [Table(_file_headers(result), _rows(result), chosen=chosen)],
     )
 
