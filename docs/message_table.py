@@ -92,7 +92,7 @@ def _message(text: str, node: ast.AST, module: str, scope: _Scope) -> Message:
     documented = [doc for each in reversed(scope) if (doc := ast.get_docstring(each))]
     return Message(
         text,
-        module.split(".")[1],
+        module.split(".")[1].replace("__init__", "tfnas"),
         ".".join([module, *(each.name for each in scope)]),
         documented[0].partition("\n")[0] if documented else "",
         next((when for doc in documented if (when := _when(doc, error))), ""),
@@ -107,14 +107,20 @@ def _when(docstring: str, error: str) -> str:
 
 
 def _section(package: str, rows: list[Message]) -> str:
-    head = ["", f"## {package}", "", "| message | raised by | which |", "| --- | --- | --- |"]
+    head = [
+        "",
+        f"## {package}",
+        "",
+        "| message | raised by | what that does |",
+        "| --- | --- | --- |",
+    ]
     return "\n".join([*head, *map(_row, rows), ""])
 
 
 def _row(message: Message) -> str:
     when = message.when and f"*Raised:* {_as_text(message.when)}"
     why = " ".join(filter(None, (_as_text(message.does), when)))
-    name = message.function.removeprefix("tfnas.")
+    name = message.function.removeprefix("tfnas.").removeprefix(f"{message.package}.")
     return f"| {_as_code(message.text)} | `{name}` | {why} |"
 
 

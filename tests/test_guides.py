@@ -207,7 +207,7 @@ def test_the_site_has_all_messages_with_what_raises_them(site):
     assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {4}
     granularity = [row for row in rows if "must divide the kernel's innermost axis" in row]
     assert len(granularity) == 1
-    assert "`pruning.masks." in granularity[0]
+    assert "| `masks.NOfM.check` |" in granularity[0]
     assert "*Raised:* The group does not divide the innermost axis." in granularity[0]
 
 
