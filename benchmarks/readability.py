@@ -52,8 +52,9 @@ def reading_ease(text: str) -> float:
 
 
 def main(names: list[str]) -> None:
-    guides = [*(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "guides").glob("*.md")]
-    pages = [pathlib.Path(name) for name in names] or [ROOT / "README.md", *sorted(guides)]
+    folders = [ROOT / "docs", *(ROOT / "docs" / name for name in ("guides", "tasks", "devices"))]
+    guides = [page for folder in folders for page in sorted(folder.glob("*.md"))]
+    pages = [pathlib.Path(name) for name in names] or [ROOT / "README.md", *guides]
     for page in pages:
         text = page.read_text(encoding="utf-8")
         print(f"{reading_ease(text):5.1f}  {len(text.splitlines()):5d} lines  {page.name}")

@@ -3,9 +3,14 @@
 import ast
 import pathlib
 import re
+import sys
 from typing import Any
 
 ROOT = pathlib.Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "docs"))
+
+from message_table import message_tables  # noqa: E402
+
 _LINK = re.compile(r"(?<!!)\[(?P<text>[^\]]*)\]\((?!https?:)(?P<target>[^)\s]+)\)")
 _PAGE = re.compile(r"\]\(([\w/]+)\.md\)")
 _MODULES = {name: name for name in ("data", "legacy", "schedules")} | {"metrics": "tasks.metrics"}
@@ -71,6 +76,8 @@ def _site_source(app: Any, docname: str, source: list[str]) -> None:
     """
     if docname == "reference":
         source[0] += _reference()
+    if docname == "messages":
+        source[0] += message_tables()
     if docname == "index":
         source[0] += "\n" + _toctrees()
     if docname == "decisions/README":

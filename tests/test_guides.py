@@ -200,6 +200,17 @@ def test_the_reference_of_the_site_has_all_names(site):
     assert listed == sorted(tfnas.__all__)
 
 
+def test_the_site_has_all_messages_with_what_raises_them(site):
+    rows = [line for line in site.message_tables().splitlines() if line.startswith("| `")]
+    assert len(rows) > 1000
+    # Three cells: a pipe within one is escaped.
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {4}
+    granularity = [row for row in rows if "must divide the kernel's innermost axis" in row]
+    assert len(granularity) == 1
+    assert "| `masks.NOfM.check` |" in granularity[0]
+    assert "*Raised:* The group does not divide the innermost axis." in granularity[0]
+
+
 def test_the_site_keeps_links_to_its_pages_alone(site):
     env = types.SimpleNamespace(doc2path=lambda name: str(DOCS / f"{name}.md"))
     app = types.SimpleNamespace(env=env, srcdir=str(DOCS))

@@ -136,7 +136,7 @@ def _result(
         raise RuntimeError(f"no model could be converted: {'; '.join(store.failures.values())}")
     progress = store.context.progress
     noun = store.context.task.noun
-    progress.phase(f"measuring the front on the final {noun}, which nothing was chosen by")
+    progress.phase(f"measuring the front on the final {noun}, not used to choose")
     candidates, best, latencies = _timed_front(store, budget, tolerance)
     files = [(ORIGINAL, store.baseline)]
     files += [(str(candidate.recipe), candidate.file) for candidate in candidates]

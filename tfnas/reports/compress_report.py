@@ -82,7 +82,7 @@ _AMOUNTS = (
 )
 _LOADED = (
     "To use it: `tfnas.Artifact.load('best.tflite').predict(x)`, or without tfnas "
-    "`ai_edge_litert.interpreter.Interpreter('best.tflite')`. The page lies beside the file."
+    "`ai_edge_litert.interpreter.Interpreter('best.tflite')`. The file is in this page's folder."
 )
 _REPEATED = (
     "does the same again, where `model` is the original and `data` is: {data}. In the same folder "
@@ -202,7 +202,7 @@ def _final_files(result: CompressResult, data: Data, words: Words) -> Section:
     labels = [row.label for row in result.rows]
     chosen = labels.index(str(result.best.recipe))
     return Section(
-        f"The files, on {len(data.test)} final {words.examples}, which nothing was chosen by",
+        f"The files, on {len(data.test)} final {words.examples} that were not used to choose",
         [Table(_file_headers(result), _rows(result), chosen=chosen)],
     )
 
@@ -228,7 +228,7 @@ def _metrics(result: CompressResult) -> list[str]:
 
 def _file_headers(result: CompressResult) -> list[str]:
     metric = result.best.assessment.metric
-    return headers("time of the original", *_metrics(result), metric=metric)
+    return headers("time / original", *_metrics(result), metric=metric)
 
 
 def _candidate_headers(result: CompressResult) -> list[str]:

@@ -62,8 +62,6 @@ def write(
 def content(result: SearchResult, config: SearchConfig, split: DataSplit, words: Words) -> Report:
     """Returns what the report says; see :func:`write` for the arguments."""
     settings = {name: _setting(value) for name, value in dataclasses.asdict(config).items()}
-    front = _front(result)
-    titles = _titles(front.headers, words)
     return Report(
         f"Search on {split.name}",
         [
@@ -73,7 +71,7 @@ def content(result: SearchResult, config: SearchConfig, split: DataSplit, words:
                 "Pareto front, on the validation part",
                 [
                     *_plots(result, config, split, words),
-                    Table(titles, front.rows, prose=[len(titles) - 1]),
+                    _front_on_page(result, words),
                     *paragraphs(*result.notes()),
                 ],
             ),
@@ -158,8 +156,26 @@ def _titles(headers: Sequence[str], words: Words) -> list[str]:
     return [words.metric if title == Words().metric else title for title in headers]
 
 
+def _front_on_page(result: SearchResult, words: Words) -> Table:
+    """The front as it is read: digits in groups, the best one marked, keys at the end."""
+    headers, rows = result.front_table()
+    shown = [
+        [row[0], *map(_grouped, row[1:]), str(c.architecture), c.architecture.key]
+        for row, c in zip(rows, result.front, strict=True)
+    ]
+    trials = [candidate.trial_id for candidate in result.front]
+    best = result.winner.trial_id
+    titles = [*_titles(headers, words), "architecture", "key"]
+    chosen = trials.index(best) if best in trials else None
+    return Table(titles, shown, chosen=chosen, prose=[len(headers)])
+
+
+def _grouped(cell: str) -> str:
+    return f"{int(cell):,}" if cell.isdecimal() else cell
+
+
 def _front(result: SearchResult) -> Table:
-    """The front with its architectures, also what pareto.csv holds."""
+    """The front with its architectures, what pareto.csv holds."""
     headers, rows = result.front_table()
     architectures = [[c.architecture.key, str(c.architecture)] for c in result.front]
     front = [[*row, *arch] for row, arch in zip(rows, architectures, strict=True)]

@@ -227,7 +227,7 @@ def remarks(result: CompressResult) -> list[str]:
         limits = result.budget.limits
         over = " and ".join(f"{n} {limits[n]:g}" for n in QUALITY_LIMITS if n in limits)
         lines.append(
-            "on the final examples, which nothing was chosen by, the best file loses "
+            "on the final examples, which were not used to choose, the best file loses "
             f"{metric.text(lost)}, more than {over}"
         )
     if best.costs.drop < 0 and best.recipe.trains:
