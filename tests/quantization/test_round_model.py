@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import tfnas
-from tfnas.quantization.round_model import rounded_model
+from tfnas.quantization.round_model import rounded_model, with_eight_bit_layers
 from tfnas.tflite.flatbuffer import read_graph
 
 SECOND_ORDER = tfnas.QuantSpec("int4", "int8", rounding="second_order", eight_bit_share=0.02)
@@ -68,6 +68,35 @@ def test_each_kernel_is_reported(files):
     assert list(rounding) == ["first", "inside", "each", "mixed", "last"]
     for layer in rounding.values():
         assert layer["error"] < layer["nearest"] or layer["bits"] == 8
+    assert rounding["each"]["bits"] == 4  # 3% of these weights
+
+
+def test_small_layers_keep_8_bits(model):
+    wide = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            keras.layers.Conv2D(4, 3, name="first"),
+            keras.layers.DepthwiseConv2D(3, name="each"),
+            keras.layers.Conv2D(200, 3),
+            keras.layers.Conv2D(200, 1, name="last"),
+        ]
+    )
+    changed = with_eight_bit_layers(wide, SECOND_ORDER)
+    assert changed.layers == (("each", "int8"), ("first", "int8"))
+    own = dataclasses.replace(SECOND_ORDER, layers={"first": "int4"})
+    assert with_eight_bit_layers(wide, own).weight_bits("first", "Conv2D") == 4
+
+
+def test_the_share_of_8_bit_layers(model):
+    sizes = {x.name: x.count_params() for x in model.layers if hasattr(x, "kernel")}
+    before: set[str] = set()
+    for share in (0.0, 0.1, 0.3, 0.6, 1.0):
+        spec = dataclasses.replace(SECOND_ORDER, eight_bit_share=share)
+        chosen = {name for name, _ in with_eight_bit_layers(model, spec).layers}
+        assert sum(sizes[name] for name in chosen) <= 1.05 * share * sum(sizes.values())
+        assert len(chosen) >= len(before)
+        before = chosen
+    assert before == set(sizes)
 
 
 def test_a_budget_ends_the_fitting(model, data, caplog):

@@ -105,8 +105,8 @@ def _define_formats(common: dict[str, Any]) -> None:
     )
     flags.DEFINE_enum("rounding", "nearest", list(ROUNDINGS), text, **common)
     text = (
-        "with --rounding: largest share of 4-bit weights that keep 8 bits: of the layers whose "
-        "4 bits change the outputs most on --data"
+        "with --rounding: largest share of 4-bit weights that keep 8 bits; depthwise, first and "
+        "last layers come first, then those that 4 bits hurt most per weight"
     )
     share = QuantSpec().eight_bit_share
     flags.DEFINE_float("eight_bit_share", share, text, **common)

@@ -35,7 +35,7 @@ def divergence(
     """
     total = 0.0
     for old, new in zip(expected, actual, strict=True):
-        if are_classes(old):
+        if old.ndim == 2 and old.shape[1] > 1:
             a, b = _log_softmax(old, least), _log_softmax(new, least)
             total += float((np.exp(a) * (a - b)).sum(axis=1).mean())
         else:
@@ -66,20 +66,10 @@ def outputs_of(model: keras.Model, batches: Sequence[Any]) -> list[np.ndarray]:
     ]
 
 
-def are_classes(values: np.ndarray) -> bool:
-    """Returns whether outputs are those of classes: (examples, classes), of more than one."""
-    return values.ndim == 2 and values.shape[1] > 1
-
-
-def are_probabilities(values: np.ndarray) -> bool:
-    """Returns whether each row holds probabilities: not negative, with a sum of 1."""
-    return bool((values >= 0).all() and np.allclose(values.sum(axis=1), 1.0, atol=_SUM_TOLERANCE))
-
-
 def _log_softmax(values: np.ndarray, least: float) -> np.ndarray:
     """Log probabilities of logits or probabilities."""
     values = np.asarray(values, np.float64)
-    if are_probabilities(values):
+    if (values >= 0).all() and np.allclose(values.sum(axis=1), 1.0, atol=_SUM_TOLERANCE):
         values = np.log(np.maximum(values, least))
     values = values - values.max(axis=1, keepdims=True)
     return values - np.log(np.exp(values).sum(axis=1, keepdims=True))

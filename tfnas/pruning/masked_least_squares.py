@@ -51,7 +51,7 @@ class Start:
             near = self.weights if near is None else near
             weights, rows = solve_masked(self._hessian, self._cross, keep, near)
         for row in rows:
-            weights[row, keep[row]] = self._solved(row, keep[row])[0]
+            weights[row, keep[row]] = self._solved(int(row), keep[row])[0]
         return weights
 
     def spread_without(self, keep: np.ndarray) -> np.ndarray:
@@ -68,7 +68,7 @@ class Start:
             rows = np.random.default_rng(0).permutation(rows)[:FEW_ROWS]
         spread = np.ones(keep.shape)
         for row in rows:
-            spread[row, keep[row]] = self._solved(row, keep[row])[1]
+            spread[row, keep[row]] = self._solved(int(row), keep[row])[1]
         return self._completed(spread, keep, rows) if len(rows) < len(keep) else spread
 
     def _completed(self, spread: np.ndarray, keep: np.ndarray, rows: np.ndarray) -> np.ndarray:

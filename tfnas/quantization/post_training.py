@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from tfnas.graph.functional_form import as_functional
-from tfnas.quantization.eight_bit_layers import with_eight_bit_layers
 from tfnas.quantization.quantize_aware import (
     check_not_quantized,
     has_4_bit_kernel,
     quantize_aware_partly,
 )
-from tfnas.quantization.round_model import RoundedLayer, rounded_model
+from tfnas.quantization.round_model import RoundedLayer, rounded_model, with_eight_bit_layers
 from tfnas.quantization.spec import QuantSpec
 
 if TYPE_CHECKING:
@@ -56,10 +54,7 @@ def quantized_after_training(
     records: tuple[RoundedLayer, ...] = ()
     if spec.rounds:
         model = as_functional(model, data)
-        began = time.monotonic()
-        mixed = with_eight_bit_layers(model, spec, data)
-        if budget_seconds is not None:
-            budget_seconds = max(0.0, budget_seconds - (time.monotonic() - began))
+        mixed = with_eight_bit_layers(model, spec)
         quantized, records = rounded_model(model, mixed, data, budget_seconds=budget_seconds)
     else:
         quantized = quantize_aware_partly(model, spec, data)

@@ -24,18 +24,21 @@ import keras
 import numpy as np
 
 from tfnas.graph.batchnorm import adapt_statistics, input_batches, layers_of
+from tfnas.graph.functional import walk
 from tfnas.graph.traversal import MEMORY, Visit, visit_both
 from tfnas.keras_private import all_layers
-from tfnas.pruning.input_moments import unsupported_reason
+from tfnas.pruning.input_moments import to_rows, unsupported_reason
 from tfnas.pruning.optimal_brain_surgeon import refit
 from tfnas.pruning.reconstruct import layer_problem, output_scale
 from tfnas.quantization.fake_quant import FakeQuant
+from tfnas.quantization.layer_roles import Role, kernel_bits, role
+from tfnas.quantization.normal_form import normal_form
 from tfnas.quantization.quantize_aware import calibrate, with_fake_quantization
 from tfnas.quantization.quantized_kernel import QuantizedKernel
-from tfnas.quantization.rounded_kernel import RoundedKernel
 from tfnas.quantization.second_order_rounding import round_rows
 from tfnas.quantization.symmetric_grid import (
     largest_integer,
+    least_error_scales,
     nearest_values,
     widest_scales,
 )
@@ -69,6 +72,60 @@ class RoundedLayer:
     error: float
     seconds: float
     reason: str = ""
+
+
+def with_eight_bit_layers(model: keras.Model, spec: QuantSpec) -> QuantSpec:
+    """Returns a specification in which layers that 4 bits hurt most, and that are small, have 8.
+
+    Together they have at most `spec.eight_bit_share` of the weights: the depthwise convolutions,
+    the first and the last layer with a kernel, each group where it fits; then other layers, the
+    one that loses most per weight first. What a layer loses is the squared error of its rounded
+    weights relative to their squares. Layers that `spec.layers` names stay as it says.
+
+    Example:
+        >>> import keras, tfnas
+        >>> layers = [keras.layers.Conv2D(4, 3, name="first"), keras.layers.Conv2D(90, 3)]
+        >>> model = keras.Sequential([keras.Input((8, 8, 3)), *layers])
+        >>> with_eight_bit_layers(model, tfnas.QuantSpec("int4", "int8")).layers
+        (('first', 'int8'),)
+
+    Args:
+        model: A built functional or Sequential model.
+        spec: The formats; only those with 4-bit weights are changed.
+
+    Returns:
+        The specification.
+    """
+    if spec.weights != "int4":
+        return spec
+    calls = [
+        call
+        for call in walk(normal_form(model)[0]).calls
+        if role(call) is Role.KERNEL and kernel_bits(call.kind, 4, spec.activation_bits) == 4
+    ]
+    kernels = {call.name: call.operation for call in calls}
+    sizes = {name: math.prod(layer.kernel.shape) for name, layer in kernels.items()}
+    limit = spec.eight_bit_share * sum(sizes.values())
+    names = list(sizes)
+    depthwise = [call.name for call in calls if call.kind.startswith("Depthwise")]
+    losses = {name: _weight_error(layer) / sizes[name] for name, layer in kernels.items()}
+    others = sorted(names, key=lambda name: -losses[name])
+    chosen: list[str] = []
+    for group in (depthwise, names[:1], names[-1:], *([name] for name in others)):
+        new = [name for name in group if name not in chosen]
+        if sum(sizes[name] for name in [*chosen, *new]) <= limit:
+            chosen += new
+    pairs = [*spec.layers, *((name, "int8") for name in chosen)]
+    return dataclasses.replace(spec, layers=tuple(pairs))
+
+
+def _weight_error(layer: Any) -> float:
+    """Squared error of a kernel rounded to 4 bits, relative to its squares."""
+    rows = to_rows(layer, layer.kernel)
+    largest = largest_integer(4)
+    scales = least_error_scales(rows, np.ones(rows.shape[1]), largest)
+    rounded = nearest_values(rows, scales, largest)
+    return float(((rounded - rows) ** 2).sum() / max(float((rows**2).sum()), 1e-30))
 
 
 def rounded_model(
@@ -199,7 +256,7 @@ def _round_kernel(rounded: Visit, unrounded: Visit, rows: int, shrinkage: float)
     began = time.monotonic()
     wrapper, layer = rounded.layer, rounded.layer.layer
     unrounded = dataclasses.replace(unrounded, layer=unrounded.layer.layer)
-    kernel = RoundedKernel(layer)
+    kernel = _Kernel(layer)
     reason = unsupported_reason(kernel)
     if wrapper.one_scale:  # other integers would undo what clustering achieved
         reason = "its channels share few values"
@@ -221,3 +278,25 @@ def _round_kernel(rounded: Visit, unrounded: Visit, rows: int, shrinkage: float)
     nearest = problem.error(nearest_values(weights, widest, largest), scale)
     fitted = problem.error(found.weights, scale)
     return RoundedLayer(layer.name, bits, nearest, fitted, time.monotonic() - began)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Kernel:
+    """A layer's kernel, as :mod:`tfnas.pruning.input_moments` takes it."""
+
+    layer: Any
+
+    @property
+    def depthwise(self) -> bool:
+        """Whether each row has its own inputs."""
+        return isinstance(self.layer, keras.layers.DepthwiseConv2D)
+
+    @property
+    def name(self) -> str:
+        """The layer's name."""
+        return str(self.layer.name)
+
+    @property
+    def variable(self) -> Any:
+        """The layer's kernel."""
+        return self.layer.kernel

@@ -114,12 +114,13 @@ def to_tflite(
             dense layers are unpruned or pruned in 1x16 blocks. The `origin` of the artifact then
             holds the size of the dense file: `dense_size` and `dense_gzip_size`, in bytes.
         rounding: "nearest" or "second_order", see :class:`tfnas.QuantSpec`. Integers chosen by
-            "second_order" need no training and lose far less at 4 bits. The layers whose 4 bits
-            change the outputs most then keep 8 bits, up to `eight_bit_share` of the weights, and
-            Dense layers of 4 bits become convolutions of size 1, which have one scale per channel.
-            The `origin` of the artifact holds, under "rounding", the bits and the output error of
-            each layer. Progress and the time left are logged with level INFO, by the logger
-            "tfnas". None: the rounding of `mode`.
+            "second_order" need no training and lose far less at 4 bits. Depthwise convolutions,
+            the first and the last layer, and small layers that lose much, then keep 8 bits, up to
+            `eight_bit_share` of the weights, and Dense layers of 4 bits become
+            convolutions of size 1, which have one scale per channel. The `origin` of the artifact
+            holds, under "rounding", the bits and the output error of each layer. Progress and the
+            time left are logged with level INFO, by the logger "tfnas". None: the rounding of
+            `mode`.
         budget_seconds: With `rounding`, the time after which no further layer is fitted: the
             others are rounded to nearest, and their records say so. None: no limit.
         input_shape: Shape of the input without the batch, for a model that leaves it open: a
