@@ -3,6 +3,7 @@
 Keras records calls of symbolic tensors alone. `self.positions(keras.ops.arange(8))` takes none, so
 its result would be a constant of the recorded graph, and the layer's weights would be lost. While a
 model is opened, such a constant becomes the output of a :class:`Constant`; the call is recorded.
+A constant that is repeated for each example of an open batch, as a causal mask, stays one for all.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import keras
 import numpy as np
 
 from tfnas.graph.registered_layers import register_layer
-from tfnas.keras_private import all_layers, outer_layer_calls
+from tfnas.keras_private import all_layers, backend_functions_replaced, outer_layer_calls
 
 
 @register_layer(macs=0)
@@ -73,8 +74,17 @@ def constants_recorded(model: keras.Model, inputs: Sequence[keras.KerasTensor]) 
         args, kwargs = keras.tree.map_structure(symbolic_of, (args, kwargs))
         return original(*args, **kwargs)
 
-    with outer_layer_calls(call):
+    functions = {"numpy.broadcast_to": _repeated}
+    with outer_layer_calls(call), backend_functions_replaced(functions):
         yield
+
+
+def _repeated(x: Any, shape: Sequence[int | None]) -> Any:
+    """Repeats an array to a shape, but not along an open batch: one for all examples is enough."""
+    import tensorflow as tf
+
+    open_batch = isinstance(shape, list | tuple) and len(shape) > 0 and shape[0] is None
+    return tf.broadcast_to(x, (1, *shape[1:]) if open_batch else shape)
 
 
 def _symbolic(leaf: Any, source: keras.KerasTensor, names: Iterator[str]) -> Any:

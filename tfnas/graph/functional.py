@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tfnas.graph.known_sizes import output_shapes
 from tfnas.graph.layer_blocks import opened_block
 from tfnas.graph.model_class import in_class_of, own_objects, own_steps, plain
-from tfnas.graph.registered_layers import check_slices
+from tfnas.graph.registered_layers import check_slices, kind_of
 from tfnas.graph.subclassed import opened_call
 from tfnas.graph.unfolding import unfold
 from tfnas.keras_private import (
@@ -84,8 +84,8 @@ class Call:
 
     @property
     def kind(self) -> str:
-        """Name of the layer's or operation's class."""
-        return type(self.operation).__name__
+        """Name of the class of Keras that it computes as; of its own class if there is none."""
+        return kind_of(type(self.operation))
 
     def arguments(self, tensors: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Returns the call's (args, kwargs) with new tensors in place of its inputs.
@@ -315,7 +315,7 @@ class LayerCopies:
             config = {**self._edit(layer.get_config()), **changes}
             with keras.saving.custom_object_scope(own_objects(layer)):
                 return type(layer).from_config({**config, "name": self.unique(layer.name)})
-        except (NotImplementedError, TypeError, ValueError) as error:
+        except (NotImplementedError, TypeError, ValueError, AttributeError) as error:
             if layer.weights:
                 raise ValueError(
                     f"layer {layer.name!r} can't be copied: its class {type(layer).__name__} "
