@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from coverage_checks.cells import Check, Subject
+from coverage_checks.cells import Check, Subject, require
 from coverage_checks.file_checks import MODE_CHECKS
 from coverage_checks.technique_checks import TECHNIQUES
 
@@ -128,8 +128,17 @@ def inputs_of(model: keras.Model) -> Any:
     return keras.tree.map_structure(values, model.input)
 
 
+def macs(subject: Subject) -> str:
+    """`profile`: multiply-accumulates are counted, or the layers are named that are not."""
+    cost = tfnas.profile(subject.model)
+    require(cost.macs > 0 or cost.uncounted, "no layer counts, none is named")
+    named = ", ".join(cost.uncounted)
+    return f"{cost.macs:,} MACs; not counted: {named}" if named else f"{cost.macs:,} MACs"
+
+
 COLUMNS = ("prune", "channels", "cluster", "factorize", "QAT int8")
 BACKBONE_CHECKS: dict[str, Check] = {
+    "macs": macs,
     **{name: TECHNIQUES[name] for name in COLUMNS},
     **{name: MODE_CHECKS[name] for name in ("float32", "dynamic", "int8")},
 }
