@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     import keras
 
 
+# What a layer's own code raises that can't be created again from its configuration.
+_NO_COPY = (NotImplementedError, TypeError, ValueError, AttributeError)
+
+
 @dataclasses.dataclass(frozen=True)
 class Skipped:
     """A layer that a transformation did not change.
@@ -203,12 +207,15 @@ def _copy_of(model: keras.Model, name: str, objects: dict[str, Any]) -> keras.Mo
     compiled, model.compiled = model.compiled, False
     try:
         with keras.saving.custom_object_scope(objects):
-            copy = keras.models.clone_model(model, **_cloning(model))
+            try:
+                copy = keras.models.clone_model(model, **_cloning(model))
+            except _NO_COPY:
+                copy = keras.models.clone_model(model, clone_function=_copied, recursive=True)
         if not copy.built:
             copy.build_from_config(model.get_build_config())
         copy.set_weights(model.get_weights())
         refresh_normalization(copy)
-    except (NotImplementedError, TypeError, ValueError, AttributeError) as error:
+    except _NO_COPY as error:
         raise ValueError(
             f"model {name!r} can't be copied: its class and its layers need a get_config() "
             f"from which they can be created again ({' '.join(str(error).split())[:200]})"
@@ -225,12 +232,21 @@ def _cloning(model: keras.Model) -> dict[str, Any]:
     if not any(isinstance(layer, keras.layers.Lambda) for layer in all_layers(model)):
         return {}
 
-    def copied(layer: Any) -> Any:
-        if isinstance(layer, keras.layers.Lambda):
-            return lambda_copy(layer, layer.name, layer.dtype_policy)
-        return type(layer).from_config(layer.get_config())
+    return {"clone_function": _copied, "recursive": True}
 
-    return {"clone_function": copied, "recursive": True}
+
+def _copied(layer: Any) -> Any:
+    """A copy of a layer; the layer itself where it has no weights and can't be created again."""
+    import keras
+
+    if isinstance(layer, keras.layers.Lambda):
+        return lambda_copy(layer, layer.name, layer.dtype_policy)
+    try:
+        return type(layer).from_config(layer.get_config())
+    except _NO_COPY:
+        if layer.weights or isinstance(layer, keras.Model):
+            raise
+        return layer
 
 
 def rebuild(
@@ -315,7 +331,7 @@ class LayerCopies:
             config = {**self._edit(layer.get_config()), **changes}
             with keras.saving.custom_object_scope(own_objects(layer)):
                 return type(layer).from_config({**config, "name": self.unique(layer.name)})
-        except (NotImplementedError, TypeError, ValueError, AttributeError) as error:
+        except _NO_COPY as error:
             if layer.weights:
                 raise ValueError(
                     f"layer {layer.name!r} can't be copied: its class {type(layer).__name__} "

@@ -52,10 +52,4 @@ def _makes_arrays(call: Call) -> bool:
             found = keras.tree.flatten(call.operation.call(*args, **kwargs))
     except Exception:  # anything that the user's code may raise for a tensor without numbers
         return False
-    return all(keras.ops.is_tensor(each) and not _is_symbolic(each) for each in found)
-
-
-def _is_symbolic(tensor: Any) -> bool:
-    import keras
-
-    return isinstance(tensor, keras.KerasTensor)
+    return all(keras.ops.is_tensor(each) for each in found)
