@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -274,7 +275,6 @@ def class_of_keras(operation: keras.Operation) -> type | None:
     return _class_of_keras(type(operation))
 
 
-@functools.lru_cache(maxsize=1024)
 def kind_of(operation_class: type) -> str:
     """Returns the name of the class of Keras whose computation a class has; else its own name.
 
@@ -294,8 +294,16 @@ def kind_of(operation_class: type) -> str:
     return f"{package}.{own}" if taken else own
 
 
-@functools.lru_cache(maxsize=1024)
 def _class_of_keras(operation_class: type) -> type | None:
+    if operation_class not in _COMPUTES_AS:
+        _COMPUTES_AS[operation_class] = _find_class_of_keras(operation_class)
+    return _COMPUTES_AS[operation_class]
+
+
+_COMPUTES_AS: weakref.WeakKeyDictionary[type, type | None] = weakref.WeakKeyDictionary()
+
+
+def _find_class_of_keras(operation_class: type) -> type | None:
     own: set[str] = set()
     for base in operation_class.__mro__:
         if is_of_keras(base):
