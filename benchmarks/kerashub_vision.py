@@ -38,15 +38,15 @@ def hub() -> Any:
     return keras_hub
 
 
-def resnet(stages: int = 4) -> keras.Model:
+def resnet(image_shape: tuple = IMAGE) -> keras.Model:
     return hub().models.ResNetBackbone(
         input_conv_filters=[64],
         input_conv_kernel_sizes=[7],
-        stackwise_num_filters=[64] * stages,
-        stackwise_num_blocks=[1] * stages,
-        stackwise_num_strides=[1, 2, 2, 2][:stages],
+        stackwise_num_filters=[64] * 4,
+        stackwise_num_blocks=[1] * 4,
+        stackwise_num_strides=[1, 2, 2, 2],
         block_type="basic_block",
-        image_shape=IMAGE,
+        image_shape=image_shape,
     )
 
 
@@ -128,7 +128,7 @@ def segment_anything() -> keras.Model:
 
 def basnet() -> keras.Model:
     backbone = hub().models.BASNetBackbone(
-        resnet(), num_classes=1, projection_filters=8, image_shape=IMAGE
+        resnet((None, None, 3)), num_classes=1, projection_filters=8, image_shape=IMAGE
     )
     return hub().models.BASNetImageSegmenter(backbone)
 

@@ -82,12 +82,10 @@ def normal_form(model: keras.Model, bits: int = 8) -> tuple[keras.Model, Origins
         if bits <= 8 and _averages_whole_images(call):
             name = copies.unique(call.operation.name)
             return [keras.layers.GlobalAveragePooling2D(keepdims=True, name=name)(tensors[0])]
-        if call.kind == "Activation":
-            opened = opened_activation(layer, call.name, tensors[0], apply)
-            if opened is not None:
-                return [opened]
         if call.kind not in _SPLIT and len(tensors) == 1:
-            replaced = _other_activation(layer, activation_name(call), tensors[0], copies, bits)
+            replaced = opened_activation(layer, call.name, tensors[0], apply)
+            if replaced is None:
+                replaced = _other_activation(layer, activation_name(call), tensors[0], copies, bits)
             if replaced is not None:
                 return [replaced]
         if finds_categories(call):
