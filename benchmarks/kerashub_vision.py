@@ -128,7 +128,7 @@ def segment_anything() -> keras.Model:
 
 def basnet() -> keras.Model:
     backbone = hub().models.BASNetBackbone(
-        resnet((None, None, 3)), num_classes=1, projection_filters=8, image_shape=IMAGE
+        resnet((None, None, 3)), num_classes=1, projection_filters=64, image_shape=IMAGE
     )
     return hub().models.BASNetImageSegmenter(backbone)
 
