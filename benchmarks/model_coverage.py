@@ -40,7 +40,9 @@ def main(argv: list[str]) -> None:
     check_flags()
     cells = [StoredCell(**each) for each in coverage_page.stored().get("cells", [])]
     for name in ONLY_TABLES.value or TABLES:
-        if not WRITE_ONLY.value:
+        if not TABLES[name].can_run():
+            print(f"{name}: {TABLES[name].package} is not installed; its cells stay as they are")
+        elif not WRITE_ONLY.value:
             run_missing(name, cells)
     found = {key: cell for name in TABLES for key, cell in store_of(name, cells).cells.items()}
     grids = [

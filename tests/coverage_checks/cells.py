@@ -134,10 +134,10 @@ def one_line(error: BaseException, length: int = 300) -> str:
 
 
 def kernels(model: keras.Model) -> list[np.ndarray]:
-    """Returns the kernels and tables of a model, as arrays."""
+    """Returns the kernels and tables of a model, frozen ones too, as arrays."""
     return [
         np.asarray(ops.convert_to_numpy(variable))
-        for variable in model.trainable_variables
+        for variable in model.weights
         if variable.name == "embeddings" or variable.name.endswith("kernel")
     ]
 

@@ -169,3 +169,61 @@ def test_a_mask_keeps_a_block_whole():
     assert "Steps" in kinds(keras.Model(inputs, layers.LSTM(3)(x)))
     plain = Steps()(layers.Embedding(9, 4)(inputs))
     assert "Steps" not in kinds(keras.Model(inputs, layers.LSTM(3)(plain)))
+
+
+class Attention(layers.MultiHeadAttention):
+    """With a call of its own, whose mask is repeated for an open batch."""
+
+    def call(self, x):
+        mask = ops.broadcast_to(np.tril(np.ones((1, 6, 6), bool)), (ops.shape(x)[0], 6, 6))
+        query, key, value = (
+            project(x) for project in (self.query_dense, self.key_dense, self.value_dense)
+        )
+        found, _ = self._compute_attention(query, key, value, attention_mask=mask)
+        return self.output_dense(found)
+
+    def compute_output_spec(self, x):
+        return keras.KerasTensor(x.shape, x.dtype)
+
+
+def test_a_changed_layer_of_keras_is_opened_where_its_graph_says_all():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6, 8))
+    attention = Attention(2, 4, name="own")
+    attention.build(inputs.shape, inputs.shape)
+    model = keras.Model(inputs, layers.Dense(2, name="head")(attention(inputs)), name="net")
+    assert kinds(model).count("EinsumDense") == 4
+    # Four projections, scores, their use and the head.
+    assert tfnas.profile(model).macs == 4 * 6 * 64 + 2 * 6 * 6 * 8 + 6 * 8 * 2
+
+
+class Shifted(layers.Layer):
+    """Without weights, and without a `get_config` for its argument; with a layer inside."""
+
+    def __init__(self, by, **options):
+        super().__init__(**options)
+        self.shift, self.dense = Shift(by, name="shift"), layers.Dense(4, name="inside")
+
+    def call(self, x):
+        return self.shift(self.dense(x))
+
+
+class Shift(layers.Layer):
+    """Adds what its argument says; it can't be created again."""
+
+    def __init__(self, by, **options):
+        super().__init__(**options)
+        self.by = by
+
+    def call(self, x):
+        return x + self.by[0]
+
+
+def test_of_blocks_that_can_not_be_copied_the_layers_inside_are_pruned():
+    model = network(Shifted(np.array([0.5]), name="block"))
+    for changed, zeros in ((tfnas.prune(model, 0.5)[0], 0.45), (tfnas.cluster(model, 8)[0], 0.0)):
+        assert "Shifted" not in {type(layer).__name__ for layer in changed.layers}
+        assert sum(int((np.array(v) == 0).sum()) for v in changed.weights) >= zeros * 136
+        assert changed(X).shape == (32, 3)
+    same, _ = tfnas.factorize(model, energy=1.0)
+    np.testing.assert_allclose(same(X), model(X), atol=1e-5)

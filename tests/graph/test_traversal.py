@@ -96,3 +96,15 @@ def test_outputs(model, data):
     assert len(found) == 2
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
+
+
+def test_a_resizing_inside_does_not_turn_training_on():
+    inner = keras.Input((4, 4, 3))
+    resized = keras.layers.Resizing(6, 6, name="larger")(inner)
+    norm = keras.layers.BatchNormalization(name="norm")
+    nested = keras.Model(inner, norm(resized), name="nested")
+    model = keras.Sequential([keras.Input((4, 4, 3)), nested])
+    images = np.random.default_rng(0).normal(3.0, 2.0, (8, 4, 4, 3)).astype("float32")
+    [found] = flat_outputs(model, images)
+    np.testing.assert_allclose(found, model(images, training=False), atol=1e-6)
+    assert np.mean(found) > 2.0  # by the statistics that it was built with

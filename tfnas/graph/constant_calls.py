@@ -3,11 +3,13 @@
 Keras records calls of symbolic tensors alone. `self.positions(keras.ops.arange(8))` takes none, so
 its result would be a constant of the recorded graph, and the layer's weights would be lost. While a
 model is opened, such a constant becomes the output of a :class:`Constant`; the call is recorded.
+A constant that is repeated for each example of an open batch, as a causal mask, stays one for all.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -15,8 +17,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfnas.graph.registered_layers import register_layer
-from tfnas.keras_private import all_layers, outer_layer_calls
+from tfnas.graph.registered_layers import is_of_keras, register_layer
+from tfnas.keras_private import all_layers, backend_functions_replaced, outer_layer_calls
 
 
 @register_layer(macs=0)
@@ -64,6 +66,9 @@ def constants_recorded(model: keras.Model, inputs: Sequence[keras.KerasTensor]) 
     ) -> Any:
         leaves = keras.tree.flatten((args, kwargs))
         symbolic = any(isinstance(leaf, keras.KerasTensor) for leaf in leaves)
+        if symbolic and _tells_another_output(layer):
+            with _output_of_its_call(layer):
+                return original(*args, **kwargs)
         if symbolic or id(layer) not in own or not layer.weights or not inputs:
             return original(*args, **kwargs)
 
@@ -73,8 +78,40 @@ def constants_recorded(model: keras.Model, inputs: Sequence[keras.KerasTensor]) 
         args, kwargs = keras.tree.map_structure(symbolic_of, (args, kwargs))
         return original(*args, **kwargs)
 
-    with outer_layer_calls(call):
+    functions = {"numpy.broadcast_to": _repeated}
+    with outer_layer_calls(call), backend_functions_replaced(functions):
         yield
+
+
+def _tells_another_output(layer: Any) -> bool:
+    """Whether a class of Keras tells the output of a layer that has a `call` of its own."""
+    told = _first_with(layer, "compute_output_spec")
+    is_general = told in (keras.layers.Layer, keras.Operation)
+    return is_of_keras(told) and not is_general and not is_of_keras(_first_with(layer, "call"))
+
+
+def _first_with(layer: Any, name: str) -> type:
+    """The class that has the method of a layer."""
+    return next(base for base in type(layer).__mro__ if name in vars(base))
+
+
+@contextlib.contextmanager
+def _output_of_its_call(layer: Any) -> Iterator[None]:
+    """Lets a layer find the shape of its output by its `call`, which may take other arguments."""
+    told = functools.partial(keras.Operation.compute_output_spec, layer)
+    object.__setattr__(layer, "compute_output_spec", told)
+    try:
+        yield
+    finally:
+        object.__delattr__(layer, "compute_output_spec")
+
+
+def _repeated(x: Any, shape: Sequence[int | None]) -> Any:
+    """Repeats an array to a shape, but not along an open batch: one for all examples is enough."""
+    import tensorflow as tf
+
+    open_batch = isinstance(shape, list | tuple) and len(shape) > 0 and shape[0] is None
+    return tf.broadcast_to(x, (1, *shape[1:]) if open_batch else shape)
 
 
 def _symbolic(leaf: Any, source: keras.KerasTensor, names: Iterator[str]) -> Any:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tfnas.graph.known_sizes import output_shapes
 from tfnas.graph.layer_blocks import opened_block
 from tfnas.graph.model_class import in_class_of, own_objects, own_steps, plain
-from tfnas.graph.registered_layers import check_slices
+from tfnas.graph.registered_layers import check_slices, kind_of
 from tfnas.graph.subclassed import opened_call
 from tfnas.graph.unfolding import unfold
 from tfnas.keras_private import (
@@ -31,6 +31,10 @@ from tfnas.keras_private import (
 
 if TYPE_CHECKING:
     import keras
+
+
+# What a layer's own code raises that can't be created again from its configuration.
+_NO_COPY = (NotImplementedError, TypeError, ValueError, AttributeError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,8 +88,8 @@ class Call:
 
     @property
     def kind(self) -> str:
-        """Name of the layer's or operation's class."""
-        return type(self.operation).__name__
+        """Name of the class of Keras that it computes as; of its own class if there is none."""
+        return kind_of(type(self.operation))
 
     def arguments(self, tensors: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Returns the call's (args, kwargs) with new tensors in place of its inputs.
@@ -203,12 +207,15 @@ def _copy_of(model: keras.Model, name: str, objects: dict[str, Any]) -> keras.Mo
     compiled, model.compiled = model.compiled, False
     try:
         with keras.saving.custom_object_scope(objects):
-            copy = keras.models.clone_model(model, **_cloning(model))
+            try:
+                copy = keras.models.clone_model(model, **_cloning(model))
+            except _NO_COPY:
+                copy = keras.models.clone_model(model, clone_function=_copied, recursive=True)
         if not copy.built:
             copy.build_from_config(model.get_build_config())
         copy.set_weights(model.get_weights())
         refresh_normalization(copy)
-    except (NotImplementedError, TypeError, ValueError, AttributeError) as error:
+    except _NO_COPY as error:
         raise ValueError(
             f"model {name!r} can't be copied: its class and its layers need a get_config() "
             f"from which they can be created again ({' '.join(str(error).split())[:200]})"
@@ -225,12 +232,21 @@ def _cloning(model: keras.Model) -> dict[str, Any]:
     if not any(isinstance(layer, keras.layers.Lambda) for layer in all_layers(model)):
         return {}
 
-    def copied(layer: Any) -> Any:
-        if isinstance(layer, keras.layers.Lambda):
-            return lambda_copy(layer, layer.name, layer.dtype_policy)
-        return type(layer).from_config(layer.get_config())
+    return {"clone_function": _copied, "recursive": True}
 
-    return {"clone_function": copied, "recursive": True}
+
+def _copied(layer: Any) -> Any:
+    """A copy of a layer; the layer itself where it has no weights and can't be created again."""
+    import keras
+
+    if isinstance(layer, keras.layers.Lambda):
+        return lambda_copy(layer, layer.name, layer.dtype_policy)
+    try:
+        return type(layer).from_config(layer.get_config())
+    except _NO_COPY:
+        if layer.weights or isinstance(layer, keras.Model):
+            raise
+        return layer
 
 
 def rebuild(
@@ -317,7 +333,7 @@ class LayerCopies:
             config = {**self._edit(layer.get_config()), **changes}
             with keras.saving.custom_object_scope(own_objects(layer)):
                 return type(layer).from_config({**config, "name": self.unique(layer.name)})
-        except (NotImplementedError, TypeError, ValueError) as error:
+        except _NO_COPY as error:
             if layer.weights:
                 raise ValueError(
                     f"layer {layer.name!r} can't be copied: its class {type(layer).__name__} "

@@ -16,13 +16,17 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from tfnas.data.model_inputs import fits
-from tfnas.graph.functional import LayerCopies, clone, rebuild, repeat_call, walk
+from tfnas.graph.fixed_sizes import with_sizes
+from tfnas.graph.functional import LayerCopies, clone, rebuild
 from tfnas.graph.model_class import own_steps
+from tfnas.graph.registered_layers import is_custom, kind_of
 from tfnas.graph.subclassed import CannotTrace, cause_of, is_subclassed, traced, trains_otherwise
 from tfnas.graph.symbolic_inputs import by_input_name, first_inputs, parsed_shapes, symbolic_inputs
 from tfnas.keras_private import (
+    all_layers,
     built_by_first_batch,
     call_takes_training,
+    child_layers,
     compiled_losses,
     compiled_metric_arguments,
     followed_graph,
@@ -132,7 +136,7 @@ def copyable_form(
         ValueError: It can neither be copied nor opened.
     """
     if not is_subclassed(model):
-        return as_functional(model, data)
+        return _with_copyable_layers(as_functional(model, data))
     if model.built:
         try:
             clone(model)
@@ -140,6 +144,21 @@ def copyable_form(
             return _opened_uncopyable(model, data, error)
         return model
     return as_functional(model, data)
+
+
+def _with_copyable_layers(model: keras.Model) -> keras.Model:
+    """The model itself; of blocks that can't be copied the layers inside, which can."""
+    blocks = [layer for layer in all_layers(model) if is_custom(layer) and child_layers(layer)]
+    if not blocks or not getattr(model, "built", False):
+        return model
+    try:
+        clone(model)
+    except ValueError as error:
+        try:
+            return _without_models_inside(model)
+        except ValueError:  # a block is not opened, or a layer in it can't be copied either
+            raise error from None
+    return model
 
 
 def _opened_uncopyable(model: keras.Model, data: Any, why: ValueError) -> keras.Model:
@@ -251,7 +270,7 @@ def _as_integers(opened: keras.Model, inputs: Any) -> Any:
     read = {
         id(tensor)
         for node in nodes(opened)
-        if type(node.operation).__name__ == "Embedding"
+        if kind_of(type(node.operation)) in ("Embedding", "ReversibleEmbedding")
         for tensor in node.input_tensors
     }
     if not any(id(tensor) in read for tensor in opened.inputs):
@@ -313,7 +332,6 @@ def _probe(opened: keras.Model, data: Any) -> list[Any] | None:
 
 def _reconnected(model: keras.Model, input_shape: Any) -> keras.Model:
     """The layers of a functional or Sequential model behind inputs of other shapes."""
-    import keras
 
     graph = functional_inside(model)
     shapes = [(None, *t.shape[1:]) for t in graph.inputs]
@@ -329,19 +347,7 @@ def _reconnected(model: keras.Model, input_shape: Any) -> keras.Model:
             raise ValueError(
                 f"input_shape must fit {own} of input {tensor.name!r}, got {shape[1:]}"
             )
-    inputs = [
-        keras.Input(batch_shape=shape, dtype=t.dtype, name=t.name)
-        for shape, t in zip(shapes, graph.inputs, strict=True)
-    ]
-    flow = walk(model)
-    tensors = dict(zip(flow.inputs, inputs, strict=True))
-    for call in flow.calls:
-        repeat_call(call, tensors)
-    return keras.Model(
-        keras.tree.pack_sequence_as(graph.input, inputs),
-        keras.tree.pack_sequence_as(graph.output, [tensors[value] for value in flow.outputs]),
-        name=model.name,
-    )
+    return with_sizes(model, shapes)
 
 
 def compiled_as(model: keras.Model, opened: keras.Model) -> keras.Model:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tfnas.keras_private import fill_arguments
@@ -49,13 +50,29 @@ def output_shapes(node: Any, shapes: Sequence[Shape]) -> list[Shape]:
 
     recorded = [tuple(tensor.shape) for tensor in node.outputs]
     before = [tuple(tensor.shape)[1:] for tensor in node.input_tensors]
-    if before == [shape[1:] for shape in shapes] or all(None not in s[1:] for s in recorded):
-        return recorded
+    found = recorded
+    if _is_open(recorded) and before != [shape[1:] for shape in shapes]:
+        found = _told_by(node.operation.compute_output_spec, node, shapes) or recorded
+    if _is_open(found) and not _is_open(shapes):
+        # The layer was built for any size, as an EinsumDense in attention: its computation tells.
+        of_call = functools.partial(keras.Operation.compute_output_spec, node.operation)
+        found = _told_by(of_call, node, shapes) or found
+    return found
+
+
+def _is_open(shapes: Sequence[Shape]) -> bool:
+    return any(None in shape[1:] for shape in shapes)
+
+
+def _told_by(spec: Callable[..., Any], node: Any, shapes: Sequence[Shape]) -> list[Shape] | None:
+    """Shapes of a call's outputs by a function of its arguments; None where it can't tell."""
+    import keras
+
     pairs = zip(node.input_tensors, shapes, strict=True)
     tensors = {id(old): keras.KerasTensor(shape, old.dtype) for old, shape in pairs}
     args, kwargs = fill_arguments(node, tensors)
     try:
-        spec = node.operation.compute_output_spec(*args, **kwargs)
+        found = spec(*args, **kwargs)
     except Exception:  # anything that a layer's own code may raise: the sizes stay open
-        return recorded
-    return [tuple(tensor.shape) for tensor in keras.tree.flatten(spec)]
+        return None
+    return [tuple(tensor.shape) for tensor in keras.tree.flatten(found)]

@@ -3,8 +3,8 @@
 A block is opened as a subclassed model is (:mod:`tfnas.graph.subclassed`), by calling it on
 symbolic tensors, where the graph says all that the block does. It stays one layer where
 
-- its class is registered (:func:`tfnas.register_layer`), or derives from another class of Keras
-  than `Layer`, whose kind techniques know,
+- its class is registered (:func:`tfnas.register_layer`), or computes as the class of Keras that it
+  derives from, whose kind techniques know,
 - it has weights of its own, adds losses, or reads or makes masks,
 - it computes other layers in training, or something else than its graph, for the same random
   numbers, in training or not: so where it passes `training` on as a constant, as a dropout that is
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfnas.graph.registered_layers import is_of_keras, registered_layer
+from tfnas.graph.registered_layers import is_custom, registered_layer
 from tfnas.graph.subclassed import (
     CannotTrace,
     call_key,
@@ -67,8 +67,7 @@ def _is_block(layer: Any) -> bool:
 
     if not isinstance(layer, keras.layers.Layer) or isinstance(layer, keras.Model):
         return False
-    of_keras = next(base for base in type(layer).__mro__ if is_of_keras(base))
-    own = of_keras is keras.layers.Layer and not type(layer).__module__.startswith("tfnas.")
+    own = is_custom(layer) and not type(layer).__module__.startswith("tfnas.")
     calls_as_keras = type(layer).__call__ is keras.layers.Layer.__call__
     return (
         own

@@ -19,6 +19,7 @@ from tfnas.graph.functional import Call, Value, walk
 from tfnas.graph.idle_layers import IDLE
 from tfnas.graph.known_sizes import Shape, product, times, total
 from tfnas.graph.operation_macs import OPERATIONS, UNCOUNTED_OPERATIONS, einsum_macs, places
+from tfnas.graph.place_tables import reads_sizes_alone
 from tfnas.graph.registered_layers import RegisteredLayer, class_of_keras, registered_layer
 from tfnas.keras_private import followed_graph
 
@@ -33,7 +34,8 @@ def call_macs(call: Call) -> int | None:
         return _registered(record, call)
     base = class_of_keras(call.operation)
     if base is None:
-        return 0 if type(call.operation).__name__ in IDLE else _of_graph(call)
+        idle = type(call.operation).__name__ in IDLE or reads_sizes_alone(call)
+        return 0 if idle else _of_graph(call)
     import keras
 
     kind = base.__name__

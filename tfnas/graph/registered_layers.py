@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -271,8 +272,40 @@ def class_of_keras(operation: keras.Operation) -> type | None:
     Args:
         operation: A layer or operation.
     """
+    return _class_of_keras(type(operation))
+
+
+def kind_of(operation_class: type) -> str:
+    """Returns the name of the class of Keras whose computation a class has; else its own name.
+
+    A class of another package with a name that Keras uses has the package's name before it: it may
+    compute anything.
+
+    Args:
+        operation_class: The class of a layer or operation.
+    """
+    import keras
+
+    known, own = _class_of_keras(operation_class), operation_class.__name__
+    if known is not None:
+        return known.__name__
+    package = operation_class.__module__.split(".")[0]
+    taken = hasattr(keras.layers, own) and package not in ("keras", "tfnas")
+    return f"{package}.{own}" if taken else own
+
+
+def _class_of_keras(operation_class: type) -> type | None:
+    if operation_class not in _COMPUTES_AS:
+        _COMPUTES_AS[operation_class] = _find_class_of_keras(operation_class)
+    return _COMPUTES_AS[operation_class]
+
+
+_COMPUTES_AS: weakref.WeakKeyDictionary[type, type | None] = weakref.WeakKeyDictionary()
+
+
+def _find_class_of_keras(operation_class: type) -> type | None:
     own: set[str] = set()
-    for base in type(operation).__mro__:
+    for base in operation_class.__mro__:
         if is_of_keras(base):
             changed = {name for name in own if hasattr(base, name)} - _CONSTRUCTION
             return None if changed or base.__name__ in _ABSTRACT else base

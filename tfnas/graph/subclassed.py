@@ -206,6 +206,7 @@ def trace_of(
         opened = keras.Model(inputs if structure is None else structure, outputs, name=model.name)
     except Exception as error:  # anything that the user's code may raise
         raise CannotTrace(cause_of(error)) from error
+    _leave_the_batch_open(opened)
     _check_constants(model, opened)
     if name := _weight_in_a_constant(model, opened, call):
         raise CannotTrace(
@@ -213,6 +214,14 @@ def trace_of(
             "let a layer of your own take the input and add it"
         )
     return opened
+
+
+def _leave_the_batch_open(opened: keras.Model) -> None:
+    """Mends `keras.ops.reshape(x, (keras.ops.shape(x)[0], ...))`, recorded with a size of None."""
+    for node in nodes(opened):
+        sizes = getattr(node.operation, "newshape", None)
+        if isinstance(sizes, list | tuple) and list(sizes).count(None) == 1 and -1 not in sizes:
+            node.operation.newshape = tuple(-1 if size is None else size for size in sizes)
 
 
 def cause_of(error: Exception) -> str:

@@ -27,6 +27,7 @@ from tfnas.data.reading import sliced
 from tfnas.graph.tensor_columns import Column, ColumnMemory
 from tfnas.keras_private import (
     all_layers,
+    call_takes_training,
     fill_arguments,
     nodes,
     recorded_graph,
@@ -204,6 +205,9 @@ def _run(done: Sequence[Any], values: dict[int, Any], needed: Collection[int]) -
     last = {id(tensor): node for node in done for tensor in node.input_tensors}
     for node in done:
         args, kwargs = fill_arguments(node, values)
+        if call_takes_training(node.operation):
+            # A Resizing in a model inside would turn it on for all layers behind it (Keras 3.15).
+            kwargs.setdefault("training", False)
         outputs = _flat(node.operation(*args, **kwargs))
         del args, kwargs
         values.update({id(t): v for t, v in zip(node.outputs, outputs, strict=True)})

@@ -164,11 +164,13 @@ def profile(model: Any, data: Arrays | None = None) -> Profile | FileProfile:
         return profile_file(as_artifact(model), None if data is None else _columns(data))
     model = opaque_form(model, data)
     flow = walk(model if data is None else _sized(model, data))
-    open_inputs = [value.shape for value in flow.inputs if None in value.shape[1:]]
+    pairs = zip(model.inputs, flow.inputs, strict=True)
+    open_inputs = [(t.name, value.shape) for t, value in pairs if None in value.shape[1:]]
     if open_inputs:
+        name, shape = open_inputs[0]
         raise ValueError(
-            f"model must have inputs of known shape, got {open_inputs[0]}: data with inputs of one "
-            "shape tells the sizes"
+            f"model must have inputs of known shape, got {shape} for {name!r}: data with inputs of "
+            "one shape tells the sizes"
         )
     seen: set[int] = set()
     layers = []

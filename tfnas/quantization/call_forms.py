@@ -31,6 +31,15 @@ def computes_integers(call: Call) -> bool:
     return bool(call.inputs) and all("float" not in value.dtype for value in values)
 
 
+def looks_rows_up(call: Call) -> bool:
+    """Whether a call of a ReversibleEmbedding is a lookup, not the product with its table.
+
+    Args:
+        call: The call.
+    """
+    return call.kind == "ReversibleEmbedding" and not named_arguments(call).get("reverse", False)
+
+
 def product_equation(call: Call) -> str | None:
     """Returns the equation of an einsum or a Dot of two tensors; None for any other call."""
     if len(call.inputs) != 2 or any("float" not in value.dtype for value in call.inputs):

@@ -20,7 +20,8 @@ BY_SPECIFICATION = "left float by the specification"
 JOINS_FLOATS = "joins numbers of a layer that stays float"
 # Layers of the first steps of a model, which stay float by name. A GlobalAveragePooling1D does
 # where it gets the mask of an Embedding, which is a NotEqual.
-MAY_STAY_FLOAT = {"Embedding", "GlobalAveragePooling1D", "NotEqual", "STFTSpectrogram"}
+MAY_STAY_FLOAT = {"GlobalAveragePooling1D", "NotEqual", "STFTSpectrogram"}
+MAY_STAY_FLOAT |= {"Embedding", "ReversibleEmbedding"}
 # A class of these has other layers with an integer form.
 _BY_NAME = {"Activation", "BatchNormalization", "Lambda", *KERNEL_LAYERS}
 

@@ -15,6 +15,7 @@ import keras
 from tfnas.graph.functional import Call, LayerCopies, Value, Walk, rebuild, walk
 from tfnas.graph.idle_layers import IDLE
 from tfnas.keras_private import functional_inside
+from tfnas.quantization.call_forms import looks_rows_up
 
 _LOG = logging.getLogger(__name__)
 _MOVES = {
@@ -93,4 +94,5 @@ def _ends(flow: Walk, value: Value) -> list[Call]:
 
 def _looks_up(call: Call) -> bool:
     one_hot = getattr(call.operation, "output_mode", None) == "one_hot"
-    return call.kind == "Embedding" or (call.kind == "CategoryEncoding" and one_hot)
+    is_table = call.kind == "Embedding" or looks_rows_up(call)
+    return is_table or (call.kind == "CategoryEncoding" and one_hot)

@@ -29,12 +29,14 @@ from typing import Any
 
 from tfnas.graph.functional import Call
 from tfnas.graph.idle_layers import IDLE
+from tfnas.graph.place_tables import reads_sizes_alone
 from tfnas.graph.registered_layers import is_of_keras
 from tfnas.keras_private import mask_of
 from tfnas.quantization.call_forms import (
     computes_integers,
     is_equal_scores,
     is_zeroed,
+    looks_rows_up,
     masked_scores,
     product_equation,
     repeats_places,
@@ -149,7 +151,7 @@ def _role(call: Call) -> Role:
         return Role.FLOAT if is_dilated_depthwise(call) else Role.KERNEL
     if kind in KINDS:
         return Role.LOOP if reason_for_float_loop(call) is None else Role.FLOAT
-    if kind == "Embedding":
+    if kind == "Embedding" or looks_rows_up(call):
         return Role.ROWS
     if kind == "BatchNormalization":
         return Role.NORM
@@ -168,6 +170,8 @@ def _role(call: Call) -> Role:
     if kind == "Where":
         known = masked_scores(call) or is_zeroed(call) or is_equal_scores(call)
         return Role.COMPUTE if known else Role.FLOAT
+    if reads_sizes_alone(call):
+        return Role.COMPUTE
     name = activation_name(call)
     if name is not None:
         return _ACTIVATIONS.get(name, Role.FLOAT)

@@ -4,7 +4,8 @@ Nested models and layers registered as "open" are unfolded; a layer's `activatio
 of its own; a separable convolution becomes a depthwise and a pointwise one, as in the file; a sum,
 difference, product or quotient of a tensor and a number becomes a Rescaling; a stack becomes a
 concatenation, since both have one scale in the file; Bidirectional and TimeDistributed become the
-layers inside of them; a one-hot CategoryEncoding compares integers;
+layers inside of them; an activation function of the user's own becomes the operations that it
+calls; a one-hot CategoryEncoding compares integers;
 an average over whole images becomes a global one, whose output has a range of its own: TFLite's
 pooling rounds means to the steps of its inputs, though means are far smaller. Function and weights
 stay the same.
@@ -20,6 +21,7 @@ import keras
 import numpy as np
 
 from tfnas.graph.functional import Call, LayerCopies, rebuild, walk
+from tfnas.quantization.activation_calls import opened_activation
 from tfnas.quantization.activation_forms import sixteen_bit_activation
 from tfnas.quantization.attention_forms import averaged_places, opened_attention, plain_attention
 from tfnas.quantization.einsum_axes import output_sizes
@@ -81,7 +83,9 @@ def normal_form(model: keras.Model, bits: int = 8) -> tuple[keras.Model, Origins
             name = copies.unique(call.operation.name)
             return [keras.layers.GlobalAveragePooling2D(keepdims=True, name=name)(tensors[0])]
         if call.kind not in _SPLIT and len(tensors) == 1:
-            replaced = _other_activation(layer, activation_name(call), tensors[0], copies, bits)
+            replaced = opened_activation(layer, call.name, tensors[0], apply)
+            if replaced is None:
+                replaced = _other_activation(layer, activation_name(call), tensors[0], copies, bits)
             if replaced is not None:
                 return [replaced]
         if finds_categories(call):
@@ -97,7 +101,9 @@ def normal_form(model: keras.Model, bits: int = 8) -> tuple[keras.Model, Origins
             return copies.call(call, tensors)
         (tensor,) = tensors
         for part in parts_of(layer, call, tensor):
-            replaced = _other_activation(part, activation_of(part), tensor, copies, bits)
+            replaced = opened_activation(part, call.name, tensor, apply)
+            if replaced is None:
+                replaced = _other_activation(part, activation_of(part), tensor, copies, bits)
             tensor = part(tensor) if replaced is None else replaced
         return [tensor]
 

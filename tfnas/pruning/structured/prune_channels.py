@@ -285,7 +285,7 @@ def excluded(model: keras.Model, patterns: Sequence[str]) -> list[str]:
 
 def _obstacles(dependencies: Dependencies) -> str:
     """The most frequent reasons why channels have to stay; the model's output where alone."""
-    if not dependencies.groups:
+    if not dependencies.groups and not dependencies.whole:
         return (
             "; the model has no layer with known output channels: prune the channels of a model "
             "before it is quantized"
