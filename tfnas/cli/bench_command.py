@@ -62,7 +62,7 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
     flags.DEFINE_string("serial", None, text, **common)
     text = (
         "also measure on this device: ssh:USER@HOST, adb, adb:SERIAL or browser, perhaps with "
-        "options such as ,python=venv/bin/python; may be given several times"
+        "options such as ,python=venv/bin/python"
     )
     flags.DEFINE_multi_string("measure_on", [], text, **common)
     define_signature(common)

@@ -41,6 +41,23 @@ def amount(text: str) -> float:
     return float(number) * _UNITS[unit.upper()]
 
 
+def limit_value(name: str, text: str) -> float:
+    """Returns the number of a limit's flag.
+
+    Args:
+        name: The flag.
+        text: Its value; of bytes it may have a unit.
+
+    Raises:
+        ValueError: It is no number.
+    """
+    try:
+        return amount(text)
+    except ValueError:
+        units = ", perhaps with KB, KiB, MB or MiB" if "bytes" in name or "memory" in name else ""
+        raise ValueError(f"--{name} must be a number{units}, got {text!r}") from None
+
+
 def define_training(common: dict[str, Any], epochs: int, least_epochs: int = 0) -> None:
     """Declares the flags of a command that fine-tunes a model on a data set.
 

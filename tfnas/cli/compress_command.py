@@ -13,11 +13,11 @@ from absl import flags
 
 from tfnas.cli import early_checks
 from tfnas.cli.common import (
-    amount,
     define_data,
     define_device,
     define_fit_for,
     define_measure_on,
+    limit_value,
     load_inputs,
     load_model_and_split,
     loading_of,
@@ -112,7 +112,7 @@ def check(positional: list[str], values: flags.FlagValues) -> None:
 
 def _budget(values: flags.FlagValues) -> Budget:
     texts = {name: values[name].value for name in _LIMITS if values[name].value is not None}
-    limits = {name: _bound(name, text) for name, text in texts.items()}
+    limits = {name: limit_value(name, text) for name, text in texts.items()}
     _check_device(values, limits)
     return Budget.of({k: int(v) if v.is_integer() else v for k, v in limits.items()})
 
@@ -160,14 +160,6 @@ def _texts(doc: str) -> dict[str, str]:
         name: re.split(r"[.:;] ", text[0].lower() + " ".join(text[1:].split()))[0].rstrip(".")
         for name, text in found
     }
-
-
-def _bound(name: str, text: str) -> float:
-    try:
-        return amount(text)
-    except ValueError:
-        units = ", perhaps with KB, KiB, MB or MiB" if "bytes" in name or "memory" in name else ""
-        raise ValueError(f"--{name} must be a number{units}, got {text!r}") from None
 
 
 def _check_device(values: flags.FlagValues, limits: Mapping[str, float]) -> None:

@@ -7,7 +7,7 @@ import pathlib
 from absl import flags
 
 from tfnas.cli import early_checks
-from tfnas.cli.common import define_signature
+from tfnas.cli.common import define_signature, limit_value
 
 SUMMARY = "rewrite a .tflite file so that its first operators compute in patches, for less RAM"
 POSITIONAL = "FILE.tflite"
@@ -24,7 +24,7 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
     """Declares the flags."""
     common = {"flag_values": values, "module_name": __name__}
     text = "most bytes of activations, as TFLite Micro plans them; default: as few as possible"
-    flags.DEFINE_integer("max_ram_bytes", None, text, **common)
+    flags.DEFINE_string("max_ram_bytes", None, text, **common)
     text = "most multiply-accumulates, as a multiple of the file's"
     flags.DEFINE_float("max_macs_ratio", 1.5, text, **common)
     text = "path of the new file; default: beside the file"
@@ -37,7 +37,7 @@ def check(positional: list[str], values: flags.FlagValues) -> None:
     """Raises what is wrong before the file is read."""
     from tfnas.targets.patch_based import check_bounds
 
-    check_bounds(values["max_ram_bytes"].value, values["max_macs_ratio"].value)
+    check_bounds(_max_ram_bytes(values), values["max_macs_ratio"].value)
     early_checks.check_file(positional[0])
     early_checks.check_written(values, "output")
 
@@ -51,9 +51,14 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
     target = values["output"].value or source.with_name(f"{source.stem}_patches.tflite")
     file, report = patch_based(
         Artifact.load(source, values["signature"].value),
-        values["max_ram_bytes"].value,
+        _max_ram_bytes(values),
         max_macs_ratio=values["max_macs_ratio"].value,
     )
     print(report)
     print(f"{file.save(target)}: {file.size:,} bytes")
     return 0
+
+
+def _max_ram_bytes(values: flags.FlagValues) -> int | None:
+    text = values["max_ram_bytes"].value
+    return None if text is None else int(limit_value("max_ram_bytes", text))

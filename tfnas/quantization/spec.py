@@ -32,6 +32,8 @@ import numbers
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from tfnas.runtime.argument_rules import near
+
 _MODES = {
     "float32": ("float32", "float32", False),
     "float16": ("float16", "float32", False),
@@ -307,9 +309,13 @@ class QuantSpec:
             if value == FLOAT and any(_matches(pattern, name, name) for name in beside):
                 continue
             if not any(_matches(pattern, name, kind) for name, kind in known):
+                names = [name for name, _ in known]
+                names += [name for name in dict.fromkeys(beside) if name not in names]
+                allowed = names if value == FLOAT else [name for name, _ in known]
                 raise ValueError(
-                    f"layers must name layers with a kernel, got {pattern!r}, which matches none "
-                    f"of {', '.join(name for name, _ in known[:8])}"
+                    f"layers must name layers{'' if value == FLOAT else ' with a kernel'}, got "
+                    f"{pattern!r}, which matches none of {', '.join(allowed[:20])}"
+                    f"{', ...' if len(allowed) > 20 else ''}{near(pattern, allowed)}"
                 )
 
 
