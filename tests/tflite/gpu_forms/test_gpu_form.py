@@ -323,13 +323,13 @@ def test_a_form_that_is_refused_too_is_not_kept(monkeypatch):
     def faults(op, graph):
         return gpu_faults(op, graph) + (["no transpositions"] if op.name == "TRANSPOSE" else [])
 
-    file = File()
-    x = file.input(1, 2, 3, 2, 3, 2)
-    x = file.op("TRANSPOSE", [x, file.numbers([0, 1, 3, 2, 4, 5])], (1, 2, 2, 3, 3, 2))
-    x = file.op("SQUEEZE", [x], (2, 2, 3, 3, 2), squeezeDims=[0])
-    artifact = file.artifact(file.reshape(x, 1, 72))
-    assert [op.name for op in gpu_form(artifact).graph.operators].count("RESHAPE") > 1
     monkeypatch.setattr("tfnas.tflite.gpu_forms.gpu_form.gpu_faults", faults)
-    names = [op.name for op in unchanged_outputs(artifact).graph.operators]
-    assert names[0] == "TRANSPOSE"  # in six axes, as it was
-    assert "SQUEEZE" not in names
+    file = File()
+    x = file.reshape(file.input(1, 8, 8, 6), 1, 2, 4, 2, 4, 6)
+    x = file.op("TRANSPOSE", [x, file.numbers([0, 1, 3, 2, 4, 5])], (1, 2, 2, 4, 4, 6))
+    x = file.reshape(x, 1, 64, 6)
+    artifact = file.artifact(file.op("EXPAND_DIMS", [x, file.numbers(1)], (1, 1, 64, 6)))
+    operators = unchanged_outputs(artifact).graph.operators
+    [moved] = [op for op in operators if op.name == "TRANSPOSE"]
+    assert len(moved.outputs[0].shape) == 6  # as it was, not in four axes
+    assert "EXPAND_DIMS" not in [op.name for op in operators]
