@@ -103,7 +103,7 @@ def test_a_file_that_no_patches_bring_below_the_limit_is_as_it_was(patched):
     ("settings", "message"),
     [
         ({"limits": {"size_bytes": 9000}}, "patch_macs_ratio needs a limit of ram_bytes"),
-        ({"patch_macs_ratio": 0.5}, "patch_macs_ratio must be a number"),
+        ({"patch_macs_ratio": 0.5}, r"patch_macs_ratio must be .* got 0.5"),
         ({"latency_seconds": 5.0}, "patch_macs_ratio must be None with latency_seconds"),
         ({"algorithm": "supernet"}, "patch_macs_ratio must not be given with the algorithm"),
     ],
