@@ -73,6 +73,8 @@ def test_latencies_of_candidates_are_those_of_the_device(context, tmp_path, monk
     refusing = store_on(FakeDevice([FileRefused("no kernel")]))
     assert refusing.make(recipe) is None
     assert refusing.failures == {"float16": "no kernel"}
+    with pytest.raises(RuntimeError, match=r"float32 file of the original, .* refusal: no POW"):
+        store_on(FakeDevice([FileRefused("no POW"), FileRefused("no POW")])).make(recipe)
     with pytest.raises(DeviceLost, match="measure_on 'fake:1' was lost"):
         store_on(FakeDevice([DeviceLost("off")])).make(recipe)
 

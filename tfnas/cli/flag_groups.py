@@ -18,7 +18,7 @@ _GROUPS: dict[str, tuple[str, ...]] = {
     SETTINGS: (),
     "What is searched": ("hypermodel", "preset", "compression", "teacher"),
     "Search": (
-        *("algorithm", "max_trials", "objectives", "objective", "limit"),
+        *("algorithm", "max_trials", "objectives", "objective", "limit", "patch_macs_ratio"),
         *("target_latency_ms", "target_latency_ratio", "latency_exponent"),
         *("population_size", "tournament_size", "children", "form", "inherit"),
         *("halving", "min_epochs"),

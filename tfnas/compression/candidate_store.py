@@ -42,6 +42,7 @@ FORMAT = 1  # of a candidate's record
 TYPICAL = 512  # largest number of examples that models are analyzed with
 COMPARED = 4  # examples that a model and its file are compared with
 ROUNDS = 20  # of the latency measurement of each new file
+_FEWEST_ROUNDS = 6  # of a measurement that is made for its errors
 # Costs that are not in the record: those on a device are in `device.json`, the others follow from
 # the values of the metric.
 _APART = ("device", "refused", "relative_loss", "quality", "higher_is_better")
@@ -302,8 +303,20 @@ class CandidateStore:
                 [self.baseline, file], rounds=ROUNDS, measure_on=self.target.measure_on
             )
         except FileRefused as error:
+            self._check_baseline()
             raise NotPossible(str(error)) from error
         return new.ratio / old.ratio
+
+    def _check_baseline(self) -> None:
+        """Raises where the device refuses what all candidates are compared with."""
+        device = self.target.measure_on
+        try:
+            benchmark(self.baseline, rounds=_FEWEST_ROUNDS, measure_on=device)
+        except FileRefused as error:
+            raise RuntimeError(
+                f"measure_on {str(device)!r} must run the reference model and the float32 file of "
+                f"the original, which latencies are compared with, got a refusal: {error}"
+            ) from error
 
     def _write_record(
         self,

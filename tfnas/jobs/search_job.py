@@ -51,6 +51,7 @@ from tfnas.search_space.hypermodel import compile_for_search
 from tfnas.search_space.mobilenet_v2 import MobileNetV2Space
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.convert import to_tflite
+from tfnas.tflite.patches.patch_cost import operators_macs
 
 
 @isolated_by_default()
@@ -358,6 +359,8 @@ class _Run:
         """Writes best.keras and its files; for a compressed network only that of its mode."""
         save_model(model, self.directory / "best.keras")
         files = {mode: self._file(model, spec) for mode, spec in _modes(arch).items()}
+        compared = next(iter(files))  # the others are for other machines
+        files[compared] = self._in_patches(files[compared])
         for mode, file in files.items():
             file.save(self.directory / f"best_{mode}.tflite")
         return files
@@ -393,6 +396,8 @@ class _Run:
         quality = score(self.split.y_test, predictions)
         where = {"dataset": self.split.name, "part": "test"}
         measurement = measurement_of(file, quality, latency, cost, arch.key, **where)
+        if self.tuner.runner.patches.used:  # the network's are those without patches
+            measurement = dataclasses.replace(measurement, macs=sum(operators_macs(file.graph)))
         target, exponent = self.tuner.target_ratio, self.config.latency_exponent
         reward = mnasnet_reward(quality.value, latency.ratio, target, exponent)
         return ReportRow(label, measurement, reward, correct(self.split.y_test, predictions))
@@ -423,7 +428,7 @@ class _Run:
             raise search_folder.not_writable(self.directory, f"{path.name} is missing")
         self.progress.phase(f"training for comparison: {arch}")
         spec = mode if arch.compression is None else spec_of(arch.compression)
-        file = self._file(self._train(arch), spec)
+        file = self._in_patches(self._file(self._train(arch), spec))
         file.save(path)
         return file
 
@@ -471,6 +476,10 @@ class _Run:
 
     def _file(self, model: keras.Model, spec: str | QuantSpec) -> Artifact:
         return to_tflite(model, spec, None if fake_quants(model) else self._calibration())
+
+    def _in_patches(self, file: Artifact) -> Artifact:
+        """A file as a trial measures it: in patches where it needs them."""
+        return self.tuner.runner.patches.apply(file)[0]
 
     def _schedule(self, examples: int, epochs: int) -> keras.optimizers.schedules.CosineDecay:
         steps = epochs * -(-examples // self.config.batch_size)

@@ -69,6 +69,7 @@ def tuner_of(
             teacher=teacher,
             latency_seconds=config.latency_seconds,
             measure_on=config.measure_on,
+            patch_macs_ratio=config.patch_macs_ratio,
             executor=executor,
         ),
         device=Device(config.accelerator, config.runtime_flash, config.runtime_ram),

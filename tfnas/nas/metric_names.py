@@ -21,7 +21,8 @@ from tfnas.runtime.argument_rules import did_you_mean
 from tfnas.search_space.hypermodel import CompressedHyperModel
 
 _EXAMPLES = 2
-_OF_TRIALS = {*KNOWN_DIRECTIONS, "rung", "epochs", "inherited"}  # reported by tfnas itself
+# What trials report beside the results of `fit`.
+_OF_TRIALS = {*KNOWN_DIRECTIONS, "rung", "epochs", "inherited", "patches"}
 _OVERRIDABLE = ("fit", "train_step", "test_step", "compute_metrics", "get_metrics_result")
 
 

@@ -22,7 +22,7 @@ _OF_NETWORKS = (
 _OF_SUPERNETS = ("supernet_epochs", "supernet_seconds", "evaluations", "rank_networks")
 _NOT_OF_SUPERNETS = (
     *("hypermodel", "halving", "min_epochs", "inherit", "compression", "teacher"),
-    *("population_size", "tournament_size", "children", "form", "measure_on"),
+    *("population_size", "tournament_size", "children", "form", "measure_on", "patch_macs_ratio"),
 )
 METRICS = (
     *("file_accuracy", "latency_ratio", "size_bytes", "macs", "parameters"),
@@ -151,6 +151,12 @@ class SearchConfig:
         0, "number of random architectures of the winner's size to compare with", low=0
     )
     seed: int = option(0, "seed of all random numbers", low=0)
+    patch_macs_ratio: float | None = option(
+        None,
+        "lets files that exceed a limit of ram_bytes compute in patches, which keep it, with at "
+        "most this multiple of their multiply-accumulates, such as 1.5; default: no patches",
+        low=1,
+    )
     compression: CompressionSpace | None = option(
         None,
         "choices of pruning, clustering, low rank, number formats and distillation that are "
@@ -179,6 +185,7 @@ class SearchConfig:
         from tfnas.measure.elsewhere.named_device import timing_device
         from tfnas.measure.elsewhere.timing_device import TimingDevice
         from tfnas.nas.successive_halving import Halving
+        from tfnas.nas.trial_patches import check_ram_limit
         from tfnas.targets.device import Device
 
         if isinstance(self.measure_on, TimingDevice):
@@ -201,6 +208,12 @@ class SearchConfig:
             raise ValueError(
                 "teacher must be given if and only if a choice of compression distills, "
                 f"got {self.teacher!r}"
+            )
+        check_ram_limit(self.patch_macs_ratio, self.limits)
+        if self.patch_macs_ratio is not None and self.latency_seconds is not None:
+            raise ValueError(
+                "patch_macs_ratio must be None with latency_seconds, whose predictions are of "
+                f"files without patches, got {self.patch_macs_ratio!r}"
             )
         device = Device(self.accelerator, self.runtime_flash, self.runtime_ram)
         device.check_room({limit.name: limit.bound for limit in self._limits()})

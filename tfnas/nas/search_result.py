@@ -23,7 +23,7 @@ from tfnas.targets.device import ON_DEVICE
 
 _HEADERS = ["model", "accuracy", "95% interval", "latency", "ms", "bytes", "gzip", "MACs", "reward"]
 _SHORT = [0, 1, 2, 3, 5, 8]  # columns of a terminal of 80 characters
-_OF_TRIALS = ("rung", "epochs", "supernet_accuracy")
+_OF_TRIALS = ("rung", "epochs", "supernet_accuracy", "patches")
 _FRONT = ["trial", "accuracy", "latency_ratio", "latency_ms", "size_bytes", "gzip_bytes", "macs"]
 Table = tuple[list[str], list[list[str]]]  # headers and rows
 

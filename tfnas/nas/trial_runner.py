@@ -54,6 +54,7 @@ from tfnas.nas.objectives import Objectives
 from tfnas.nas.reward import mnasnet_reward
 from tfnas.nas.successive_halving import continue_from
 from tfnas.nas.trial_failures import DeviceLostInTrial, InfeasibleTrialError
+from tfnas.nas.trial_patches import TrialPatches, with_costs, with_patches
 from tfnas.nas.tuner_config import TunerConfig
 from tfnas.nas.weight_files import read_weights
 from tfnas.nas.weight_inheritance import inherit_weights
@@ -64,6 +65,7 @@ from tfnas.search_space.compression import Compression
 from tfnas.search_space.hypermodel import CompressedHyperModel, SpaceHyperModel
 from tfnas.targets.device import ON_DEVICE, Device, NotOnDevice
 from tfnas.targets.ethos_u import VelaError
+from tfnas.targets.patch_based import PatchReport
 from tfnas.tasks.evaluation import evaluate
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.conversion_error import ConversionError
@@ -119,6 +121,7 @@ class TrialRunner:
         self.hypermodel: Any = hypermodel
         self.objectives, self.device, self.executions = objectives, device, executions
         self.config = config.for_trials()
+        self.patches = TrialPatches.of(config.patch_macs_ratio, objectives.limits, device)
         self.target_ratio: float | None = config.target_latency_ratio
         """Target latency of the reward as a ratio to the reference model, once it is known."""
         needed = objectives.all_names
@@ -218,18 +221,22 @@ class TrialRunner:
         compression = self.compression(task)
         spec = spec_of_trial(self.config, compression)
         known: dict[str, float] = {}
+        patched: PatchReport | None = None
+
+        def convert() -> Artifact:
+            nonlocal patched
+            file = to_tflite(model, spec, _calibration(x, spec))
+            file, patched = self.patches.apply(file)
+            return file
+
         try:
             if compression is not None:
                 model = untrained_form(model, compression)
             if limits & STATIC_METRICS:
                 known |= static_costs(model, spec, limits)
             if limits & UNTRAINED_METRICS:
-                known |= untrained_metrics(
-                    lambda: to_tflite(model, spec, _calibration(x, spec)),
-                    limits,
-                    self.config,
-                    self.device,
-                )
+                known |= untrained_metrics(convert, limits, self.config, self.device)
+                known = with_costs(known, patched)
         except (NotCompressible, NotOnDevice, FileRefused, VelaError) as error:
             raise InfeasibleTrialError(str(error)) from error
         if broken := self.objectives.broken(known):
@@ -336,7 +343,8 @@ class TrialRunner:
         `plain` is the model without fake quantization, whose costs are reported.
         """
         spec = spec_of_trial(self.config, self.compression(task))
-        artifact = to_tflite(model, spec, None if fake_quants(model) else _calibration(x, spec))
+        calibration = None if fake_quants(model) else _calibration(x, spec)
+        artifact, patched = self.patches.apply(to_tflite(model, spec, calibration))
         score = evaluate(artifact, *validation_pair(validation_data))
         threads, rounds = self.config.threads, self.config.rounds
         measure_on = self.config.measure_on
@@ -344,6 +352,8 @@ class TrialRunner:
         cost = profile(plain)
         arch = task.architecture
         measurement = measurement_of(artifact, score, latency, cost, arch.key, part="validation")
+        if patched is not None:
+            measurement = with_patches(measurement, patched)
         artifact.save(task.folder / MODEL_FILE)
         write_atomically(task.folder / "architecture.json", arch.to_json(indent=2))
         write_atomically(task.folder / MEASUREMENT, measurement.to_json(indent=2))
@@ -352,10 +362,14 @@ class TrialRunner:
             "file_accuracy": score.value,
             **latency_metrics(latency),
             **_size_metrics(artifact),
-            **macs_metric(cost, self.objectives.all_names),
+            **self.patches.metrics(patched),
             "parameters": float(cost.parameters),
             "peak_activation_bytes": float(measurement.peak_activation_bytes or 0),
-            **self.device.metrics(artifact, self._device_metrics),
+            **with_costs(
+                macs_metric(cost, self.objectives.all_names)
+                | self.device.metrics(artifact, self._device_metrics),
+                patched,
+            ),
         }
 
     def reward(self, accuracy: float, latency_ratio: float) -> float:

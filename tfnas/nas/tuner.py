@@ -41,6 +41,7 @@ from tfnas.nas.search_removal import remove_search
 from tfnas.nas.successive_halving import Halving
 from tfnas.nas.tensorboard_metrics import check_tensorboard, write_measured
 from tfnas.nas.trial_failures import InfeasibleTrialError
+from tfnas.nas.trial_patches import check_ram_limit
 from tfnas.nas.trial_runner import TrialRunner, TrialTask
 from tfnas.nas.trial_store import CRASH
 from tfnas.nas.tuner_arguments import KerasTunerArguments, check_names, split_arguments
@@ -157,6 +158,9 @@ class MeasuredTuner(TunerState):
         check_techniques(model)
         check_teacher(model, self.config.teacher)
         self.device.check(oracle.objectives.all_names & {*ON_DEVICE})
+        check_ram_limit(
+            self.config.patch_macs_ratio, {limit.name for limit in oracle.objectives.limits}
+        )
         self.device.check_room({limit.name: limit.bound for limit in oracle.objectives.limits})
 
     def predict_latencies(

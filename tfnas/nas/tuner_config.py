@@ -21,6 +21,7 @@ from tfnas.nas.successive_halving import Halving
 from tfnas.quantization.spec import QuantSpec
 from tfnas.runtime.argument_rules import check_count
 from tfnas.search_space.compression_choices import CompressionSpace
+from tfnas.targets.patch_based import check_bounds
 
 ExecutorFactory = Callable[[], concurrent.futures.Executor]
 
@@ -64,6 +65,10 @@ class TunerConfig:
             `latency_model`.
         measure_on: The device that latencies are measured on, as the argument of
             :func:`tfnas.benchmark`. None: the machine that runs the trial.
+        patch_macs_ratio: Lets files that exceed a limit of `ram_bytes` compute in patches, which
+            keep it, as :func:`tfnas.patch_based` does. The number is the most multiply-accumulates
+            of such a file, as a multiple of those without patches, such as 1.5. Trials then report
+            "patches". None: files have no patches.
         executor: An executor of `concurrent.futures`, or a function that creates one. Trials run
             on it, while this process keeps the oracle; see :class:`tfnas.TrialProcesses`.
         parallel: Number of trials at once on the executor; None: its number of workers.
@@ -90,6 +95,7 @@ class TunerConfig:
     latency_model: LatencyModel | None = None
     latency_seconds: float | None = None
     measure_on: TimingDevice | str | None = None
+    patch_macs_ratio: float | None = None
     executor: concurrent.futures.Executor | ExecutorFactory | None = None
     parallel: int | None = None
 
@@ -108,6 +114,7 @@ class TunerConfig:
                 f"compression must be a tfnas.CompressionSpace, got {self.compression!r}"
             )
         self._check_latency()
+        self._check_patches()
         executor = self.executor
         if executor is not None and not (hasattr(executor, "submit") or callable(executor)):
             raise ValueError(
@@ -125,6 +132,17 @@ class TunerConfig:
         for name, value in (("target_latency_ms", milliseconds), ("target_latency_ratio", ratio)):
             if value is not None and not (value > 0 and math.isfinite(value)):
                 raise ValueError(f"{name} must be above 0, got {value!r}")
+
+    def _check_patches(self) -> None:
+        ratio = self.patch_macs_ratio
+        if ratio is None:
+            return
+        check_bounds(None, ratio, "patch_macs_ratio")
+        if (self.latency_model or self.latency_seconds) is not None:
+            raise ValueError(
+                "patch_macs_ratio must be None with predicted latencies, which are those of files "
+                f"without patches, got {ratio!r}"
+            )
 
     def _check_latency(self) -> None:
         model, seconds = self.latency_model, self.latency_seconds

@@ -66,8 +66,8 @@ class TunerState(TrialResults):
                 f"target_latency_ratio of the search in {self.project_dir!r} is {kept}, got "
                 f"{current or f'{target_ms} ms'}: rewards would not be comparable"
             )
-        # Searches of earlier versions measured on their own machine, and did not write it down.
-        state = {"measure_on": None, **state}
+        # Searches of earlier versions measured on their own machine and had no patches.
+        state = {"measure_on": None, "patch_macs_ratio": None, **state}
         for name, value in _kept_settings(self.config, self.device).items():
             if state.get(name, value) != value:
                 raise ValueError(
@@ -96,5 +96,6 @@ def _kept_settings(config: TunerConfig, device: Device) -> dict[str, Any]:
         "latency_exponent": config.latency_exponent,
         "threads": config.threads,
         "measure_on": device_identity(config.measure_on),
+        "patch_macs_ratio": config.patch_macs_ratio,
         **dataclasses.asdict(device),
     }

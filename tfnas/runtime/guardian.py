@@ -18,9 +18,18 @@ import select
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from typing import NoReturn
 
 _SET_SUBREAPER, _GET_SUBREAPER, _SET_DEATH_SIGNAL = 36, 37, 1  # of <linux/prctl.h>
+_BEGIN = f"""
+import ctypes, os, signal, sys
+arguments = [signal.SIGKILL, 0, 0, 0]
+ctypes.CDLL(None).prctl({_SET_DEATH_SIGNAL}, *map(ctypes.c_ulong, arguments))
+if os.getppid() != int(sys.argv[1]):  # it ended before
+    sys.exit(1)
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
 _SWEEP_SECONDS = 5.0  # then something can't be killed, as a process of another user
 
 
@@ -32,6 +41,24 @@ def is_supported() -> bool:
         True
     """
     return sys.platform == "linux" and _prctl(_GET_SUBREAPER, None)
+
+
+def ending_with_this_process(command: Sequence[str]) -> list[str]:
+    """Returns a command line whose program is killed when this process ends, however it ends.
+
+    For programs that start no session of their own below them; elsewhere than on Linux it is the
+    command line as it was.
+
+    Example:
+        >>> ending_with_this_process(["chromium", "page.html"])[-2:]
+        ['chromium', 'page.html']
+
+    Args:
+        command: The program, found in the PATH, and its arguments.
+    """
+    if not is_supported():
+        return list(command)
+    return [sys.executable, "-I", "-S", "-c", _BEGIN, str(os.getpid()), *command]
 
 
 def guard(connection: int, life: int) -> None:

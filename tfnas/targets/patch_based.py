@@ -16,20 +16,22 @@ References:
 from __future__ import annotations
 
 import dataclasses
-import functools
+import math
 import os
-from collections.abc import Iterator, Sequence
 
 from tfnas.table import Tabular, TextTable
+from tfnas.targets.patch_candidates import (
+    NoPatches,
+    PatchCandidate,
+    PatchLimits,
+    candidates,
+    fewest_macs,
+    least_memory,
+    limit_error,
+)
 from tfnas.targets.tflite_micro.interpreter import planned_arena
 from tfnas.tflite.artifact import Artifact, as_artifact
-from tfnas.tflite.flatbuffer import FileGraph
-from tfnas.tflite.patches.patch_cost import macs_of, peak_bytes, plan_macs, record_bytes
-from tfnas.tflite.patches.patch_plan import PatchPlan, plan, stages
-from tfnas.tflite.patches.patch_writer import write_patches
-from tfnas.tflite.patches.windows import NotLocal
-
-_GRIDS = ((2, 1), (3, 1), (4, 1), (6, 1), (8, 1), (2, 2), (3, 2), (3, 3), (4, 4), (5, 5), (6, 6))
+from tfnas.tflite.patches.patch_cost import operators_macs
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -56,6 +58,9 @@ class PatchReport(Tabular):
         macs_after: The same with patches.
         bytes_before: Size of the file without patches.
         bytes_after: Size of the file with patches.
+        records_before: About how many bytes TFLite Micro keeps on these operators, on a processor
+            of 32 bits, without patches.
+        records_after: The same with patches.
     """
 
     layer: str
@@ -68,11 +73,14 @@ class PatchReport(Tabular):
     macs_after: int
     bytes_before: int
     bytes_after: int
+    records_before: int
+    records_after: int
 
     def tables(self) -> list[TextTable]:
         """Returns memory, multiply-accumulates and bytes before and after."""
         pairs = {
             "arena of activations, bytes": (self.arena_before, self.arena_after),
+            "records of operators, bytes": (self.records_before, self.records_after),
             "MACs": (self.macs_before, self.macs_after),
             "file, bytes": (self.bytes_before, self.bytes_after),
         }
@@ -80,11 +88,13 @@ class PatchReport(Tabular):
             [name, f"{before:,}", f"{after:,}", f"{after / max(before, 1):.3f}"]
             for name, (before, after) in pairs.items()
         ]
-        title = (
-            f"{self.patch_rows}x{self.patch_columns} patches of {self.layer}, of the first "
-            f"{self.operators} operators"
-        )
+        title = f"{self.where}, of the first {self.operators} operators"
         return [TextTable(["", "before", "after", "ratio"], rows, title=title)]
+
+    @property
+    def where(self) -> str:
+        """The patches in words: "3x3 patches of stem"."""
+        return f"{self.patch_rows}x{self.patch_columns} patches of {self.layer}"
 
 
 def patch_based(
@@ -92,6 +102,7 @@ def patch_based(
     max_ram_bytes: int | None = None,
     *,
     max_macs_ratio: float = 1.5,
+    count_records: bool = False,
 ) -> tuple[Artifact, PatchReport]:
     """Returns a file whose first operators compute in patches, for less memory.
 
@@ -116,6 +127,8 @@ def patch_based(
             multiply-accumulates is taken. None: the plan with the least memory, where the records
             that TFLite Micro has of each operator count too: more patches are more operators.
         max_macs_ratio: Most multiply-accumulates, as a multiple of the file's.
+        count_records: Whether the records that patches add (`records_after` - `records_before` of
+            the report) count for `max_ram_bytes`, as in a search.
 
     Returns:
         The new file, and what changed. Outputs are equal on the same kernels; kernels of floats
@@ -129,108 +142,87 @@ def patch_based(
         Lin et al., "MCUNetV2", NeurIPS 2021.
     """
     check_bounds(max_ram_bytes, max_macs_ratio)
+    if not isinstance(count_records, bool):
+        raise ValueError(f"count_records must be True or False, got {count_records!r}")
     artifact = as_artifact(file)
-    graph = artifact.graph
-    macs, before = macs_of(graph), planned_arena(artifact)
-    found = [_Candidate(artifact, each) for each in _plans(artifact, graph)]
-    allowed = [each for each in found if each.macs <= max_macs_ratio * macs]
+    before = planned_arena(artifact)
     if max_ram_bytes is None:
-        chosen = _least_memory(allowed, before)
-    else:
-        chosen = _fewest_macs(allowed, before, max_ram_bytes, max_macs_ratio)
+        allowed = list(candidates(artifact, PatchLimits(max_macs_ratio)))
+        return _reported(artifact, least_memory(allowed, before), before)
+    limits = PatchLimits(max_macs_ratio, max_ram_bytes, count_records)
+    chosen = fewest_macs(artifact, limits)
+    if chosen is None:
+        raise limit_error(artifact, before, limits)
+    return _reported(artifact, chosen, before)
+
+
+def within_ram(
+    file: Artifact, max_ram_bytes: int, max_macs_ratio: float
+) -> tuple[Artifact, PatchReport | None]:
+    """Returns a file in patches if it needs them to keep a limit, and what they changed.
+
+    A file that keeps the limit, or that no patches bring below it, is returned as it is, with None.
+    The records that patches add count: the memory of the firmware, which the limit leaves out, is
+    known of a file without patches.
+
+    Example:
+        >>> import keras, tfnas
+        >>> layers = [keras.Input(batch_shape=(1, 32, 32, 3)), keras.layers.Conv2D(16, 3),
+        ...     keras.layers.Conv2D(4, 3, strides=4)]
+        >>> file = tfnas.to_tflite(keras.Sequential(layers))
+        >>> within_ram(file, 100_000, 1.5)[1] is None
+        True
+        >>> within_ram(file, 40_000, 1.5)[1].arena_after <= 40_000
+        True
+
+    Args:
+        file: The file.
+        max_ram_bytes: As in :func:`patch_based`.
+        max_macs_ratio: As in :func:`patch_based`.
+
+    Raises:
+        ValueError: A tensor of the file has an open shape or an element type of unknown size.
+    """
+    before = planned_arena(file)
+    if before <= max_ram_bytes:
+        return file, None
+    try:
+        chosen = fewest_macs(file, PatchLimits(max_macs_ratio, max_ram_bytes, count_records=True))
+    except NoPatches:
+        return file, None
+    return (file, None) if chosen is None else _reported(file, chosen, before)
+
+
+def _reported(
+    artifact: Artifact, chosen: PatchCandidate, before: int
+) -> tuple[Artifact, PatchReport]:
+    """The file of a plan, and what it changed."""
+    graph, plan = artifact.graph, chosen.plan
     report = PatchReport(
-        graph.operators[chosen.plan.last].layer,
-        chosen.plan.last + 1,
-        chosen.plan.rows,
-        chosen.plan.columns,
+        graph.operators[plan.last].layer,
+        plan.last + 1,
+        plan.rows,
+        plan.columns,
         before,
         chosen.arena,
-        macs,
+        sum(operators_macs(graph)),
         chosen.macs,
         artifact.size,
         chosen.file.size,
+        *chosen.records,
     )
     return chosen.file, report
 
 
-class _Candidate:
-    """A plan with its costs; the file and its arena are made when they are asked for."""
-
-    def __init__(self, artifact: Artifact, plan: PatchPlan) -> None:
-        self._artifact, self.plan = artifact, plan
-        graph = artifact.graph
-        self.macs = plan_macs(graph, plan)
-        self.peak, self.records = peak_bytes(graph, plan), record_bytes(graph, plan)
-
-    @functools.cached_property
-    def file(self) -> Artifact:
-        """The file, minified: parts of one tensor have equal scales, which it holds once."""
-        content = write_patches(self._artifact.content, self.plan)
-        return dataclasses.replace(self._artifact, content=content).minified()
-
-    @functools.cached_property
-    def arena(self) -> int:
-        """Bytes of activations and scratch buffers, as TFLite Micro plans them."""
-        return planned_arena(self.file)
-
-
-def _least_memory(allowed: Sequence[_Candidate], before: int) -> _Candidate:
-    """The plan of least memory. Peaks bound arenas from below: few files must be written."""
-    best: _Candidate | None = None
-    for each in sorted(allowed, key=lambda each: each.peak + each.records):
-        if best is not None and each.peak + each.records >= best.arena + best.records:
-            break
-        if best is None or each.arena + each.records < best.arena + best.records:
-            best = each
-    if best is None or best.arena >= before:
-        raise ValueError(
-            f"file must need less than {before:,} bytes of activations in patches, got none that "
-            "does within max_macs_ratio"
-        )
-    return best
-
-
-def _fewest_macs(
-    allowed: Sequence[_Candidate], before: int, max_ram_bytes: int, max_macs_ratio: float
-) -> _Candidate:
-    """The plan of fewest multiply-accumulates that keeps the limit."""
-    for each in sorted(allowed, key=lambda each: (each.macs, each.records)):
-        if each.peak <= max_ram_bytes and each.arena <= max_ram_bytes:
-            return each
-    nearest = sorted(allowed, key=lambda each: each.peak)[:4]
-    least = min((each.arena for each in nearest), default=before)
-    raise ValueError(
-        f"max_ram_bytes must be at least {min(least, before):,}, the least found at "
-        f"max_macs_ratio {max_macs_ratio:g}, got {max_ram_bytes:,} (without patches {before:,})"
-    )
-
-
-def _plans(artifact: Artifact, graph: FileGraph) -> Iterator[PatchPlan]:
-    if len(artifact.inputs) != 1 or len(artifact.graphs) != 1:
-        raise ValueError(
-            f"file must have one input and one graph, got {len(artifact.inputs)} and "
-            f"{len(artifact.graphs)}"
-        )
-    try:
-        ends = stages(graph)
-    except NotLocal as error:
-        raise ValueError(
-            f"file must begin with operators of windows, got one that is not: {error}"
-        ) from error
-    for last in ends:
-        for rows, columns in _GRIDS:
-            try:
-                yield plan(graph, last, rows, columns)
-            except NotLocal:  # more patches than rows
-                continue
-
-
-def check_bounds(max_ram_bytes: int | None, max_macs_ratio: float) -> None:
+def check_bounds(
+    max_ram_bytes: int | None, max_macs_ratio: float, name: str = "max_macs_ratio"
+) -> None:
     """Checks the limits of :func:`patch_based`.
 
     Args:
         max_ram_bytes: As there.
         max_macs_ratio: As there.
+        name: How the ratio is called in an error.
 
     Raises:
         ValueError: One is out of range.
@@ -240,5 +232,6 @@ def check_bounds(max_ram_bytes: int | None, max_macs_ratio: float) -> None:
         raise ValueError(
             f"max_ram_bytes must be a whole number of at least 1, got {max_ram_bytes!r}"
         )
-    if not isinstance(max_macs_ratio, int | float) or not max_macs_ratio >= 1:
-        raise ValueError(f"max_macs_ratio must be a number of at least 1, got {max_macs_ratio!r}")
+    number = isinstance(max_macs_ratio, int | float) and not isinstance(max_macs_ratio, bool)
+    if not number or not 1 <= max_macs_ratio < math.inf:
+        raise ValueError(f"{name} must be a number of at least 1, got {max_macs_ratio!r}")

@@ -152,3 +152,10 @@ def test_interpreters_are_renewed_and_the_old_ones_live_until_then():
     times = timing_script.timed(Counted, plan.blocks)
     assert np.array_equal(times, np.tile([1.0, 2.0], (30, 1)))
     assert len(alive) == 2 * len(plan.blocks)
+
+
+@pytest.mark.parametrize("package", ["web,old/core", "web,", "a,,b", ",c"])
+def test_a_comma_of_a_value_is_kept_in_the_text(package):
+    device = tfnas.BrowserDevice(package, timeout=60)
+    assert tfnas.timing_device(str(device)) == device
+    assert tfnas.timing_device("browser,package=web,,old, timeout=60").package == "web,old"

@@ -317,3 +317,19 @@ def test_a_rewritten_file_of_other_outputs_is_not_kept(monkeypatch):
     fitted, fit = fitted_for_gpu(artifact)
     assert fitted is artifact
     assert fit.note == "the outputs of the rewritten file differ by 0.001"
+
+
+def test_a_form_that_is_refused_too_is_not_kept(monkeypatch):
+    def faults(op, graph):
+        return gpu_faults(op, graph) + (["no transpositions"] if op.name == "TRANSPOSE" else [])
+
+    monkeypatch.setattr("tfnas.tflite.gpu_forms.gpu_form.gpu_faults", faults)
+    file = File()
+    x = file.reshape(file.input(1, 8, 8, 6), 1, 2, 4, 2, 4, 6)
+    x = file.op("TRANSPOSE", [x, file.numbers([0, 1, 3, 2, 4, 5])], (1, 2, 2, 4, 4, 6))
+    x = file.reshape(x, 1, 64, 6)
+    artifact = file.artifact(file.op("EXPAND_DIMS", [x, file.numbers(1)], (1, 1, 64, 6)))
+    operators = unchanged_outputs(artifact).graph.operators
+    [moved] = [op for op in operators if op.name == "TRANSPOSE"]
+    assert len(moved.outputs[0].shape) == 6  # as it was, not in four axes
+    assert "EXPAND_DIMS" not in [op.name for op in operators]

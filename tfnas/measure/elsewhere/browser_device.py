@@ -33,6 +33,7 @@ from tfnas.measure.elsewhere.timing_device import (
     TimingPlan,
 )
 from tfnas.runtime.external_programs import check_timeout, last_lines
+from tfnas.runtime.guardian import ending_with_this_process
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.browser_file import for_browser
 
@@ -184,7 +185,7 @@ def _browser(program: str, address: str) -> Iterator[subprocess.Popen[bytes]]:
         if hasattr(os, "geteuid") and os.geteuid() == 0:
             flags.append("--no-sandbox")  # which Chromium has none of for root, as in containers
         process = subprocess.Popen(
-            [program, *flags, address],
+            ending_with_this_process([program, *flags, address]),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

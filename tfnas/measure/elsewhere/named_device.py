@@ -1,7 +1,7 @@
 """Devices that time files, by their texts, as the flag `--measure_on` and settings have them.
 
 A text is the device's kind, an address, and options: `ssh:pi@raspberrypi,python=venv/bin/python`,
-`adb:4A1`, `browser,package=web/node_modules/@litertjs/core`.
+`adb:4A1`, `browser,package=web/node_modules/@litertjs/core`. A comma of a value is written twice.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ options such as ,timeout=60, got 'shh:pi@raspberrypi'; did you mean 'ssh'?
         return device
     if not isinstance(device, str):
         raise ValueError(f"measure_on must be a text or a device, got {type(device).__name__}")
-    head, *rest = (part.strip() for part in device.split(","))
+    head, *rest = (part.strip().replace("\0", ",") for part in _commas_apart(device).split(","))
     kind, _, address = head.partition(":")
     kinds = _kinds()
     record = kinds.get(kind)
@@ -74,6 +74,11 @@ def device_identity(device: TimingDevice | str | None) -> str | None:
     fields = dataclasses.fields(found) if dataclasses.is_dataclass(found) else ()
     limits = {each.name: each.default for each in fields if each.name == "timeout"}
     return str(dataclasses.replace(found, **limits) if limits else found)
+
+
+def _commas_apart(text: str) -> str:
+    """A text whose doubled commas, those of values, are another character."""
+    return text.replace(",,", "\0")
 
 
 def _kinds() -> dict[str, type[Any]]:

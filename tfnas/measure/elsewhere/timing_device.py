@@ -96,7 +96,8 @@ class DeviceTimes:
 class TimingDevice(abc.ABC):
     """A device that times files, such as :class:`tfnas.SshDevice`.
 
-    It prints as the text that `measure_on` takes, with the options that have no default. The fields
+    It prints as the text that `measure_on` takes, with the options that have no default; a comma
+    of a value is doubled. The fields
     of its dataclass are these options.
 
     Example:
@@ -119,7 +120,7 @@ class TimingDevice(abc.ABC):
             value = getattr(self, name)
             if name != self.address and value != field.default:
                 texts.append(f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}")
-        return ",".join(texts)
+        return ",".join(text.replace(",", ",,") for text in texts)
 
     @abc.abstractmethod
     def check(self) -> str:

@@ -150,6 +150,12 @@ class SupernetTuner(MeasuredTuner):
                     f"{name} must not be set with shared weights, from which all trials start, "
                     f"got {wrong!r}"
                 )
+        if self.config.patch_macs_ratio is not None:
+            raise ValueError(
+                "patch_macs_ratio must be None with shared weights, whose search counts the memory "
+                "of thousands of networks without patches and would drop those that need them, got "
+                f"{self.config.patch_macs_ratio!r}: tfnas.EvolutionTuner takes it"
+            )
         if has_chief_oracle():
             raise ValueError(
                 "SupernetTuner must run its trials here or on an executor, got keras_tuner's chief "

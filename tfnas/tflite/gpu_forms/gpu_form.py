@@ -1,8 +1,9 @@
 """A file in operators that TFLite's GPU delegate takes, with the same outputs.
 
 The file is rewritten, not the Keras model: it has the same weights and scales, whatever it was made
-of, and is not converted a second time. Only operators that the delegate refuses are replaced. The
-result is kept where more is predicted to be delegated and the outputs are equal.
+of, and is not converted a second time. Only operators that the delegate refuses are replaced, and
+only by a form that it takes, or whose multiply-accumulates it takes. The result is kept where more
+is predicted to be delegated and the outputs are equal.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ai_edge_litert import schema_py_generated as schema
@@ -166,19 +167,51 @@ def gpu_form(artifact: Artifact) -> Artifact:
         OpenSizes: Its sizes are not known.
         RuntimeError: The interpreter can't run it.
     """
-    graph = GraphRewriter(without_broadcasts(with_known_shapes(artifact)))
-    for info, op in zip(graph.info.operators, graph.old, strict=True):
+    content = without_broadcasts(with_known_shapes(artifact))
+    rewritten, in_vain = _rewritten(artifact, content, frozenset())
+    if in_vain:
+        rewritten, _ = _rewritten(artifact, content, in_vain)
+    return rewritten
+
+
+def _rewritten(
+    artifact: Artifact, content: bytes, kept: frozenset[int]
+) -> tuple[Artifact, frozenset[int]]:
+    """The file with other forms, and the places of operators whose other form gains nothing.
+
+    `kept` are places of operators that stay as they are.
+    """
+    graph = GraphRewriter(content)
+    new: dict[int, int] = {}  # id of an operator of another form -> place of the one before
+    for place, (info, op) in enumerate(zip(graph.info.operators, graph.old, strict=True)):
         rule = _RULES.get(info.name)
         done = len(graph.writer.operators)
-        if rule is not None and gpu_faults(info, graph.info):
+        if rule is not None and place not in kept and gpu_faults(info, graph.info):
             try:
                 rule(graph, info, op)
+                new |= {id(each): place for each in graph.writer.operators[done:]}
                 continue
             except NotRewritable:
                 del graph.writer.operators[done:]
         graph.writer.operators.append(op)
     content = with_files(graph.packed(), attached_files(artifact.content))
-    return dataclasses.replace(artifact, content=content)
+    made = dataclasses.replace(artifact, content=content)
+    places = [new.get(id(op)) for op in graph.operators]
+    return made, _in_vain(places, delegation(made, gpu_faults))
+
+
+def _in_vain(places: Sequence[int | None], found: Delegation) -> frozenset[int]:
+    """Operators whose other form is refused too, and no multiply-accumulates of it are taken.
+
+    `places` are those of the operators that the new ones have replaced; None: it is none.
+    """
+    refused, useful = set(), set()
+    for place, reasons, macs in zip(places, found.reasons, found.macs, strict=True):
+        if place is not None and reasons:
+            refused.add(place)
+        elif place is not None and macs:
+            useful.add(place)
+    return frozenset(refused - useful)
 
 
 def _rank(found: Delegation) -> tuple[float, int, int]:

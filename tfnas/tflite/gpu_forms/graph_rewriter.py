@@ -49,6 +49,11 @@ class GraphRewriter:
         remove_unused(self._editor.model)
         return self._editor.packed()
 
+    @property
+    def operators(self) -> list[schema.OperatorT]:
+        """The operators of the packed file, in order."""
+        return list(self._editor.graph.operators)
+
     def shape(self, index: int) -> Shape:
         """Returns the shape of a tensor, also of a new one."""
         return tuple(int(size) for size in self._editor.graph.tensors[index].shape)

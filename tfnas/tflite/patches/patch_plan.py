@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from tfnas.tflite.flatbuffer import FileGraph, OperatorInfo
-from tfnas.tflite.patches.windows import NotLocal, Pads, Region, Span, windows
+from tfnas.tflite.patches.windows import NotLocal, Pads, Region, Span, Window, windows
 
 Key = tuple[Any, ...]  # a tensor: ("file", index), or a part of it in a patch
+_Step = tuple[OperatorInfo, tuple[Window, Window]]  # an operator of the stage, and what it reads
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,8 +107,8 @@ def plan(graph: FileGraph, last: int, rows: int, columns: int) -> PatchPlan:
     Raises:
         NotLocal: There are more patches than rows or columns.
     """
-    stage = graph.operators[: last + 1]
-    end = stage[-1].outputs[0]
+    stage = [(op, windows(op)) for op in graph.operators[: last + 1]]
+    end = stage[-1][0].outputs[0]
     height, width = end.shape[1:3]
     if rows > height or columns > width:
         raise NotLocal(f"{rows} x {columns} patches of an image of {height}x{width}")
@@ -143,23 +144,23 @@ def _parts(length: int, count: int) -> list[Span]:
 
 def _patch(
     operators: list[PatchOperator],
-    stage: Sequence[OperatorInfo],
+    stage: Sequence[_Step],
     region: Region,
     patch: tuple[int, int],
 ) -> Key:
     """Adds the operators of one patch, and returns its output."""
     needed = _needed(stage, region)
     made: dict[int, Key] = {}
-    for place, op in enumerate(stage):
+    for place, (op, fields) in enumerate(stage):
         output = op.outputs[0].index
         if output not in needed:
             continue
         part = needed[output]
+        wanted, pads = _input_region(fields, part)
         inputs = []
         for number, tensor in enumerate(op.inputs):
             if tensor.constant is not None:
                 continue
-            wanted, pads = _input_region(op, part)
             key = made.get(tensor.index, ("file", tensor.index))
             held = needed[tensor.index] if tensor.index in made else _whole(tensor.shape)
             name: Key = (*patch, place, number)
@@ -187,17 +188,17 @@ def _patch(
         made[output] = ("part", *patch, output)
         size = (part[0].length, part[1].length)
         operators.append(PatchOperator("", place, tuple(inputs), made[output], output, size))
-    return made[stage[-1].outputs[0].index]
+    return made[stage[-1][0].outputs[0].index]
 
 
-def _needed(stage: Sequence[OperatorInfo], region: Region) -> dict[int, Region]:
+def _needed(stage: Sequence[_Step], region: Region) -> dict[int, Region]:
     """The region of each tensor that a region of the stage's output needs."""
-    needed = {stage[-1].outputs[0].index: region}
-    for op in reversed(stage):
+    needed = {stage[-1][0].outputs[0].index: region}
+    for op, fields in reversed(stage):
         part = needed.get(op.outputs[0].index)
         if part is None:
             continue
-        wanted, _ = _input_region(op, part)
+        wanted, _ = _input_region(fields, part)
         for tensor in op.inputs:
             if tensor.constant is None:
                 before = needed.get(tensor.index, wanted)
@@ -205,8 +206,8 @@ def _needed(stage: Sequence[OperatorInfo], region: Region) -> dict[int, Region]:
     return needed
 
 
-def _input_region(op: OperatorInfo, output: Region) -> tuple[Region, Pads]:
-    rows, columns = windows(op)
+def _input_region(fields: tuple[Window, Window], output: Region) -> tuple[Region, Pads]:
+    rows, columns = fields
     across, above = rows.needs(output[0])
     along, beside = columns.needs(output[1])
     return (across, along), (above, beside)
