@@ -7,7 +7,7 @@ from tfnas.pruning import masked_least_squares
 from tfnas.pruning.masked_least_squares import Start, solve_masked
 from tfnas.pruning.optimal_brain_surgeon import obs_prune, refit, shrink
 
-ROWS, INPUTS = 60, 150
+ROWS, INPUTS = 160, 150
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ import numpy as np
 from scipy.linalg import lapack, solve_triangular
 
 _LARGE = 128  # inputs from which on iterations are faster
-FEW_ROWS = 32  # that are solved one after the other; the spread of more is that of so many
+FEW_ROWS = 128  # that are solved one after the other; the spread of more is that of so many
 _TOLERANCE = 1e-5  # of the gradient, relative to that of zeros
 _STEPS = 200
 
@@ -47,7 +47,7 @@ class Start:
             near: Weights that are near the optimum, (rows, inputs). None: those without zeros.
         """
         weights, rows = np.zeros_like(self._cross), np.arange(len(keep))
-        if are_many(self._hessian):
+        if are_many(self._hessian, len(keep)):
             near = self.weights if near is None else near
             weights, rows = solve_masked(self._hessian, self._cross, keep, near)
         for row in rows:
@@ -64,7 +64,7 @@ class Start:
             keep: The mask, boolean, (rows, inputs).
         """
         rows = np.arange(len(keep))
-        if are_many(self._hessian):
+        if are_many(self._hessian, len(keep)):
             rows = np.random.default_rng(0).permutation(rows)[:FEW_ROWS]
         spread = np.ones(keep.shape)
         for row in rows:
@@ -113,13 +113,14 @@ class Start:
         return start[index] - half[:, :-1].T @ half[:, -1], spread
 
 
-def are_many(hessian: np.ndarray) -> bool:
-    """Returns whether rows share their moments, and have so many inputs that iterations are faster.
+def are_many(hessian: np.ndarray, rows: int) -> bool:
+    """Returns whether rows share their moments, and are so many that iterations are faster.
 
     Args:
         hessian: (inputs, inputs), or (rows, inputs, inputs) with one matrix per row.
+        rows: Number of rows with masks of their own.
     """
-    return hessian.ndim == 2 and len(hessian) >= _LARGE
+    return hessian.ndim == 2 and len(hessian) >= _LARGE and rows > FEW_ROWS
 
 
 def moments_of_row(hessian: np.ndarray, row: int) -> np.ndarray:

@@ -41,7 +41,6 @@ import numpy as np
 from scipy.linalg import lapack
 
 from tfnas.pruning.masked_least_squares import (
-    FEW_ROWS,
     Start,
     are_many,
     factor_of,
@@ -130,7 +129,7 @@ def refit(
         raise ValueError(f"keep must have the shape {weights.shape}, got {keep.shape}")
     keep, solved = np.asarray(keep, bool), np.zeros_like(cross)
     groups = _rows_of_one_factor(keep, hessian)
-    if are_many(hessian) and len(groups) > FEW_ROWS:
+    if are_many(hessian, len(groups)):
         solved, left = solve_masked(hessian, cross, keep, np.zeros_like(cross))
         groups = [np.array([row]) for row in left]
     for rows in groups:
