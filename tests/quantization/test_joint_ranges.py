@@ -61,6 +61,28 @@ def test_a_merge_of_one_range_has_the_same():
     assert steps.max() <= 1.001 * file.outputs[0].scale
 
 
+def test_recurrent_layers_are_rounded_to_the_range_of_a_merge():
+    """To the converter a loop is a float operator, which can't get a range from behind it."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((5, 3))
+    both = layers.Bidirectional(layers.LSTM(4))(inputs)
+    larger = layers.Maximum()([layers.SimpleRNN(4)(inputs), dense()(inputs[:, 0])])
+    used = layers.SimpleRNN(3)(inputs)
+    twice = layers.Concatenate()([used, dense()(used)])
+    model = keras.Model(inputs, [both, larger, twice])
+    x = RNG.normal(size=(48, 5, 3)).astype("float32")
+    trainable = tfnas.quantize_aware(model, data=x)
+    file = tfnas.to_tflite(trainable, "int8")
+    assert not [t.name for t in file.graph.tensors if t.dtype.startswith("float")]
+    found, expected = file.predict(x, reference=True), trainable.predict(x, verbose=0)
+    exact = model.predict(x, verbose=0)
+    for tensor, answer, twin, number in zip(file.outputs, found, expected, exact, strict=True):
+        steps = np.abs(answer - twin) / tensor.scale
+        assert steps.max() <= 3.01, tensor.name
+        assert np.median(steps) <= 1
+        assert np.abs(twin - number).max() <= 0.05 * np.ptp(number)
+
+
 def test_16_bits_agree_too():
     inputs = keras.Input((6,))
     model = with_values(keras.Model(inputs, layers.Maximum()([dense()(inputs), dense()(inputs)])))

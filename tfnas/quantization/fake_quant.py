@@ -106,8 +106,17 @@ class FakeQuant(keras.layers.Layer):
         )
         self.built = True
 
-    def call(self, x: Any, training: bool | None = None) -> Any:
-        """Rounds the input; in training it observes the range first."""
+    def call(self, x: Any, training: bool | None = None, ahead: bool = False) -> Any:
+        """Rounds the input; in training it observes the range first.
+
+        Args:
+            x: Numbers.
+            training: Whether the range is observed.
+            ahead: Whether the numbers are rounded once more, and observed, in a call behind this
+                one. Until the range is known they stay as they are.
+        """
+        if ahead and (training or self.observing):
+            return x
         x = _relu(x, self.relu)
         if (training or self.observing) and self.fixed is None and not self.frozen:
             self._observe(x)

@@ -122,6 +122,7 @@ class FakeQuantBuilder:
             return [self._fake_quant(call.name, tensors[0], relu=limit, after_float=after_float)]
         if self._stays_float(call):
             tensors = [self._as_float(call, tensor) for tensor in tensors]
+        tensors, joint = _merged_from_loops(self, call, tensors)
         if call_role is Role.TABLE:
             outputs = [self._from_table(call, tensors[0])]
         else:
@@ -138,6 +139,8 @@ class FakeQuantBuilder:
         if _has_scale_of_table(self, call):
             self.rows += outputs
             return outputs
+        if joint is not None:
+            return [_rounded_by(self, joint, outputs[0])]
         if same := self._range_of_all(call, tensors):
             return [self._rounded_as(same, tensor) for tensor in outputs]
         settings = {
@@ -310,7 +313,7 @@ class FakeQuantBuilder:
         return (joins or merges) and not self._stays_float(call)
 
     def _takes_any_range(self, call: Call) -> bool:
-        roles = (Role.KERNEL, Role.NORM, Role.AFFINE, Role.COMPUTE)
+        roles = (Role.KERNEL, Role.NORM, Role.AFFINE, Role.COMPUTE, Role.LOOP)
         return (
             self._role(call) in roles
             and not self._has_one_range(call)
@@ -406,14 +409,50 @@ class FakeQuantBuilder:
         return self.wrappers[key]
 
     def _fake_quant(self, after: str, tensor: Any, **settings: Any) -> Any:
-        base = f"{after.replace('/', '_')}_range"
-        self.names[base] += 1
-        count = self.names[base]
-        name = base if count == 1 else f"{base}_{count}"
-        layer = FakeQuant(name=name, **_range_settings(self), **settings)
-        output = layer(tensor)
-        self.rounded[id(output)] = output, layer
-        return output
+        return _rounded_by(self, _new_range(self, after, **settings), tensor)
+
+
+def _new_range(builder: FakeQuantBuilder, after: str, **settings: Any) -> FakeQuant:
+    base = f"{after.replace('/', '_')}_range"
+    builder.names[base] += 1
+    count = builder.names[base]
+    name = base if count == 1 else f"{base}_{count}"
+    return FakeQuant(name=name, **_range_settings(builder), **settings)
+
+
+def _rounded_by(builder: FakeQuantBuilder, layer: FakeQuant, tensor: Any) -> Any:
+    output = layer(tensor)
+    builder.rounded[id(output)] = output, layer
+    return output
+
+
+def _merged_from_loops(
+    builder: FakeQuantBuilder, call: Call, tensors: list[Any]
+) -> tuple[list[Any], FakeQuant | None]:
+    """Rounds outputs of loops to the range of the Concatenate or Maximum that they go into.
+
+    The converter sees a float operator for a loop, whose output can't get the joint range by
+    itself.
+
+    Returns:
+        The inputs of the call, and the layer of its range; None where there is no loop.
+    """
+    loops = [_is_from_a_loop(builder, value) for value in call.inputs]
+    merges = any(loops) and builder._has_one_range(call)
+    if not merges or builder._rounded_later(call, call.outputs[0]):
+        return tensors, None
+    if builder._range_of_all(call, tensors) is not None:
+        return tensors, None
+    joint = _new_range(builder, call.name)
+    pairs = zip(tensors, loops, strict=True)
+    return [joint(tensor, ahead=True) if loop else tensor for tensor, loop in pairs], joint
+
+
+def _is_from_a_loop(builder: FakeQuantBuilder, value: Any) -> bool:
+    producer = builder.producers.get(value)
+    if producer is None or builder._role(producer) is not Role.LOOP:
+        return False
+    return not builder._stays_float(producer)
 
 
 def _integer_form(builder: FakeQuantBuilder, call: Call, tensors: list[Any]) -> Any:

@@ -1,8 +1,9 @@
 """Layers that are computed by other operators in an integer file than in a float file.
 
-- :class:`ChannelAffine`: a factor and an offset for each channel (Rescaling, Normalization, a
-  BatchNormalization that is not folded into a convolution) becomes a 1x1 depthwise convolution,
-  which an integer file computes exactly; an offset alone becomes a sum with a constant.
+- :class:`ChannelAffine`: a factor and an offset for each channel (Rescaling, Normalization,
+  LayerScale, a BatchNormalization that is not folded into a convolution) becomes a 1x1 depthwise
+  convolution, which an integer file computes exactly; an offset alone becomes a sum with a
+  constant.
 - :class:`SixteenBitForm` and :func:`hard_silu` replace layers that have no 16-bit operator: the
   converter of TensorFlow 2.21 has no 16-bit CONCATENATION and TILE, TFLite no 16-bit HARD_SWISH.
 - :class:`OneHotCategories` finds categories by comparing integers: Keras' own way makes floats of
@@ -34,8 +35,8 @@ class ChannelAffine(keras.layers.Wrapper):
     """x * factor + offset for each channel; at inference in the form of an integer file.
 
     Args:
-        layer: Rescaling, Normalization or BatchNormalization, over the last axis of an input
-            of 2 to 4 dimensions.
+        layer: Rescaling, Normalization, BatchNormalization or LayerScale, over the last axis of an
+            input of 2 to 4 dimensions.
         bits: Bits of the activations.
     """
 
@@ -76,6 +77,8 @@ class ChannelAffine(keras.layers.Wrapper):
                 keras.backend.epsilon(),
             )
             return tf.constant(factor, tf.float32), tf.constant(-mean * factor, tf.float32)
+        if not isinstance(layer, keras.layers.BatchNormalization):  # a LayerScale
+            return layer.gamma.value, tf.zeros([self.channels])
         factor = tf.math.rsqrt(layer.moving_variance.value + layer.epsilon)
         if layer.scale:
             factor = factor * layer.gamma.value

@@ -8,7 +8,8 @@
 |         | quantized                                                                  |
 | ROWS    | rows of a table, which is quantized as its output is: Embedding              |
 | NORM    | BatchNormalization: folded into the kernel before it, else like AFFINE     |
-| AFFINE  | a factor and an offset for each channel: Rescaling, Normalization          |
+| AFFINE  | a factor and an offset for each channel: Rescaling, Normalization,         |
+|         | LayerScale                                                                 |
 | RELU    | clipping, which is part of the quantization of the output before it        |
 | COMPUTE | computes in integers; its output is quantized                              |
 | FORM    | several integer operators with ranges of their own compute it              |
@@ -155,7 +156,7 @@ def _role(call: Call) -> Role:
         return Role.ROWS
     if kind == "BatchNormalization":
         return Role.NORM
-    if kind in ("Rescaling", "Normalization"):
+    if kind in ("Rescaling", "Normalization") or is_layer_scale(call):
         return Role.AFFINE
     if kind in NORMALIZATIONS:
         return Role.FLOAT if reason_against_form(call) else Role.FORM
@@ -210,6 +211,12 @@ def fuses_relu(call: Call) -> bool:
     """Whether TFLite's operator for a call can include a ReLU after it."""
     fusing = ("Add", "Subtract", "Multiply", "Concatenate")
     return role(call) in (Role.KERNEL, Role.NORM, Role.AFFINE) or call.kind in fusing
+
+
+def is_layer_scale(call: Call) -> bool:
+    """Whether a call is one of keras.applications' LayerScale, over at most 4 dimensions."""
+    of_keras = is_of_keras(type(call.operation))
+    return call.kind == "LayerScale" and of_keras and len(call.inputs[0].shape) <= 4
 
 
 def is_channel_norm(call: Call) -> bool:

@@ -2,7 +2,8 @@
 
 The converter has no way to say that an 8-bit tensor goes on with 16 bits. A model says it by a cast
 to float64 and back (:func:`tfnas.quantization.inner_ranges.with_other_bits`), which the converter
-writes as DEQUANTIZE, CAST, CAST, QUANTIZE. One QUANTIZE computes the same from integers.
+writes as DEQUANTIZE, CAST, CAST, QUANTIZE. One QUANTIZE computes the same from integers. Where an
+8-bit tensor is rounded to another range, the converter may leave DEQUANTIZE, QUANTIZE.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _MOVES = (
 
 
 def close_float_gaps(model: Any) -> bool:
-    """Replaces casts of quantized numbers to floats and back by one QUANTIZE, in place.
+    """Replaces the way of quantized numbers to floats and back by one QUANTIZE, in place.
 
     Args:
         model: The objects of a file, of :func:`tfnas.tflite.flatbuffer.unpack`.
@@ -102,13 +103,13 @@ def _like(graph: Any, shaped: Any, quantized: Any) -> int:
 
 
 def _gap_before(model: Any, graph: Any, op: Any, makers: dict[int, Any]) -> list[Any] | None:
-    """The casts and the DEQUANTIZE before a QUANTIZE, the last one first; None for others."""
+    """The DEQUANTIZE before a QUANTIZE, behind the casts after it; None for others."""
     gap: list[Any] = []
     maker = makers.get(op.inputs[0])
     while maker is not None and kind_of(model, maker) == _OPERATOR.CAST:
         gap.append(maker)
         maker = makers.get(maker.inputs[0])
-    if not gap or maker is None or kind_of(model, maker) != _OPERATOR.DEQUANTIZE:
+    if maker is None or kind_of(model, maker) != _OPERATOR.DEQUANTIZE:
         return None
     types = {graph.tensors[part.outputs[0]].type for part in gap}
     if graph.tensors[maker.inputs[0]].type not in _INTEGERS or not types <= _FLOATS:
