@@ -2,7 +2,7 @@
 
 Patches change no output of a file. So which patches a network has is no decision that a sampler
 draws: for each network the plan of fewest multiply-accumulates that keeps the limit is the best
-one, and it is found without training (decision 79). It depends on the file's operators alone, so
+one, and it is found without training (decision 78). It depends on the file's operators alone, so
 the file of a network that is trained again has the same patches.
 """
 

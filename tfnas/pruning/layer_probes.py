@@ -26,8 +26,7 @@ from tfnas.pruning.input_moments import (
     to_rows,
     unsupported_reason,
 )
-from tfnas.pruning.masked_least_squares import Start
-from tfnas.pruning.optimal_brain_surgeon import cheapest, shrink
+from tfnas.pruning.optimal_brain_surgeon import Start, cheapest, shrink
 from tfnas.pruning.prunable_kernels import PrunableKernel
 from tfnas.pruning.reconstruct import output_scale, takes_mean
 
@@ -157,7 +156,7 @@ def _errors(
     held_out = testing.hessian if testing.hessian.ndim == 2 else testing.hessian[sample]
     power = float(scale[sample] @ quadratic(part, held_out))
     for level in levels:
-        solved = start.without(cheapest(cost, int(level * cost.size)))
+        solved, _ = start.without(cheapest(cost, int(level * cost.size)))
         error = float(scale[sample] @ quadratic(solved - part, held_out))
         yield error / power if power > 0 else 0.0
 

@@ -16,10 +16,8 @@ From there, removing one more weight j and correcting the others optimally costs
     a_r * w'_j^2 / [H_SS^{-1}]_jj                                                    (1)
 
 (Hassibi and Stork, equation 5). :func:`obs_prune` removes the weights of least cost in a few
-rounds, and solves for the kept weights after each round, so that the costs of the next round are
-up to date. With few inputs this needs one Cholesky inverse per row and round; with many, all rows
-are solved together (:mod:`tfnas.pruning.masked_least_squares`), and diag(H_SS^-1) is computed for
-some rows.
+rounds, and solves exactly for the kept weights after each round, so that the costs of the next
+round are up to date. Each round needs one Cholesky inverse per row; that of the first is shared.
 
 The target y can differ from W x: with x from a network whose earlier layers are pruned and y
 from the original network, the layer also corrects errors of the earlier layers. `cross` holds
@@ -38,16 +36,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-from scipy.linalg import lapack
-
-from tfnas.pruning.masked_least_squares import (
-    Start,
-    are_many,
-    factor_of,
-    moments_of_row,
-    solve_masked,
-    times,
-)
+from scipy.linalg import lapack, solve_triangular
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -127,15 +116,11 @@ def refit(
     cross = _checked(weights, hessian, cross)
     if keep.shape != weights.shape:
         raise ValueError(f"keep must have the shape {weights.shape}, got {keep.shape}")
-    keep, solved = np.asarray(keep, bool), np.zeros_like(cross)
-    groups = _rows_of_one_factor(keep, hessian)
-    if are_many(hessian, len(groups)):
-        solved, left = solve_masked(hessian, cross, keep, np.zeros_like(cross))
-        groups = [np.array([row]) for row in left]
-    for rows in groups:
+    solved = np.zeros_like(cross)
+    for rows in _rows_of_one_factor(np.asarray(keep, bool), hessian):
         index = np.flatnonzero(keep[rows[0]])
         if index.size:
-            factor = factor_of(moments_of_row(hessian, rows[0])[np.ix_(index, index)])
+            factor = _factor(_moments(hessian, rows[0])[np.ix_(index, index)])
             places = np.ix_(rows, index)
             solved[places] = lapack.dpotrs(factor, cross[places].T, lower=1)[0].T
     return solved
@@ -198,9 +183,7 @@ def obs_prune(
     for count in removals(weights.size, zeros, rounds):
         cost = np.where(keep, scale[:, None] * current**2 / spread, -1.0)  # equation (1)
         keep = cheapest(cost, count)
-        current = start.without(keep, current)
-        if count < zeros:
-            spread = start.spread_without(keep)
+        current, spread = start.without(keep)
         counts.append(count)
         losses.append(best - float(scale @ (current * cross).sum(axis=1)))
     return Pruned(current, keep, tuple(counts), tuple(losses))
@@ -234,6 +217,102 @@ def removals(size: int, zeros: int, rounds: int) -> list[int]:
     kept = max(size - zeros, 1) / size
     counts = {round(size * (1 - kept ** (step / rounds))) for step in range(1, rounds)}
     return sorted(count for count in counts | {zeros} if 0 < count <= zeros)
+
+
+class Start:
+    """The optimum without zeros, from which the optimum for any mask is computed.
+
+    Args:
+        hessian: (inputs, inputs), or (rows, inputs, inputs).
+        cross: (rows, inputs).
+    """
+
+    def __init__(self, hessian: np.ndarray, cross: np.ndarray) -> None:
+        self._hessian, self._cross = hessian, cross
+        shared = hessian.ndim == 2
+        self._inverse = (
+            inverse_of(hessian) if shared else np.stack([inverse_of(h) for h in hessian])
+        )
+        self.weights = cross @ self._inverse if shared else times(cross, self._inverse)
+        diagonal = np.diagonal(self._inverse, axis1=-2, axis2=-1)
+        self.spread = np.broadcast_to(diagonal, cross.shape)
+
+    def without(self, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the optimal weights with the mask `keep`, and diag(H_SS^-1) of each row.
+
+        Args:
+            keep: Mask, boolean, (rows, inputs).
+        """
+        weights, spread = np.zeros_like(self._cross), np.ones_like(self._cross)
+        for row, kept in enumerate(keep):
+            index, removed = np.flatnonzero(kept), np.flatnonzero(~kept)
+            if not index.size:
+                continue
+            few_removed = removed.size <= index.size
+            solve = self._by_removed if few_removed else self._by_kept
+            weights[row, index], spread[row, index] = solve(row, index, removed)
+        return weights, spread
+
+    def _by_kept(
+        self, row: int, index: np.ndarray, removed: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        inverse = inverse_of(_moments(self._hessian, row)[np.ix_(index, index)])
+        return inverse @ self._cross[row, index], np.diagonal(inverse)
+
+    def _by_removed(
+        self, row: int, index: np.ndarray, removed: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Solves with the removed weights in G = H^-1, which is faster while they are few.
+
+        H_SS^-1 = G_SS - G_SR G_RR^-1 G_RS and w_S = w - G_SR G_RR^-1 w_R.
+        """
+        inverse, start = _moments(self._inverse, row), self.weights[row]
+        if not removed.size:
+            return start, np.diagonal(inverse)
+        factor = _factor(inverse[np.ix_(removed, removed)])
+        right = np.column_stack([inverse[np.ix_(removed, index)], start[removed]])
+        half = solve_triangular(factor, right, lower=True, check_finite=False)
+        spread = np.diagonal(inverse)[index] - (half[:, :-1] ** 2).sum(axis=0)
+        return start[index] - half[:, :-1].T @ half[:, -1], spread
+
+
+def _moments(hessian: np.ndarray, row: int) -> np.ndarray:
+    return hessian if hessian.ndim == 2 else hessian[row]
+
+
+def _factor(matrix: np.ndarray) -> np.ndarray:
+    factor, info = lapack.dpotrf(matrix, lower=1)
+    if info or not np.isfinite(factor[-1, -1]):
+        raise ValueError(
+            f"hessian must be positive definite, got a singular matrix of shape "
+            f"{matrix.shape}: shrink it first"
+        )
+    return factor
+
+
+def inverse_of(matrix: np.ndarray) -> np.ndarray:
+    """Returns the inverse of a positive definite matrix.
+
+    Args:
+        matrix: (inputs, inputs), symmetric.
+
+    Raises:
+        ValueError: It is singular.
+    """
+    lower = lapack.dpotri(_factor(matrix), lower=1)[0]
+    return np.tril(lower) + np.tril(lower, -1).T
+
+
+def times(weights: np.ndarray, hessian: np.ndarray) -> np.ndarray:
+    """Returns w H of each row w, (rows, inputs).
+
+    Args:
+        weights: (rows, inputs).
+        hessian: (inputs, inputs), or (rows, inputs, inputs) with one matrix per row.
+    """
+    if hessian.ndim == 2:
+        return weights @ hessian
+    return np.einsum("ri,rij->rj", weights, hessian)
 
 
 def check_moments(weights: np.ndarray, hessian: np.ndarray) -> None:

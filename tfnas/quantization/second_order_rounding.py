@@ -34,8 +34,7 @@ import numpy as np
 from scipy.linalg import lapack
 
 from tfnas.pruning.input_moments import quadratic
-from tfnas.pruning.masked_least_squares import inverse_of, times
-from tfnas.pruning.optimal_brain_surgeon import check_moments
+from tfnas.pruning.optimal_brain_surgeon import check_moments, inverse_of, times
 from tfnas.quantization.symmetric_grid import (
     largest_integer,
     least_error_scales,

@@ -30,8 +30,7 @@ from tfnas.graph.batchnorm import input_batches
 from tfnas.graph.traversal import Visit
 from tfnas.pruning.input_moments import InputMoments, quadratic, to_rows, unsupported_reason
 from tfnas.pruning.layer_probes import probes, slopes_of
-from tfnas.pruning.masked_least_squares import inverse_of
-from tfnas.pruning.optimal_brain_surgeon import shrink
+from tfnas.pruning.optimal_brain_surgeon import inverse_of, shrink
 from tfnas.pruning.prunable_kernels import PrunableKernel, find_kernels
 from tfnas.pruning.reconstruct import output_scale
 from tfnas.pruning.structured.channel_groups import Dependencies
