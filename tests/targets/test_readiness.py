@@ -8,6 +8,7 @@ from keras import layers, ops
 
 import tfnas
 from tfnas.targets.readiness import RuntimeVerdict
+from tfnas.tflite.delegation import macs_of_operators
 
 
 def of(*inputs_and_output):
@@ -46,6 +47,21 @@ def test_what_stays_on_the_cpu_is_named_with_its_layer_and_reason(mixed):
     assert verdict.partitions == 2
     assert verdict.share == 1.0  # a sort multiplies nothing
     assert not verdict.complete
+
+
+def test_the_part_that_a_gpu_takes_by_default_is_the_one_of_most_operators(mixed):
+    gpu, micro = tfnas.readiness(mixed, ["gpu", "micro"]).verdicts
+    costs = [cost or 0 for cost in macs_of_operators(mixed)]
+    names = [op.name for op in mixed.graph.operators]
+    middle = names.index("TOPK_V2")
+    before, after = costs[:middle], costs[middle + 1 :]
+    largest = before if len(before) >= len(after) else after
+    assert gpu.largest_share == gpu.share_by_default == sum(largest) / sum(costs)
+    assert 0 < gpu.largest_share < 1
+    assert (micro.largest_share, micro.share_by_default) == (None, micro.share)
+    assert tfnas.Device().metrics(mixed, {"delegated_macs"}) == {
+        "delegated_macs": gpu.largest_share
+    }
 
 
 def test_the_share_of_macs_is_of_what_is_taken():

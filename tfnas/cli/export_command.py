@@ -66,6 +66,11 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
     )
     flags.DEFINE_bool("streaming", False, text, **common)
     define_fit_for(common)
+    text = (
+        "examples that the file takes at once; TFLite Micro needs 1 for recurrent and attention "
+        "layers; default: any number"
+    )
+    flags.DEFINE_integer("batch_size", None, text, lower_bound=1, **common)
     text = "minify: remove redundant data from the file, which computes the same numbers"
     flags.DEFINE_bool("slim", False, text, **common)
     text = "print and plot the quantization error of each layer"
@@ -204,6 +209,10 @@ def _check_combinations(values: flags.FlagValues) -> None:
         )
     if values["fit_for"].value and values["streaming"].value:
         raise ValueError(f"fit_for excludes streaming, got {values['fit_for'].value!r}")
+    if values["batch_size"].value and (recipe or mode == MIXED or values["streaming"].value):
+        raise ValueError(
+            f"batch_size excludes recipe, mode 'mixed' and streaming, got {recipe or mode!r}"
+        )
     if values["errors"].value and mode == "float32" and not (recipe or values["layers"].value):
         raise ValueError("errors needs a mode that quantizes, got 'float32'")
     if values["errors"].value:
@@ -275,7 +284,8 @@ def _convert(model: Any, inputs: Any, values: flags.FlagValues) -> tuple[Artifac
     if values["recipe"].value:
         return apply_recipe(to_tflite(model), values["recipe"].value, inputs), None
     more = {
-        name: values[name].value for name in ("sparse", "budget_seconds", "streaming", "fit_for")
+        name: values[name].value
+        for name in ("sparse", "budget_seconds", "streaming", "fit_for", "batch_size")
     }
     try:
         with _progress_printed(enabled=not values["quiet"].value):

@@ -29,6 +29,7 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
     text = "runtimes: gpu, micro, or an accelerator such as ethos-u55-128"
     flags.DEFINE_list("runtimes", ["gpu", "micro"], text, **common)
     text = "with one runtime: the least share of multiply-accumulates that it must take, in [0, 1]"
+    text += "; of the GPU's parts the largest counts, which its delegate takes by default"
     flags.DEFINE_float("min_share", None, text, **common)
     text = "also write the result to this file, as JSON"
     flags.DEFINE_string("json", None, text, **common)
@@ -64,5 +65,5 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
         write_atomically(pathlib.Path(values["json"].value), found.to_json())
     if least is None:
         return 0 if found.complete else NOT_COMPLETE
-    share = found.of(runtimes[0]).share
+    share = found.of(runtimes[0]).share_by_default
     return 0 if share is not None and share >= least else NOT_COMPLETE

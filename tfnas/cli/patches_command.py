@@ -27,6 +27,8 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
     flags.DEFINE_string("max_ram_bytes", None, text, **common)
     text = "most multiply-accumulates, as a multiple of the file's"
     flags.DEFINE_float("max_macs_ratio", 1.5, text, **common)
+    text = "whether the records that TFLite Micro has of each operator count for --max_ram_bytes"
+    flags.DEFINE_bool("count_records", False, text, **common)
     text = "path of the new file; default: beside the file"
     flags.DEFINE_string("output", None, text, **common)
     define_signature(common)
@@ -53,6 +55,7 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
         Artifact.load(source, values["signature"].value),
         _max_ram_bytes(values),
         max_macs_ratio=values["max_macs_ratio"].value,
+        count_records=values["count_records"].value,
     )
     print(report)
     print(f"{file.save(target)}: {file.size:,} bytes")

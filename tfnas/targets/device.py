@@ -201,7 +201,7 @@ class Device:
 
 
 def _delegated_share(file: Artifact) -> float:
-    share = delegation(file, gpu_faults).share
+    share = delegation(file, gpu_faults).largest_share  # the delegate takes one part
     if share is None:
         raise NotOnDevice("the multiply-accumulates of the file can't be counted")
     return share

@@ -16,6 +16,7 @@ References:
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 import os
 
@@ -32,6 +33,8 @@ from tfnas.targets.patch_candidates import (
 from tfnas.targets.tflite_micro.interpreter import planned_arena
 from tfnas.tflite.artifact import Artifact, as_artifact
 from tfnas.tflite.patches.patch_cost import operators_macs
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -81,6 +84,7 @@ class PatchReport(Tabular):
         pairs = {
             "arena of activations, bytes": (self.arena_before, self.arena_after),
             "records of operators, bytes": (self.records_before, self.records_after),
+            "both, bytes": (self.ram_before, self.ram_after),
             "MACs": (self.macs_before, self.macs_after),
             "file, bytes": (self.bytes_before, self.bytes_after),
         }
@@ -90,6 +94,16 @@ class PatchReport(Tabular):
         ]
         title = f"{self.where}, of the first {self.operators} operators"
         return [TextTable(["", "before", "after", "ratio"], rows, title=title)]
+
+    @property
+    def ram_before(self) -> int:
+        """Bytes of activations and of records without patches."""
+        return self.arena_before + self.records_before
+
+    @property
+    def ram_after(self) -> int:
+        """The same with patches."""
+        return self.arena_after + self.records_after
 
     @property
     def where(self) -> str:
@@ -153,7 +167,14 @@ def patch_based(
     chosen = fewest_macs(artifact, limits)
     if chosen is None:
         raise limit_error(artifact, before, limits)
-    return _reported(artifact, chosen, before)
+    made, report = _reported(artifact, chosen, before)
+    if report.ram_after >= report.ram_before:
+        _LOG.warning(
+            "%s: activations and records of operators take %s bytes, %s without patches; "
+            "count_records=True counts both for max_ram_bytes",
+            *(report.where, f"{report.ram_after:,}", f"{report.ram_before:,}"),
+        )
+    return made, report
 
 
 def within_ram(

@@ -60,6 +60,9 @@ class RuntimeVerdict:
         macs: Multiply-accumulates of the file; None: some can't be counted.
         delegated_macs: Those of the operators that it takes; None: some can't be counted.
         fallbacks: The operators that it does not take.
+        largest_share: Share of the multiply-accumulates in the part of most operators, in [0, 1],
+            where the runtime takes one part unless it is told otherwise, as the GPU delegate does
+            (`max_delegated_partitions`); None: unknown, or all parts are taken.
     """
 
     runtime: str
@@ -70,6 +73,7 @@ class RuntimeVerdict:
     macs: int | None = None
     delegated_macs: int | None = None
     fallbacks: tuple[Fallback, ...] = ()
+    largest_share: float | None = None
 
     @property
     def complete(self) -> bool:
@@ -78,8 +82,13 @@ class RuntimeVerdict:
 
     @property
     def share(self) -> float | None:
-        """Share of the multiply-accumulates that it takes, in [0, 1]; None: unknown."""
+        """Share of the multiply-accumulates in all parts, in [0, 1]; None: unknown."""
         return share_of(self.delegated_macs, self.macs, self.complete) if self.known else None
+
+    @property
+    def share_by_default(self) -> float | None:
+        """The same of what the runtime takes unless it is told otherwise; None: unknown."""
+        return self.share if self.largest_share is None else self.largest_share
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -119,7 +128,7 @@ class Readiness(Tabular):
 
     def tables(self) -> list[TextTable]:
         """Returns a table of the runtimes, and one of the operators that they do not take."""
-        headers = ["runtime", "takes all", "operators", "parts", "share of MACs"]
+        headers = ["runtime", "takes all", "operators", "parts", "share of MACs", "largest part"]
         rows = [_row(verdict) for verdict in self.verdicts]
         found = [TextTable(headers, rows, right=2)]
         fallbacks = [
@@ -225,18 +234,21 @@ def _verdict_of(
         found.total,
         found.delegated,
         tuple(fallbacks),
+        found.largest_share if runtime == GPU else None,
     )
 
 
 def _row(verdict: RuntimeVerdict) -> list[str]:
     if not verdict.known:
-        return [verdict.runtime, "unknown", "-", "-", "-"]
+        return [verdict.runtime, "unknown", "-", "-", "-", "-"]
     taken = verdict.operators - len(verdict.fallbacks)
     share = "unknown" if verdict.share is None else f"{100 * verdict.share:.1f}%"
+    largest = "-" if verdict.largest_share is None else f"{100 * verdict.largest_share:.1f}%"
     return [
         verdict.runtime,
         "yes" if verdict.complete else "no",
         f"{taken} of {verdict.operators}",
         "-" if verdict.partitions is None else str(verdict.partitions),
         share,
+        largest,
     ]

@@ -9,6 +9,7 @@ integers) are read back from the file, and the interpreter must accept it.
 from __future__ import annotations
 
 import dataclasses
+import numbers
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +75,7 @@ def to_tflite(
     input_shape: InputShape | None = None,
     streaming: bool = False,
     fit_for: str | None = None,
+    batch_size: int | None = None,
 ) -> Artifact:
     """Converts a Keras model to a `.tflite` file and checks the file.
 
@@ -140,6 +142,9 @@ def to_tflite(
             example. The `origin` of the artifact holds, under "fit_for", what was rewritten and the
             shares of multiply-accumulates that are predicted to be delegated before and after.
             None: the file stays as it is converted.
+        batch_size: Examples that the file takes at once, where the model leaves the number open.
+            TFLite Micro needs a fixed one, 1, where shapes are computed from it, as in recurrent
+            and attention layers. None: it stays open.
 
     Returns:
         The artifact. Where an integer file has more bytes than the one of mode "dynamic" or
@@ -149,7 +154,8 @@ def to_tflite(
     Raises:
         ValueError: The mode is unknown, the model is not built, a layer can't be streamed,
             `calibration` is missing, has a wrong shape or contains NaN, the mode has no sparse
-            files, or `fit_for` is unknown or meets a sparse or streaming file.
+            files, `fit_for` is unknown or meets a sparse or streaming file, or `batch_size` is not
+            positive or is none for this model.
         ConversionError: A weight is NaN or infinite, or an operation has no TFLite kernel (the
             message names the layer); TensorFlow can't export the model; inside of
             :func:`tfnas.isolated`, the converter ended its process; or the file does not have the
@@ -175,7 +181,10 @@ def to_tflite(
         _check_fits(fit_for, sparse, streaming)
     if not is_tf_keras(model):
         model = opaque_form(model, calibration, input_shape)
-    file = converted(Conversion(model, spec, calibration, sparse, budget_seconds, streaming))
+    _check_batch(batch_size, model, streaming)
+    file = converted(
+        Conversion(model, spec, calibration, sparse, budget_seconds, streaming, batch_size)
+    )
     if fit_for is not None:
         file = fitted_for(file, fit_for)
     if streaming or sparse:
@@ -241,6 +250,23 @@ def _check_fits(fit_for: str, sparse: bool, streaming: bool) -> None:
             f"fit_for must be None for sparse and for streaming files, got {fit_for!r} with "
             f"sparse={sparse} and streaming={streaming}"
         )
+
+
+def _check_batch(size: int | None, model: Any, streaming: bool) -> None:
+    if size is None:
+        return
+    if isinstance(size, bool) or not isinstance(size, numbers.Integral) or size < 1:
+        raise ValueError(f"batch_size must be a whole number of at least 1, got {size!r}")
+    if streaming:
+        raise ValueError(f"batch_size must be None for a streaming file, got {size}")
+    if is_tf_keras(model):
+        raise ValueError(
+            f"batch_size must be None for the tf_keras model {model.name!r}, got {size}: "
+            "tfnas.legacy.from_tf_keras makes a Keras 3 model of it"
+        )
+    own = {tensor.shape[0] for tensor in model.inputs} - {None}
+    if own - {size}:
+        raise ValueError(f"batch_size must be the model's own, {min(own)}, or None, got {size}")
 
 
 def _check_model(model: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -34,8 +35,25 @@ class Delegation:
     @property
     def partitions(self) -> int:
         """The number of runs of operators that are taken, in the order of execution."""
-        taken = [not each for each in self.reasons]
-        return sum(now and not before for before, now in zip([False, *taken], taken, strict=False))
+        return len(self._parts())
+
+    @property
+    def largest_share(self) -> float | None:
+        """Share of the multiply-accumulates in the part of most operators; None: unknown.
+
+        The GPU delegate takes that part alone, unless it is created with more
+        `max_delegated_partitions` than 1.
+        """
+        largest = max(self._parts(), key=len, default=range(0))
+        return share_of(
+            _total([self.macs[place] for place in largest]), self.total, complete=not self.left
+        )
+
+    def _parts(self) -> list[range]:
+        """Runs of operators that are taken, by their places."""
+        ends = [-1, *(place for place, each in enumerate(self.reasons) if each), len(self.reasons)]
+        runs = [range(a + 1, b) for a, b in itertools.pairwise(ends)]
+        return [run for run in runs if run]
 
     @property
     def total(self) -> int | None:

@@ -32,7 +32,7 @@ def test_memory_is_that_of_the_converted_file(space):
 def test_the_share_on_a_gpu_is_that_of_the_file(space):
     costs = costs_of(space, "delegated_macs")
     arch = space.smallest(np.random.default_rng(1))
-    share = tfnas.readiness(costs.file(arch), ["gpu"]).of("gpu").share
+    share = tfnas.readiness(costs.file(arch), ["gpu"]).of("gpu").share_by_default
     assert costs(arch) == {"delegated_macs": share}
 
 

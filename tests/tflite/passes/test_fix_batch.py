@@ -86,3 +86,30 @@ def test_what_has_no_fused_form_is_refused():
     dense = keras.Sequential([keras.Input((FEATURES,)), layers.Dense(2)], name="dense")
     with pytest.raises(ValueError, match="recurrent must be 'loop' for 'dense', got 'fused'"):
         tfnas.to_tflite(dense, FUSED, X[:, 0])
+
+
+def test_the_batch_is_fixed_where_that_is_asked_for():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((5, 3), name="given")
+    model = keras.Model(inputs, layers.Dense(2, name="end")(layers.GRU(3, name="memory")(inputs)))
+    x = np.random.default_rng(0).normal(size=(20, 5, 3)).astype("float32")
+    trainable = tfnas.quantize_aware(model, "int8", data=x)
+    file = tfnas.to_tflite(trainable, batch_size=1, mode="int8")
+    assert file.inputs[0].shape == (1, 5, 3)
+    tfnas.check_micro(file)
+    whole = tfnas.to_tflite(trainable, "int8")
+    np.testing.assert_array_equal(
+        file.predict(x[:3], reference=True), whole.predict(x[:3], reference=True)
+    )
+    with pytest.raises(ValueError, match=r"batch_size=1 of to_tflite fixes the batch"):
+        tfnas.check_micro(whole)
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [(0, "at least 1, got 0"), (True, "got True"), (2, "batch_size must be the model's own, 1")],
+)
+def test_sizes_that_no_batch_has_are_refused(size, message):
+    model = keras.Sequential([keras.Input(batch_shape=(1, 4)), layers.Dense(2)])
+    with pytest.raises(ValueError, match=message):
+        tfnas.to_tflite(model, batch_size=size)

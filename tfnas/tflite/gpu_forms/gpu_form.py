@@ -86,6 +86,7 @@ class GpuFit:
         return {
             "runtime": "gpu",
             **{f"share_{when}": found.share for when, found in pairs},
+            **{f"largest_share_{when}": found.largest_share for when, found in pairs},
             **{f"partitions_{when}": found.partitions for when, found in pairs},
             **{f"fallbacks_{when}": found.left for when, found in pairs},
             "rewritten": self.rewritten,
@@ -214,9 +215,12 @@ def _in_vain(places: Sequence[int | None], found: Delegation) -> frozenset[int]:
     return frozenset(refused - useful)
 
 
-def _rank(found: Delegation) -> tuple[float, int, int]:
-    """A file with more multiply-accumulates on the GPU is better, then one with fewer fallbacks."""
-    return (found.share or 0.0, -found.left, -found.partitions)
+def _rank(found: Delegation) -> tuple[float, float, int, int]:
+    """A file with more multiply-accumulates on the GPU is better, then one with fewer fallbacks.
+
+    Those of the largest part count first, which the delegate takes by default.
+    """
+    return (found.largest_share or 0.0, found.share or 0.0, -found.left, -found.partitions)
 
 
 def _gone(before: Artifact, after: Artifact) -> dict[str, int]:

@@ -243,7 +243,10 @@ def micro_faults(op: OperatorInfo) -> Iterator[str]:
     yield from _kernel_faults(op)
     for index in _CONSTANTS.get(op.name, ()):
         if index < len(op.inputs) and op.inputs[index].constant is None:
-            yield f"{op.name}: a shape that is computed (input {index} is no constant)"
+            yield (
+                f"{op.name}: a shape that is computed (input {index} is no constant; batch_size=1 "
+                "of to_tflite fixes the batch)"
+            )
 
 
 def _least_inputs(name: str) -> int:

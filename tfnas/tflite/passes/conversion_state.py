@@ -38,6 +38,8 @@ class Conversion:
         calibration: Typical inputs, as for :func:`tfnas.to_tflite`.
         sparse: Whether the file is written in TFLite's sparse encoding.
         streaming: Whether the file takes one frame, and its state.
+        batch_size: Examples that the file takes at once, where the model leaves it open; None: it
+            stays open.
         budget_seconds: Time for fitting the rounding of weights; None: no limit.
         aware: Whether the model holds the ranges of its activations: it is quantization-aware.
         columns: The calibration data: for each input, in the order of `model.inputs`, an array
@@ -56,6 +58,7 @@ class Conversion:
     sparse: bool = False
     budget_seconds: float | None = None
     streaming: bool = False
+    batch_size: int | None = None
     aware: bool = False
     columns: tuple[np.ndarray, ...] = ()
     float_model: keras.Model | None = None

@@ -1,4 +1,4 @@
-"""Pass: a batch of 1 for a model with a fused operator, which holds a state for each example."""
+"""Pass: a batch of one size for a model that leaves it open."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from tfnas.tflite.passes.conversion_state import Conversion
 
 
 def fix_batch(conversion: Conversion) -> Conversion:
-    """Fixes the batch at 1 where a layer becomes a fused operator and the model leaves it open.
+    """Fixes the batch where that is asked for, or where a layer becomes a fused operator.
+
+    A fused operator holds a state for each example: its batch is 1.
 
     Args:
         conversion: A model in its last form.
@@ -19,9 +21,12 @@ def fix_batch(conversion: Conversion) -> Conversion:
         The conversion, with the changed model.
     """
     model = conversion.model
-    if not fused_layers(model) or all(tensor.shape[0] is not None for tensor in model.inputs):
+    size = conversion.batch_size
+    if all(tensor.shape[0] is not None for tensor in model.inputs):
+        return conversion
+    if size is None and not fused_layers(model):
         return conversion
     copies = LayerCopies()
-    fixed = rebuild(model, copies.call, class_of=None, batch_size=1)
+    fixed = rebuild(model, copies.call, class_of=None, batch_size=size or 1)
     copies.carry_weights()
     return dataclasses.replace(conversion, model=fixed)
