@@ -30,14 +30,13 @@ from sequence_models import network
 import tfnas
 from tfnas.table import table
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
 NETWORKS = flags.DEFINE_multi_enum(
     "network",
     ["japanese_vowels_lstm", "etth1_lstm"],
     ["japanese_vowels_lstm", "etth1_lstm"],
     "the networks",
 )
-DATA = flags.DEFINE_string("data", str(ROOT.parent / "shared/data/tasks"), "folder of the data")
+DATA = flags.DEFINE_string("data", None, "folder of the data", required=True)
 FOLDER = flags.DEFINE_string("folder", "runs/fused_lstm", "what is kept of the runs")
 TRAIN = flags.DEFINE_bool("train", False, "whether quantization-aware models are trained too")
 SEED, CALIBRATION, BATCH, COMPARED = 0, 300, 64, 200

@@ -74,15 +74,17 @@ def _text(node: ast.AST) -> str:
     """The message that a statement raises; empty where it raises none, or one made elsewhere."""
     if not (isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args):
         return ""
-    first = node.exc.args[0]
-    parts = first.values if isinstance(first, ast.JoinedStr) else [first]
-    texts = [
-        str(part.value) if isinstance(part, ast.Constant) else "..."
-        for part in parts
-        if isinstance(part, ast.Constant | ast.FormattedValue)
-    ]
+    parts = _parts(node.exc.args[0])
+    texts = [str(part.value) if isinstance(part, ast.Constant) else "..." for part in parts]
     text = " ".join("".join(texts).split())
     return text if re.search(r"[a-z]{3}", text) else ""
+
+
+def _parts(text: ast.expr) -> list[ast.expr]:
+    """The parts of a text that is joined from constants and values."""
+    if isinstance(text, ast.BinOp) and isinstance(text.op, ast.Add):
+        return [*_parts(text.left), *_parts(text.right)]
+    return list(text.values) if isinstance(text, ast.JoinedStr) else [text]
 
 
 def _message(text: str, node: ast.AST, module: str, scope: _Scope) -> Message:

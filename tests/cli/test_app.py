@@ -327,7 +327,7 @@ def of_own_layers(tmp_path, monkeypatch):
 def test_import_finds_classes_of_the_users_own(command, tfnas_command, of_own_layers):
     code, _, err = tfnas_command(command, "model.keras")
     assert code == 1
-    assert "--import=MODULE" in err
+    assert f"--import={of_own_layers}" in err
     code, out, err = tfnas_command(command, "model.keras", f"--import={of_own_layers}")
     assert (code, err) == (0, "")
     assert out

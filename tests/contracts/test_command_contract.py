@@ -27,6 +27,7 @@ REQUIRED = {
     "ptq": ["--dataset=digits"],
     "compress": ["--dataset=digits", "--max_bytes=0.5"],
     "verify": ["--dataset=digits", "--file={tmp}/file.tflite"],
+    "evaluate": ["--dataset=digits"],
 }
 
 
@@ -178,7 +179,7 @@ def test_a_missing_file_is_named_in_one_line(run, tmp_path, name):
 def test_the_commands_are_those_of_before():
     others = (
         *("compress", "search", "export", "verify", "lint", "patches", "bench", "profile"),
-        "completion",
+        *("evaluate", "completion"),
     )
     assert set(COMMANDS) == {*TRAINERS, *others}
     assert len(COMMANDS) == len(set(COMMANDS))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import pathlib
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +67,8 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
         "lookups, which are not in the file"
     )
     flags.DEFINE_string("model", None, text, **common)
+    text = "whether the examples are a stream: a file with a state keeps it between them"
+    flags.DEFINE_bool("stateful", False, text, **common)
     text = "MODULE:FUNCTION that turns the file's outputs into predictions, such as decoded boxes"
     flags.DEFINE_string("postprocess", None, text, **common)
     text = "examples in a run of the file"
@@ -109,6 +112,7 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
         threads=values["threads"].value,
         groups="class" if values["groups"].value == "class" else examples.groups,
         baseline=baseline,
+        stateful=values["stateful"].value,
         postprocess=postprocess and named_function(postprocess, "postprocess"),
     )
     print(f"{positional[0]} on {what}")
@@ -116,9 +120,28 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
     for name, each in by_name.items():
         print(f"{name}: {each}" if values["metric"].value and _by_output(values) else each)
     if values["json"].value:
-        records = {name or "result": dataclasses.asdict(each) for name, each in by_name.items()}
+        records = {name or "result": _record(each) for name, each in by_name.items()}
         write_atomically(pathlib.Path(values["json"].value), json.dumps(records, indent=2))
     return 0
+
+
+def _record(found: Any) -> dict[str, Any]:
+    """A result as JSON takes it."""
+    from tfnas.measure.measurement import Score
+
+    record = dataclasses.asdict(found)
+    if not isinstance(found, Score):
+        record["metric"] = found.metric.name
+    return _without_nan(record)
+
+
+def _without_nan(value: Any) -> Any:
+    """The value of a group without examples is null."""
+    if isinstance(value, dict):
+        return {str(name): _without_nan(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(each) for each in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _by_output(values: flags.FlagValues) -> bool:
@@ -152,10 +175,15 @@ def _examples(file: Artifact, values: flags.FlagValues) -> tuple[Examples, str]:
     else:
         data = _load_for_file(file, name, options)
     parts: dict[str, Any] = {name: getattr(data, name) for name in _PARTS[:3]}
-    if part == "all":
-        return joined_examples(*parts.values()), f"all {sum(map(len, parts.values()))} examples"
     total = sum(map(len, parts.values()))
-    return parts[part], f"the {part} part, {len(parts[part])} of {total} examples"
+    chosen = joined_examples(*parts.values()) if part == "all" else parts[part]
+    if options["groups"] is not None and chosen.groups is None:
+        raise ValueError(
+            f"groups must be of the examples of --part, got {groups!r}, which are those of the "
+            f"test part of {name!r} alone, with --part={part}"
+        )
+    what = f"all {total}" if part == "all" else f"the {part} part, {len(chosen)} of {total}"
+    return chosen, f"{what} examples"
 
 
 def _load_for_file(file: Artifact, name: str, options: dict[str, Any]) -> Any:
@@ -164,7 +192,7 @@ def _load_for_file(file: Artifact, name: str, options: dict[str, Any]) -> Any:
     try:
         return load_for(_signature(file), name, **options)
     except ValueError as error:
-        if not any(words in str(error) for words in ("input", "must hold numbers")):
+        if not any(words in str(error) for words in ("inputs must be", "must hold numbers")):
             raise
         hint = "where the model has preprocessing layers, --model=MODEL.keras runs them"
         raise ValueError(f"{error}; {hint}") from error
@@ -175,7 +203,11 @@ def _signature(file: Artifact) -> Signature:
 
     inputs, outputs = (
         tuple(
-            ModelInput(each.name, tuple(None if n < 0 else n for n in each.shape[1:]), each.dtype)
+            ModelInput(
+                each.name,
+                tuple(None if n < 0 else n for n in each.shape[1:]),
+                "float32" if each.scale else each.dtype,  # predict() rounds by itself
+            )
             for each in tensors
         )
         for tensors in (file.inputs, file.outputs)

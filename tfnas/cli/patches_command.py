@@ -27,7 +27,7 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
     flags.DEFINE_string("max_ram_bytes", None, text, **common)
     text = "most multiply-accumulates, as a multiple of the file's"
     flags.DEFINE_float("max_macs_ratio", 1.5, text, **common)
-    text = "whether the records that TFLite Micro has of each operator count for --max_ram_bytes"
+    text = "whether the records of operators that patches add count for --max_ram_bytes"
     flags.DEFINE_bool("count_records", False, text, **common)
     text = "path of the new file; default: beside the file"
     flags.DEFINE_string("output", None, text, **common)
@@ -39,6 +39,8 @@ def check(positional: list[str], values: flags.FlagValues) -> None:
     """Raises what is wrong before the file is read."""
     from tfnas.targets.patch_based import check_bounds
 
+    if values["count_records"].value and values["max_ram_bytes"].value is None:
+        raise ValueError("count_records needs max_ram_bytes, got none")
     check_bounds(_max_ram_bytes(values), values["max_macs_ratio"].value)
     early_checks.check_file(positional[0])
     early_checks.check_written(values, "output")
@@ -64,4 +66,9 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
 
 def _max_ram_bytes(values: flags.FlagValues) -> int | None:
     text = values["max_ram_bytes"].value
-    return None if text is None else int(limit_value("max_ram_bytes", text))
+    if text is None:
+        return None
+    value = limit_value("max_ram_bytes", text)
+    if not value.is_integer():  # also of infinity
+        raise ValueError(f"--max_ram_bytes must be a whole number of bytes, got {text!r}")
+    return int(value)

@@ -108,7 +108,8 @@ def model_inputs(model: keras.Model | Signature) -> tuple[ModelInput, ...]:
     shapes = build_shapes(model)
     if not isinstance(shapes, dict) or not all(isinstance(s, tuple) for s in shapes.values()):
         return ()
-    return tuple(ModelInput(str(name), shape, "") for name, shape in shapes.items())
+    # Sizes are those of the first call alone; the model may take others.
+    return tuple(ModelInput(str(n), (None,) * len(each), "") for n, each in shapes.items())
 
 
 def model_outputs(model: keras.Model | Signature) -> tuple[ModelInput, ...]:

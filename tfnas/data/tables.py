@@ -180,7 +180,7 @@ def table_inputs(
             f"as inputs (batch, {len(features)}), got (batch, {', '.join(map(str, shape))})"
         )
     matrix = np.stack([_numbers(table, name, what) for name in features], axis=1)
-    return matrix.astype(own[0].dtype if own else np.float32)
+    return matrix.astype((own[0].dtype if own else "") or np.float32)
 
 
 def _single(own: ModelInput, table: Table, name: str, what: str) -> np.ndarray:
@@ -193,7 +193,8 @@ def _single(own: ModelInput, table: Table, name: str, what: str) -> np.ndarray:
     if own.dtype == "string":
         column = np.array(table[name], dtype=object)
     else:
-        column = _numbers(table, name, what).astype(own.dtype)
+        column = _numbers(table, name, what)
+        column = column.astype(own.dtype or column.dtype)
     return column[:, None] if own.shape else column
 
 

@@ -209,8 +209,13 @@ def _copy_of(model: keras.Model, name: str, objects: dict[str, Any]) -> keras.Mo
         with keras.saving.custom_object_scope(objects):
             try:
                 copy = keras.models.clone_model(model, **_cloning(model))
-            except _NO_COPY:
-                copy = keras.models.clone_model(model, clone_function=_copied, recursive=True)
+            except _NO_COPY as first:
+                if followed_graph(model) is None:
+                    raise
+                try:
+                    copy = keras.models.clone_model(model, clone_function=_copied, recursive=True)
+                except _NO_COPY:
+                    raise first from None
         if not copy.built:
             copy.build_from_config(model.get_build_config())
         copy.set_weights(model.get_weights())

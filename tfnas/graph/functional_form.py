@@ -148,6 +148,10 @@ def copyable_form(
 
 def _with_copyable_layers(model: keras.Model) -> keras.Model:
     """The model itself; of blocks that can't be copied the layers inside, which can."""
+    import keras
+
+    if not isinstance(model, keras.Model):
+        return model  # what uses it says why it is refused
     blocks = [layer for layer in all_layers(model) if is_custom(layer) and child_layers(layer)]
     if not blocks or not getattr(model, "built", False):
         return model
@@ -295,9 +299,14 @@ def _compare(model: keras.Model, opened: keras.Model, data: Any) -> None:
         return
     structure = functional_inside(opened).input
     inputs = keras.tree.pack_sequence_as(structure, batch)
+    expected = model(inputs, **_inference(model))
+    try:
+        traced_outputs = opened(inputs, training=False)
+    except Exception as error:  # as of a constant for one example where the batch has several
+        raise CannotTrace(_no_trace(model, cause_of(error))) from error
     expected, found = (
         [np.asarray(keras.ops.convert_to_numpy(each), np.float64) for each in keras.tree.flatten(r)]
-        for r in (model(inputs, **_inference(model)), opened(inputs, training=False))
+        for r in (expected, traced_outputs)
     )
     for old, new in zip(expected, found, strict=True):
         bound = _CLOSE * max(1.0, float(np.abs(old).max(initial=0.0)))
@@ -316,6 +325,9 @@ def _probe(opened: keras.Model, data: Any) -> list[Any] | None:
 
     if data is not None:
         found = keras.tree.flatten(first_inputs(data, _PROBE))
+        if len(found[0]) < _PROBE and all(tensor.shape[0] is None for tensor in opened.inputs):
+            # Of a single example a constant for one is no fault yet.
+            found = [np.resize(each, (_PROBE, *np.shape(each)[1:])) for each in found]
         return [
             array if tensor.dtype == "string" else np.asarray(array).astype(tensor.dtype)
             for array, tensor in zip(found, opened.inputs, strict=True)

@@ -11,6 +11,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from tfnas.graph.registered_layers import is_of_keras, registered_layer
+from tfnas.graph.subclassed import call_key
 from tfnas.keras_private import child_layers, own_variables
 
 if TYPE_CHECKING:
@@ -35,10 +36,11 @@ def reads_sizes_alone(call: Call) -> bool:
         return False
     if child_layers(layer) or not own_variables(layer):
         return False
-    key = tuple((value.shape[1:], value.dtype) for value in call.inputs)
+    sizes = [size for value in call.inputs for size in value.shape[1:]]
+    key = call_key(call.node, (call.node.arguments.args, call.node.arguments.kwargs))
     known = _KNOWN.setdefault(layer, {})
     if key not in known:
-        known[key] = None not in [n for shape, _ in key for n in shape] and _makes_arrays(call)
+        known[key] = None not in sizes and _makes_arrays(call)
     return known[key]
 
 
@@ -52,4 +54,4 @@ def _makes_arrays(call: Call) -> bool:
             found = keras.tree.flatten(call.operation.call(*args, **kwargs))
     except Exception:  # anything that the user's code may raise for a tensor without numbers
         return False
-    return all(keras.ops.is_tensor(each) for each in found)
+    return bool(found) and all(keras.ops.is_tensor(each) for each in found)

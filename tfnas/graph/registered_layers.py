@@ -276,10 +276,10 @@ def class_of_keras(operation: keras.Operation) -> type | None:
 
 
 def kind_of(operation_class: type) -> str:
-    """Returns the name of the class of Keras whose computation a class has; else its own name.
+    """Returns the name of a class, as rules know it.
 
-    A class of another package with a name that Keras uses has the package's name before it: it may
-    compute anything.
+    A class of another package with the name of one of `keras.layers` has the package's name before
+    it: it may compute anything, unless it computes what Keras' class of that name does.
 
     Args:
         operation_class: The class of a layer or operation.
@@ -287,8 +287,8 @@ def kind_of(operation_class: type) -> str:
     import keras
 
     known, own = _class_of_keras(operation_class), operation_class.__name__
-    if known is not None:
-        return known.__name__
+    if known is not None and known.__name__ == own:
+        return own
     package = operation_class.__module__.split(".")[0]
     taken = hasattr(keras.layers, own) and package not in ("keras", "tfnas")
     return f"{package}.{own}" if taken else own

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 
 from tfnas.measure.measurement import Measurement
 from tfnas.nas.metric_directions import Limit
-from tfnas.targets.device import Device
+from tfnas.targets.device import Device, NotOnDevice
 from tfnas.targets.patch_based import PatchReport, within_ram
 from tfnas.tflite.artifact import Artifact
 
@@ -71,10 +71,16 @@ class TrialPatches:
 
         Args:
             file: The file; it is returned as it is if it keeps the limit, or if no patches do.
+
+        Raises:
+            NotOnDevice: The memory of the file can't be planned.
         """
         if self.max_macs_ratio is None:
             return file, None
-        return within_ram(file, self.max_ram_bytes, self.max_macs_ratio)
+        try:
+            return within_ram(file, self.max_ram_bytes, self.max_macs_ratio)
+        except ValueError as error:
+            raise NotOnDevice(str(error)) from error
 
     def metrics(self, report: PatchReport | None) -> dict[str, float]:
         """Returns the metric "patches" of a file; nothing where files have none.

@@ -33,7 +33,7 @@ class TunerState(TrialResults):
     def get_state(self) -> dict[str, Any]:
         """Returns the state that a resumed search needs, such as the target ratio."""
         kept = {"target_ratio": self.target_ratio, "epochs": self.oracle.halving.epochs}
-        return {**super().get_state(), **kept, **_kept_settings(self.config, self.device)}
+        return {**super().get_state(), **kept, **self._kept_settings()}
 
     def reload(self) -> None:
         """Restores the search from its files, as keras_tuner does.
@@ -67,8 +67,8 @@ class TunerState(TrialResults):
                 f"{current or f'{target_ms} ms'}: rewards would not be comparable"
             )
         # Searches of earlier versions measured on their own machine and had no patches.
-        state = {"measure_on": None, "patch_macs_ratio": None, **state}
-        for name, value in _kept_settings(self.config, self.device).items():
+        state = {"measure_on": None, "patch_macs_ratio": None, "patches_below": None, **state}
+        for name, value in self._kept_settings().items():
             if state.get(name, value) != value:
                 raise ValueError(
                     f"{name} of the search in {self.project_dir!r} is {state[name]!r}, "
@@ -76,6 +76,21 @@ class TunerState(TrialResults):
                 )
         self.runner.target_ratio = kept
         self.oracle.halving.epochs = state.get("epochs")
+
+    def _kept_settings(self) -> dict[str, Any]:
+        """The settings that must not change when a search is resumed."""
+        config, patches = self.config, self.runner.patches
+        return {
+            "halving": config.halving,
+            "min_epochs": config.min_epochs,
+            "mode": config.spec.mode,
+            "latency_exponent": config.latency_exponent,
+            "threads": config.threads,
+            "measure_on": device_identity(config.measure_on),
+            "patch_macs_ratio": config.patch_macs_ratio,
+            "patches_below": patches.max_ram_bytes if patches.used else None,  # bytes of RAM
+            **dataclasses.asdict(self.device),
+        }
 
     def save(self) -> None:
         """Writes the state of the tuner and of the oracle atomically, if it has changed."""
@@ -85,17 +100,3 @@ class TunerState(TrialResults):
         if text != self.written:
             write_atomically(self.state_path, text)
             self.written = text
-
-
-def _kept_settings(config: TunerConfig, device: Device) -> dict[str, Any]:
-    """The settings that must not change when a search is resumed."""
-    return {
-        "halving": config.halving,
-        "min_epochs": config.min_epochs,
-        "mode": config.spec.mode,
-        "latency_exponent": config.latency_exponent,
-        "threads": config.threads,
-        "measure_on": device_identity(config.measure_on),
-        "patch_macs_ratio": config.patch_macs_ratio,
-        **dataclasses.asdict(device),
-    }

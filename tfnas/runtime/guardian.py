@@ -46,8 +46,9 @@ def is_supported() -> bool:
 def ending_with_this_process(command: Sequence[str]) -> list[str]:
     """Returns a command line whose program is killed when this process ends, however it ends.
 
-    For programs that start no session of their own below them; elsewhere than on Linux it is the
-    command line as it was.
+    For programs that start no session of their own below them. The program ends already with the
+    thread that started it: a thread that lives as long as the program is needed must do so.
+    Elsewhere than on Linux it is the command line as it was.
 
     Example:
         >>> ending_with_this_process(["chromium", "page.html"])[-2:]
@@ -56,7 +57,7 @@ def ending_with_this_process(command: Sequence[str]) -> list[str]:
     Args:
         command: The program, found in the PATH, and its arguments.
     """
-    if not is_supported():
+    if not is_supported() or not sys.executable:  # there is none in an embedded Python
         return list(command)
     return [sys.executable, "-I", "-S", "-c", _BEGIN, str(os.getpid()), *command]
 

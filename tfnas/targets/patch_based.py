@@ -171,7 +171,7 @@ def patch_based(
     if report.ram_after >= report.ram_before:
         _LOG.warning(
             "%s: activations and records of operators take %s bytes, %s without patches; "
-            "count_records=True counts both for max_ram_bytes",
+            "count_records=True counts the records that patches add for max_ram_bytes",
             *(report.where, f"{report.ram_after:,}", f"{report.ram_before:,}"),
         )
     return made, report

@@ -64,6 +64,7 @@ def test_every_conversion_enters_each_pass_once(monkeypatch, mode):
         "correct",
         "check_fake_quantization",
         "keep_one_frame",
+        "fix_batch",
         "convert",
         "write_integer_loops",
         "write_states",

@@ -286,16 +286,15 @@ def excluded(model: keras.Model, patterns: Sequence[str]) -> list[str]:
 def _obstacles(dependencies: Dependencies) -> str:
     """The most frequent reasons why channels have to stay; the model's output where alone."""
     if not dependencies.groups and not dependencies.whole:
-        return (
-            "; the model has no layer with known output channels: prune the channels of a model "
-            "before it is quantized"
-        )
+        return "; the model has no layer with known output channels"
     reasons: Counter[str] = Counter(r for g in dependencies.groups for r in g.locked.values())
     whole = [reason for reason in dependencies.whole.values() if reason not in reasons]
     if whole or len(reasons) > 1:
         del reasons[MODEL_OUTPUT]
     texts = [f"{count} channels have to stay: {reason}" for reason, count in reasons.most_common(2)]
-    return "".join(f"; {text}" for text in [*texts, *whole[:2]])
+    way_out = "prune the channels of a model before it is quantized"
+    quantized = [way_out] * any(reason.endswith("is quantized") for reason in whole)
+    return "".join(f"; {text}" for text in [*texts, *whole[:2], *quantized])
 
 
 class _CostTarget:
