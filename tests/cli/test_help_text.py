@@ -51,7 +51,9 @@ def test_flags_are_grouped():
     assert groups[SETTINGS] == ["effort"]
     assert groups["Data"][:2] == ["data", "dataset"]
     of_patches = grouped(flags_of(command_of("patches")))
-    assert [flag.name for flag in of_patches[SETTINGS]] == ["max_ram_bytes", "max_macs_ratio"]
+    assert [flag.name for flag in of_patches[SETTINGS]] == [
+        *("max_ram_bytes", "max_macs_ratio", "count_records")
+    ]
     assert LIMITS not in of_patches
 
 
