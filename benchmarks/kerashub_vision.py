@@ -12,7 +12,6 @@ Needs keras_hub. Each model is kept in a file of --cells: what is there is not m
 
 from __future__ import annotations
 
-import json
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -204,13 +203,7 @@ def main(argv: list[str]) -> None:
 def cell(name: str) -> dict[str, Any]:
     """Returns the row of a model, measured before or now."""
     path = pathlib.Path(CELLS.value) / f"{name.replace(' ', '_')}.json"
-    if not path.exists():
-        found = json.dumps(measured(name))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(found, encoding="utf-8")
-    print(path.read_text(encoding="utf-8"), flush=True)
-    kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return kept
+    return record.kept_cell(path, lambda: measured(name))
 
 
 def measured(name: str) -> dict[str, Any]:

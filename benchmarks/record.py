@@ -14,7 +14,7 @@ import pathlib
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
@@ -124,6 +124,23 @@ def commit_of(checkout: pathlib.Path) -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return f"{commit}, changed" if changed else commit
+
+
+def kept_cell(path: pathlib.Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Returns a part of a record, printed: as it was measured before, or measured now and kept.
+
+    Args:
+        path: The JSON file that keeps it.
+        measure: Measures it.
+    """
+    if not path.exists():
+        text = json.dumps(measure())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    text = path.read_text(encoding="utf-8")
+    print(text, flush=True)
+    cell: dict[str, Any] = json.loads(text)
+    return cell
 
 
 def points(right: np.ndarray, other: np.ndarray) -> str:

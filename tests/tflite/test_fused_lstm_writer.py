@@ -5,15 +5,15 @@ import functools
 import keras
 import numpy as np
 import pytest
-from ai_edge_litert import schema_py_generated as schema
 from keras import layers
+from one_layer_files import model_of_a_layer
 
 from tfnas.quantization.fused_lstm import QuantizedFusedLstm
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.conversion_error import ConversionError
 from tfnas.tflite.flatbuffer import pack, read_graphs
 from tfnas.tflite.fused_lstm_writer import write_fused_lstm
-from tfnas.tflite.graph_writer import GraphWriter, NumberFormat
+from tfnas.tflite.graph_writer import NumberFormat
 
 BATCH, STEPS, FEATURES, UNITS = 2, 7, 3, 5
 ENDS = 2.0 ** np.arange(7)
@@ -43,15 +43,12 @@ def layer_and_inputs(kind, size=0.4):
 
 
 def written(layer, batch=BATCH, steps=STEPS, output_form=HIDDEN, form=INPUTS):
-    model = schema.ModelT()
-    model.version, model.subgraphs, model.buffers = 3, [], [schema.BufferT()]
-    model.operatorCodes = []
-    main = GraphWriter(model, scope="net/memory_1/")
-    x = main.tensor((batch, steps, FEATURES), form, "x")
     middle = (steps,) if layer.layer.return_sequences else ()
-    y = main.tensor((batch, *middle, UNITS), output_form, "y")
-    write_fused_lstm(main, layer, x, y)
-    main.finish([x], [y])
+    model, _ = model_of_a_layer(
+        lambda main, x, y: write_fused_lstm(main, layer, x, y),
+        ((batch, steps, FEATURES), (batch, *middle, UNITS)),
+        (form, output_form),
+    )
     return Artifact(pack(model))
 
 

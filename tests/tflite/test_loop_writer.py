@@ -5,14 +5,14 @@ import functools
 import keras
 import numpy as np
 import pytest
-from ai_edge_litert import schema_py_generated as schema
 from keras import layers
+from one_layer_files import model_of_a_layer
 
 from tfnas.quantization.fake_quant import FakeQuant
 from tfnas.quantization.recurrent_forms import QuantizedRecurrent
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.flatbuffer import pack, read_graphs
-from tfnas.tflite.graph_writer import GraphWriter, NumberFormat
+from tfnas.tflite.graph_writer import NumberFormat
 from tfnas.tflite.loop_writer import LoopWriter
 from tfnas.tflite.passes.integer_loops import remove_unused
 
@@ -60,15 +60,12 @@ def layer_and_inputs(kind, bits, state_bits):
 
 
 def written(layer, form, output_form, batch, steps):
-    model = schema.ModelT()
-    model.version, model.subgraphs, model.buffers = 3, [], [schema.BufferT()]
-    model.operatorCodes = []
-    main = GraphWriter(model, scope="net/memory_1/")
-    x = main.tensor((batch, steps, FEATURES), form, "x")
     middle = (steps,) if layer.layer.return_sequences else ()
-    y = main.tensor((batch, *middle, UNITS), output_form, "y")
-    LoopWriter(main, layer, x, y).write()
-    main.finish([x], [y])
+    model, main = model_of_a_layer(
+        lambda main, x, y: LoopWriter(main, layer, x, y).write(),
+        ((batch, steps, FEATURES), (batch, *middle, UNITS)),
+        (form, output_form),
+    )
     model.subgraphs.sort(key=lambda graph: graph is not main.graph)
     for op in main.graph.operators:
         if hasattr(op.builtinOptions, "bodySubgraphIndex"):
