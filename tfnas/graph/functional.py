@@ -88,7 +88,7 @@ class Call:
 
     @property
     def kind(self) -> str:
-        """Name of the class of Keras that it computes as; of its own class if there is none."""
+        """Name of the layer's or operation's class, as :func:`kind_of` gives it."""
         return kind_of(type(self.operation))
 
     def arguments(self, tensors: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
