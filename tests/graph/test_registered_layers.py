@@ -218,3 +218,21 @@ def test_an_open_layer_is_open_to_all_techniques():
     assert tfnas.profile(smaller).macs <= 46
     factorized, _ = tfnas.factorize(model, rank={"p/first": 2})
     assert tfnas.profile(factorized).macs == 2 * (6 + 8) + 32 + 12
+
+
+class Sigmoid(layers.Layer):
+    """Computes something else than the operation of Keras of that name."""
+
+    def call(self, x):
+        return 3 * x - 1
+
+
+def test_a_class_with_the_name_of_an_operation_is_not_taken_for_it():
+    inputs = keras.Input((6,))
+    outputs = layers.Dense(3, name="b")(Sigmoid(name="mine")(layers.Dense(5, name="a")(inputs)))
+    model = keras.Model(inputs, outputs)
+    x = np.random.default_rng(0).normal(size=(64, 6)).astype(np.float32)
+    with pytest.raises(ValueError, match=r"no integer form of \w+\.Sigmoid"):
+        tfnas.quantize_aware(model, data=x)
+    trainable = quantize_aware_partly(model, data=x)
+    np.testing.assert_allclose(trainable.predict(x), model.predict(x), atol=0.5)

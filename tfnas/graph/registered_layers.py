@@ -278,20 +278,31 @@ def class_of_keras(operation: keras.Operation) -> type | None:
 def kind_of(operation_class: type) -> str:
     """Returns the name of a class, as rules know it.
 
-    A class of another package with the name of one of `keras.layers` has the package's name before
-    it: it may compute anything, unless it computes what Keras' class of that name does.
+    A class of another package with the name of a layer or operation of Keras has the package's name
+    before it: it may compute anything, unless it computes what Keras' class of that name does.
 
     Args:
         operation_class: The class of a layer or operation.
     """
-    import keras
-
     known, own = _class_of_keras(operation_class), operation_class.__name__
     if known is not None and known.__name__ == own:
         return own
     package = operation_class.__module__.split(".")[0]
-    taken = hasattr(keras.layers, own) and package not in ("keras", "tfnas")
+    taken = own in _names_of_keras() and package not in ("keras", "tfnas")
     return f"{package}.{own}" if taken else own
+
+
+@functools.lru_cache(maxsize=1)
+def _names_of_keras() -> frozenset[str]:
+    """Returns the names of Keras' layers, and of the operations behind `keras.ops`."""
+    import keras
+
+    found, names = [keras.Operation], set(dir(keras.layers))
+    while found:
+        operation = found.pop()
+        found += operation.__subclasses__()
+        names |= {operation.__name__} if is_of_keras(operation) else set()
+    return frozenset(names)
 
 
 def _class_of_keras(operation_class: type) -> type | None:

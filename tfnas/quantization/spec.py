@@ -309,9 +309,8 @@ class QuantSpec:
             if value == FLOAT and any(_matches(pattern, name, name) for name in beside):
                 continue
             if not any(_matches(pattern, name, kind) for name, kind in known):
-                names = [name for name, _ in known]
-                names += [name for name in dict.fromkeys(beside) if name not in names]
-                allowed = names if value == FLOAT else [name for name, _ in known]
+                kernels = [name for name, _ in known]
+                allowed = list(dict.fromkeys(kernels + beside if value == FLOAT else kernels))
                 raise ValueError(
                     f"layers must name layers{'' if value == FLOAT else ' with a kernel'}, got "
                     f"{pattern!r}, which matches none of {', '.join(allowed[:20])}"
