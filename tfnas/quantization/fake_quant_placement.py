@@ -101,6 +101,8 @@ class FakeQuantBuilder:
         # By the id of a tensor of the new model: the tensor, and the layer that rounded it.
         self.rounded: dict[int, tuple[Any, FakeQuant]] = {}
         self.rows: list[Any] = []  # rows of rounded tables, which have the scale of the table
+        # By the values that calls have read: the tensors of the new model.
+        self.made: dict[Any, Any] = {}
 
     def on_input(self, tensor: Any) -> Any:
         """Returns a model input with fake quantization; integer inputs stay as they are."""
@@ -108,6 +110,7 @@ class FakeQuantBuilder:
 
     def apply(self, call: Call, tensors: list[Any]) -> list[Any]:
         """Returns the outputs of a call, rounded where the file rounds them."""
+        self.made.update(zip(call.inputs, tensors, strict=True))
         if id(call) in self.front:
             return self.copies.call(call, tensors)
         tensors = [self._entering(v, t) for v, t in zip(call.inputs, tensors, strict=True)]
@@ -432,7 +435,8 @@ def _merged_from_loops(
     """Rounds outputs of loops to the range of the Concatenate or Maximum that they go into.
 
     The converter sees a float operator for a loop, whose output can't get the joint range by
-    itself.
+    itself. Where the output is moved on its way (dropped out, sliced), it is rounded before: a
+    slice has one range in the file.
 
     Returns:
         The inputs of the call, and the layer of its range; None where there is no loop.
@@ -444,12 +448,24 @@ def _merged_from_loops(
     if builder._range_of_all(call, tensors) is not None:
         return tensors, None
     joint = _new_range(builder, call.name)
-    pairs = zip(tensors, loops, strict=True)
-    return [joint(tensor, ahead=True) if loop else tensor for tensor, loop in pairs], joint
+    pairs = zip(call.inputs, tensors, loops, strict=True)
+    return [_rounded_ahead(builder, v, joint) if loop else t for v, t, loop in pairs], joint
+
+
+def _rounded_ahead(builder: FakeQuantBuilder, value: Any, joint: FakeQuant) -> Any:
+    """The output of a loop in a joint range, moved as `value` is."""
+    if value is builder._source(value, _MOVES):
+        return joint(builder.made[value], ahead=True)
+    move = builder.producers[value]
+    before = _rounded_ahead(builder, move.inputs[0], joint)
+    beside = [builder.made[each] for each in move.inputs[1:]]
+    outputs = builder.copies.call(move, [before, *beside])
+    return outputs[move.outputs.index(value)]
 
 
 def _is_from_a_loop(builder: FakeQuantBuilder, value: Any) -> bool:
-    producer = builder.producers.get(value)
+    """Whether a value is the output of a loop, perhaps moved since."""
+    producer = builder.producers.get(builder._source(value, _MOVES))
     if producer is None or builder._role(producer) is not Role.LOOP:
         return False
     return not builder._stays_float(producer)

@@ -42,7 +42,7 @@ class ChannelAffine(keras.layers.Wrapper):
 
     def __init__(self, layer: Any, bits: int = 8, **kwargs: Any) -> None:
         super().__init__(layer, **kwargs)
-        self.bits = bits
+        self.bits, self.supports_masking = bits, layer.supports_masking
 
     def build(self, input_shape: Any = None) -> None:
         """Builds the layer."""

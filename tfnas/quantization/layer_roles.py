@@ -164,6 +164,8 @@ def _role(call: Call) -> Role:
         return Role.FORM
     if kind in ("Max", "Min"):
         return Role.SAME if call.operation.initial is None else Role.FLOAT
+    if kind == "Constant":
+        return Role.COMPUTE if "float" in call.outputs[0].dtype else Role.SAME
     if kind in _SAME or computes_integers(call) or repeats_places(call):
         return Role.SAME
     if kind in ("Einsum", "Dot"):

@@ -5,7 +5,8 @@ of its own; a separable convolution becomes a depthwise and a pointwise one, as 
 difference, product or quotient of a tensor and a number becomes a Rescaling; a stack becomes a
 concatenation, since both have one scale in the file; Bidirectional and TimeDistributed become the
 layers inside of them; an activation function of the user's own becomes the operations that it
-calls; a one-hot CategoryEncoding compares integers;
+calls; a constant array that is added or multiplied is the output of a layer of its own; a one-hot
+CategoryEncoding compares integers;
 an average over whole images becomes a global one, whose output has a range of its own: TFLite's
 pooling rounds means to the steps of its inputs, though means are far smaller. Function and weights
 stay the same.
@@ -24,6 +25,7 @@ from tfnas.graph.functional import Call, LayerCopies, rebuild, walk
 from tfnas.quantization.activation_calls import opened_activation
 from tfnas.quantization.activation_forms import sixteen_bit_activation
 from tfnas.quantization.attention_forms import averaged_places, opened_attention, plain_attention
+from tfnas.quantization.constant_forms import with_constant_input
 from tfnas.quantization.einsum_axes import output_sizes
 from tfnas.quantization.integer_layers import (
     HARD_SILU,
@@ -33,7 +35,7 @@ from tfnas.quantization.integer_layers import (
 )
 from tfnas.quantization.layer_roles import KERNEL_LAYERS, activation_name, activation_of
 from tfnas.quantization.reduction_forms import summed
-from tfnas.quantization.sequence_forms import opened_wrapper, reversed_places
+from tfnas.quantization.sequence_forms import opened_wrapper, reversed_places, zeroed_steps
 
 _SPLIT = (*KERNEL_LAYERS, "Conv1DTranspose", "SeparableConv1D", "SeparableConv2D")
 Origins = dict[int, tuple[str, str]]
@@ -79,6 +81,8 @@ def normal_form(model: keras.Model, bits: int = 8) -> tuple[keras.Model, Origins
         if affine is not None:
             name = copies.unique(call.operation.name)
             return [keras.layers.Rescaling(*affine, name=name)(tensors[0])]
+        if (joined := with_constant_input(call, tensors, copies)) is not None:
+            return [joined]
         if bits <= 8 and _averages_whole_images(call):
             name = copies.unique(call.operation.name)
             return [keras.layers.GlobalAveragePooling2D(keepdims=True, name=name)(tensors[0])]
@@ -93,6 +97,8 @@ def normal_form(model: keras.Model, bits: int = 8) -> tuple[keras.Model, Origins
         opened = opened_wrapper(call, tensors, copies, lambda inner: parts_of(inner, call))
         if opened is not None:
             return opened
+        if (zeroed := zeroed_steps(call, tensors, copies)) is not None:
+            return zeroed
         if (turned := reversed_places(call, tensors)) is not None:
             return turned
         if (total := summed(call, tensors, copies)) is not None:

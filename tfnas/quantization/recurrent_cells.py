@@ -194,7 +194,7 @@ def has_mask(call: Call) -> bool:
     """Returns whether a recurrent layer gets a mask, as its last input.
 
     Args:
-        call: A call of a layer of one of the `KINDS`.
+        call: A call of a layer of one of the `KINDS`, or of a Bidirectional.
     """
     return call.node.arguments.kwargs.get("mask") is not None
 

@@ -14,7 +14,7 @@ import keras
 
 from tfnas.graph.functional import Call, LayerCopies
 from tfnas.keras_private import mask_of
-from tfnas.quantization.recurrent_cells import KINDS
+from tfnas.quantization.recurrent_cells import KINDS, has_mask
 
 Parts = Callable[[Any], list[Any]]
 _JOINS = {"sum": "Add", "mul": "Multiply", "concat": "Concatenate", "ave": "Add"}
@@ -34,13 +34,13 @@ def opened_wrapper(
         parts_of: Returns the layers that compute together what a layer does.
 
     Returns:
-        The outputs; None for other calls, and for those with masks or states.
+        The outputs; None for other calls, for those with states, and for a TimeDistributed with a
+        mask.
     """
-    if len(call.inputs) != 1 or mask_of(call.node.input_tensors[0]) is not None:
-        return None
-    if call.kind == "Bidirectional":
-        return _both_directions(call, tensors[0], copies)
-    if call.kind == "TimeDistributed":
+    if call.kind == "Bidirectional" and len(call.inputs) == 1 + has_mask(call):
+        return _both_directions(call, tensors, copies)
+    masked = mask_of(call.node.input_tensors[0]) is not None
+    if call.kind == "TimeDistributed" and len(call.inputs) == 1 and not masked:
         return _all_steps(call, tensors[0], copies, parts_of)
     return None
 
@@ -73,14 +73,14 @@ def _reversed(tensor: Any, axes: list[int]) -> Any:
     return tensor[tuple(slice(None, None, step) for step in steps)]
 
 
-def _both_directions(call: Call, x: Any, copies: LayerCopies) -> list[Any] | None:
+def _both_directions(call: Call, tensors: list[Any], copies: LayerCopies) -> list[Any] | None:
     wrapper = call.operation
     layers = wrapper.forward_layer, wrapper.backward_layer
     if any(type(layer).__name__ not in KINDS for layer in layers):
         return None
     if wrapper.return_state or wrapper.stateful:
         return None
-    outputs = [copies.of(layer)(x) for layer in layers]
+    outputs = [_steps(layer, tensors, copies) for layer in layers]
     if wrapper.return_sequences:
         outputs[1] = _reversed(outputs[1], [1])
     if wrapper.merge_mode is None:
@@ -90,6 +90,40 @@ def _both_directions(call: Call, x: Any, copies: LayerCopies) -> list[Any] | Non
     if wrapper.merge_mode == "ave":
         joined = keras.layers.Rescaling(0.5, name=copies.unique(f"{wrapper.name}_half"))(joined)
     return [joined]
+
+
+def zeroed_steps(call: Call, tensors: list[Any], copies: LayerCopies) -> list[Any] | None:
+    """Returns the outputs of a recurrent layer whose outputs are 0 where a mask leaves steps out.
+
+    Args:
+        call: Any call.
+        tensors: The new tensors of its inputs.
+        copies: Copies of layers.
+
+    Returns:
+        The output, of a layer that keeps its state there, and of a choice; None for other calls.
+    """
+    is_recurrent = call.kind in KINDS and has_mask(call) and len(tensors) == 2
+    if not is_recurrent or not _zeroes(call.operation):
+        return None
+    return [_steps(call.operation, tensors, copies)]
+
+
+def _zeroes(layer: Any) -> bool:
+    states = layer.return_state or layer.stateful
+    return layer.zero_output_for_mask and layer.return_sequences and not states
+
+
+def _steps(layer: Any, tensors: list[Any], copies: LayerCopies) -> Any:
+    """The output of a recurrent layer, whose mask is the second tensor where it has one."""
+    copy = copies.of(layer)
+    if len(tensors) == 1 or not _zeroes(layer):
+        return copy(tensors[0], **({"mask": tensors[1]} if len(tensors) > 1 else {}))
+    copy.zero_output_for_mask = False
+    output, mask = copy(tensors[0], mask=tensors[1]), tensors[1]
+    if layer.go_backwards:
+        mask = _reversed(mask, [1])
+    return keras.ops.where(mask[:, :, None], output, 0.0)
 
 
 def _all_steps(call: Call, x: Any, copies: LayerCopies, parts_of: Parts) -> list[Any] | None:

@@ -1,0 +1,56 @@
+"""Sums, products and the like of a tensor and a constant array, as a table of positions is added.
+
+In a normal form the array is the output of a :class:`tfnas.graph.constant_calls.Constant`, so that
+it has a range of its own, as any other input of the operation.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfnas.graph.constant_calls import Constant
+from tfnas.graph.functional import Call, LayerCopies
+
+_DIVISIONS = ("Divide", "TrueDivide")
+_BINARY = ("Add", "Subtract", "Multiply", "Maximum", "Minimum", *_DIVISIONS)
+
+
+def with_constant_input(call: Call, tensors: list[Any], copies: LayerCopies) -> Any:
+    """Returns the output of a call of one tensor and a constant array; None for other calls.
+
+    A division by an array is the product with its reciprocals.
+
+    Args:
+        call: The call.
+        tensors: The inputs of the new model's call.
+        copies: Names of the new model.
+    """
+    if call.kind not in _BINARY or len(tensors) != 1 or "float" not in call.inputs[0].dtype:
+        return None
+    args, kwargs = call.arguments(tensors)
+    pair = [*args, *kwargs.values()]
+    places = [place for place, each in enumerate(pair) if _is_array(each)]
+    if len(pair) != 2 or len(places) != 1:
+        return None
+    (place,) = places
+    array = keras.ops.convert_to_numpy(pair[place])
+    if call.kind in _DIVISIONS:
+        if place == 0 or not np.all(array):
+            return None
+        array = 1.0 / array
+    name = call.name.split("/")[-1]
+    constant = Constant(array, call.inputs[0].dtype, name=copies.unique(f"{name}_constant"))
+    pair[place] = constant(tensors[0])
+    if call.kind in _DIVISIONS:
+        return keras.ops.multiply(*pair)
+    return type(call.operation)(name=copies.unique(name))(*pair)
+
+
+def _is_array(argument: Any) -> bool:
+    """Whether an argument is a finite array, not a tensor of the graph."""
+    if isinstance(argument, keras.KerasTensor | keras.Variable) or not hasattr(argument, "shape"):
+        return False
+    return bool(np.all(np.isfinite(keras.ops.convert_to_numpy(argument))))
