@@ -94,7 +94,7 @@ class QuantSpec:
             8% to the weights in the file, 1 gives all of them 8 bits.
         state_bits: Bits of the numbers inside of a recurrent layer's steps, 16 or 8, where
             activations have 8. With 16 far fewer answers change; with 8 the steps are faster
-            in LiteRT, whose kernels of 16 bits are slow.
+            in LiteRT, whose kernels of 16 bits are slow. 8 goes with `recurrent="loop"` alone.
         recurrent: The form of recurrent layers with 8-bit activations: "loop", operators of one
             step that are run for each; "fused", TFLite's operator for an LSTM of Keras' standard
             activations without a mask. It makes files smaller, and faster in TFLite Micro, but
@@ -154,6 +154,11 @@ class QuantSpec:
         if self.recurrent == "fused" and self.activations != "int8":
             raise ValueError(
                 f"recurrent 'fused' goes with int8 activations, got {self.activations!r}"
+            )
+        if self.recurrent == "fused" and self.state_bits != 16:
+            raise ValueError(
+                "state_bits must be 16 with recurrent 'fused', whose operator chooses its own "
+                f"bits, got state_bits={self.state_bits}, recurrent={self.recurrent!r}"
             )
         object.__setattr__(self, "layers", _pairs(self.layers))
         if not isinstance(self.ranges, str) or self.ranges not in RANGES:
