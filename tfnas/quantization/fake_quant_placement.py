@@ -59,6 +59,7 @@ from tfnas.quantization.normalization_forms import NormalizationForm
 from tfnas.quantization.quantized_kernel import QuantizedKernel, QuantizedWeights
 from tfnas.quantization.recurrent_cells import fits_fused_lstm, has_mask, output_range
 from tfnas.quantization.recurrent_forms import QuantizedRecurrent
+from tfnas.quantization.residual_sums import ResidualSums
 from tfnas.quantization.spec import QuantSpec
 
 _MOVES = (Role.SAME,)
@@ -101,6 +102,7 @@ class FakeQuantBuilder:
         # By the id of a tensor of the new model: the tensor, and the layer that rounded it.
         self.rounded: dict[int, tuple[Any, FakeQuant]] = {}
         self.rows: list[Any] = []  # rows of rounded tables, which have the scale of the table
+        self.sums = ResidualSums(flow, spec, self._own_role, self.copies)
 
     def on_input(self, tensor: Any) -> Any:
         """Returns a model input with fake quantization; integer inputs stay as they are."""
@@ -111,7 +113,11 @@ class FakeQuantBuilder:
         if id(call) in self.front:
             return self.copies.call(call, tensors)
         tensors = [self._entering(v, t) for v, t in zip(call.inputs, tensors, strict=True)]
+        tensors = self.sums.inputs(call, tensors, self._fake_quant)
         call_role = self._role(call)
+        if self.sums.has(call):
+            (output,) = self._outputs(call, tensors, call_role)
+            return [self.sums.rounded(call.name, output)]
         if call_role is Role.RELU:
             producer = self.producers.get(call.inputs[0])
             after_float = producer is not None and self._stays_float(producer)
@@ -189,11 +195,13 @@ class FakeQuantBuilder:
         standalone = call_role is Role.NORM and not self._folds(call) and is_channel_norm(call)
         if call_role is Role.AFFINE or standalone:
             options = {k: v for k, v in call.arguments(tensors)[1].items() if k == "training"}
-            bits = self.spec.activation_bits
+            bits = INNER_BITS if self.sums.has(call) else self.spec.activation_bits
             return [self._wrapped(call, ChannelAffine, bits=bits)(tensors[0], **options)]
         if call_role is Role.FORM:
             options = {"bits": self.spec.activation_bits, "momentum": self.spec.momentum}
             form = PReluForm if call.kind == "PReLU" else NormalizationForm
+            if self.sums.are_read(call):
+                options["input_bits"] = INNER_BITS
             return [self._wrapped(call, form, **options)(tensors[0])]
         if self.spec.activation_bits > 8 and needs_16_bit_form(call):
             inputs = tensors if len(tensors) > 1 else tensors[0]
@@ -388,6 +396,11 @@ class FakeQuantBuilder:
         """The role of a call; FLOAT where the specification leaves a layer without kernel float."""
         found = role(call, self.spec.activation_bits)
         return Role.FLOAT if self._is_island(call) or id(call) in self.met else found
+
+    def _own_role(self, call: Call) -> Role:
+        """The role of a call that has operators of its own in the file; FLOAT for any other."""
+        alone = id(call) not in self.front and not _is_taken_up(self, call)
+        return self._role(call) if alone and not self._stays_float(call) else Role.FLOAT
 
     def _is_island(self, call: Call) -> bool:
         """Whether the specification leaves a layer float that has no kernel."""

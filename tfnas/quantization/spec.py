@@ -101,6 +101,10 @@ class QuantSpec:
             slower in LiteRT on x86. It keeps a state: the file takes a batch of 1 where the model
             leaves it open, and an application resets the state before each sequence, as tfnas does.
             Other recurrent layers stay loops.
+        residual_bits: Bits of the sums of residual branches that a normalization reads, 16 or 8,
+            where activations have 8. 16 is for transformers, with
+            `tfnas.smooth_activations(model, data, residual=True)` before it: a few channels of
+            their sums are far larger than the others. It costs some bytes and time a sum.
         weight_only: With float activations, whether operators dequantize their weights and
             compute in floats: as accurate as the weights allow, no faster than floats.
 
@@ -120,6 +124,7 @@ class QuantSpec:
     eight_bit_share: float = 0.08
     state_bits: int = 16
     recurrent: str = "loop"
+    residual_bits: int = 8
 
     def __post_init__(self) -> None:
         formats = self.weights, self.activations, self.weight_only
@@ -147,6 +152,12 @@ class QuantSpec:
             raise ValueError(f"eight_bit_share must be in [0, 1], got {self.eight_bit_share!r}")
         if self.state_bits not in (8, 16) or isinstance(self.state_bits, float):
             raise ValueError(f"state_bits must be 8 or 16, got {self.state_bits!r}")
+        if self.residual_bits not in (8, 16) or isinstance(self.residual_bits, float):
+            raise ValueError(f"residual_bits must be 8 or 16, got {self.residual_bits!r}")
+        if self.residual_bits > 8 and self.activations == FLOAT:
+            raise ValueError(
+                f"residual_bits 16 goes with integer activations, got {self.activations!r}"
+            )
         if self.recurrent not in RECURRENT:
             raise ValueError(
                 f"recurrent must be one of {', '.join(RECURRENT)}, got {self.recurrent!r}"
