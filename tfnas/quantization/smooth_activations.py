@@ -33,6 +33,13 @@ from tfnas.quantization.channel_scaling import (
     channels_of,
     input_axes,
 )
+from tfnas.quantization.residual_branches import (
+    Branch,
+    output_axes,
+    residual_branches,
+    set_factors,
+    with_rescaling,
+)
 
 if TYPE_CHECKING:
     import keras
@@ -46,7 +53,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def smooth_activations(
-    model: keras.Model, data: ExampleData, strength: float = 0.5
+    model: keras.Model, data: ExampleData, strength: float = 0.5, *, residual: bool = False
 ) -> tuple[keras.Model, ScalingReport]:
     """Returns a copy of a transformer whose activations have fewer outliers, for integer files.
 
@@ -69,13 +76,18 @@ def smooth_activations(
         model: A Keras 3 model; it is not changed.
         data: Typical inputs without labels; some hundred.
         strength: How much of the outliers the weights take up, in [0, 1]. 1: all.
+        residual: Whether the sums of residual branches count too, for files whose sums have 16
+            bits: `QuantSpec(residual_bits=16)` or mode "int16x8". What a kernel or a normalization
+            adds to a sum that a normalization reads is divided by a factor for each channel, for
+            a kernel `max|y_j|^strength * max|w_j|^(1 - strength)`, and a Rescaling before the sum
+            multiplies by it.
 
     Returns:
         The copy, not compiled, and a report: `scaled`, and `skipped`, which names the
         normalizations that were left as they are, with reasons.
 
     Raises:
-        ValueError: `strength` is out of range, the model is quantized already or its connections
+        ValueError: `strength` or `residual` is invalid, the model is quantized already or its connections
             are unknown, or the data does not fit.
 
     References:
@@ -84,35 +96,78 @@ def smooth_activations(
     is_number = isinstance(strength, numbers.Real) and not isinstance(strength, bool)
     if not is_number or not 0.0 <= strength <= 1.0:
         raise ValueError(f"strength must be in [0, 1], got {strength!r}")
+    if not isinstance(residual, bool):
+        raise ValueError(f"residual must be True or False, got {residual!r}")
     check_float(model, "smooth_activations")
     copy = clone(as_functional(model, data))
-    flow, skipped = walk(copy), []
-    places: dict[Any, tuple[Call, list[ChannelAxis], tuple[str, ...]]] = {}
+    flow, skipped, back = walk(copy), [], set[int]()
+    if residual:
+        found = [each for each in residual_branches(flow) if _scales(flow, each)]
+        copy, flow, back = with_rescaling(copy, flow, found)
+    places: dict[Any, tuple[Call, list[ChannelAxis], tuple[Call, ...]]] = {}
     for call in flow.calls:
         if call.kind in _NORMALIZATIONS:
             try:
-                places[call.operation] = (call, *_readers(flow, call))
+                places[call.operation] = (call, *_readers(flow, call, back))
             except NotScalable as why:
                 skipped.append(Skipped(call.name, call.kind, str(why)))
-    weights, scaled = Weights(), []
+    for branch in residual_branches(flow, back):
+        if branch.source.kind not in _NORMALIZATIONS:
+            axes = output_axes(flow, branch.source)
+            places[branch.reader.operation] = (branch.source, axes, (branch.reader,))
+    weights, scaled, multiplied = Weights(), [], list[tuple[Any, np.ndarray]]()
     for visited in visit(copy, input_batches(data, _BATCH), list(places)):
-        call, axes, names = places[visited.layer]
+        call, axes, readers = places[visited.layer]
         loudest = _largest_outputs(visited.layer, visited.inputs)
-        factors = _factors(loudest, [axis.largest(weights) for axis in axes], float(strength))
-        for name in _NORMALIZATIONS[call.kind]:
-            if (variable := getattr(visited.layer, name, None)) is not None:
-                weights.of(variable)[...] /= factors
-        for axis in axes:
-            axis.multiply(weights, factors)
+        if visited.layer is not call.operation:  # the Rescaling behind a kernel
+            kernel = axes[0].largest(weights)
+            factors = _output_factors(loudest, kernel, float(strength))
+            for axis in axes:
+                axis.multiply(weights, 1.0 / factors)
+        else:
+            factors = _factors(loudest, [axis.largest(weights) for axis in axes], float(strength))
+            for name in _NORMALIZATIONS[call.kind]:
+                if (variable := getattr(visited.layer, name, None)) is not None:
+                    weights.of(variable)[...] /= factors
+            for axis in axes:
+                axis.multiply(weights, factors)
+        multiplied += [(each.operation, factors) for each in readers if id(each.operation) in back]
+        names = tuple(each.name for each in readers)
         scaled.append(ScaledChannels(call.name, names, float(factors.min()), float(factors.max())))
     weights.write()
+    for layer, factors in multiplied:
+        set_factors(layer, factors)
     for each in skipped:
         _LOG.info("%s is not smoothed: %s", each.name, each.reason)
     return copy, ScalingReport(tuple(scaled), tuple(skipped))
 
 
-def _readers(flow: Walk, call: Call) -> tuple[list[ChannelAxis], tuple[str, ...]]:
-    """The kernels that read a normalization, and the names of their layers."""
+def _scales(flow: Walk, branch: Branch) -> bool:
+    """Whether the channels of a residual branch can be divided by factors."""
+    source = branch.source
+    try:
+        if source.kind not in _NORMALIZATIONS:
+            output_axes(flow, source)
+        elif branch.value not in source.outputs:
+            return False  # a layer is between them
+        else:
+            sums = {id(each.reader.operation) for each in residual_branches(flow)}
+            _readers(flow, source, sums)
+    except NotScalable:
+        return False
+    return True
+
+
+def _readers(
+    flow: Walk, call: Call, sums: set[int]
+) -> tuple[list[ChannelAxis], tuple[Call, ...]]:
+    """The kernels that read a normalization, and the calls of their layers and of others.
+
+    Args:
+        flow: The calls of the model.
+        call: The normalization.
+        sums: Ids of the operations by which it goes into residual sums.
+    """
     layer, (value,) = call.operation, call.outputs
     uses = Counter(id(each.operation) for each in flow.calls)
     if uses[id(layer)] > 1:
@@ -128,8 +183,11 @@ def _readers(flow: Walk, call: Call) -> tuple[list[ChannelAxis], tuple[str, ...]
     shared = [each.name for each in readers if uses[id(each.operation)] > 1]
     if shared:
         raise NotScalable(f"{shared[0]} is called several times")
-    axes = [axis for each in readers for axis in input_axes(each, value, channels_of(value))]
-    return axes, tuple(each.name for each in readers)
+    kernels = [each for each in readers if id(each.operation) not in sums]
+    if not kernels:
+        raise NotScalable("no kernel reads it")
+    axes = [axis for each in kernels for axis in input_axes(each, value, channels_of(value))]
+    return axes, tuple(readers)
 
 
 def _largest_outputs(layer: Any, inputs: Any) -> np.ndarray:
@@ -143,5 +201,15 @@ def _factors(loudest: np.ndarray, kernels: list[np.ndarray], strength: float) ->
     widest = np.max(kernels, axis=0)
     if not loudest.any() or not widest.any():
         return np.ones_like(loudest)
-    loudest, widest = (np.maximum(each, _LEAST * each.max()) for each in (loudest, widest))
-    return loudest**strength / widest ** (1.0 - strength)
+    return _with_least(loudest) ** strength / _with_least(widest) ** (1.0 - strength)
+
+
+def _output_factors(loudest: np.ndarray, kernel: np.ndarray, strength: float) -> np.ndarray:
+    """Factors that a kernel's outputs are divided by, which has one scale: both get even."""
+    if not loudest.any() or not kernel.any():
+        return np.ones_like(loudest)
+    return _with_least(loudest) ** strength * _with_least(kernel) ** (1.0 - strength)
+
+
+def _with_least(magnitudes: np.ndarray) -> np.ndarray:
+    return np.maximum(magnitudes, _LEAST * magnitudes.max())
