@@ -20,15 +20,25 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from tfnas.graph.batchnorm import layers_of
 from tfnas.graph.functional import Call, LayerCopies, Value, Walk
 from tfnas.quantization.fake_quant import FakeQuant
 from tfnas.quantization.inner_ranges import BITS, InnerRange
 from tfnas.quantization.integer_layers import FloatInput
 from tfnas.quantization.layer_roles import Role
+from tfnas.quantization.normalization_forms import NormalizationForm
 from tfnas.quantization.normalization_rules import NORMALIZATIONS
 from tfnas.quantization.spec import QuantSpec
+
+if TYPE_CHECKING:
+    import keras
+
+
+def has_wide_sums(model: keras.Model) -> bool:
+    """Whether a normalization of a quantization-aware model reads sums of more bits than 8."""
+    return any(each.input_bits > each.bits for each in layers_of(model, NormalizationForm))
 
 
 class ResidualSums:
@@ -49,7 +59,8 @@ class ResidualSums:
         self._calls: set[int] = set()  # of sums, and of what scales their inputs
         self._readers: set[int] = set()  # of normalizations that read 16 bits
         self._others: dict[Value, Any] = {}  # tensors with the other number of bits
-        if spec.residual_bits > spec.activation_bits:
+        self.asked = spec.residual_bits > spec.activation_bits
+        if self.asked:
             self._find(flow, role_of)
 
     def _find(self, flow: Walk, role_of: Callable[[Call], Role]) -> None:

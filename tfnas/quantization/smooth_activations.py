@@ -12,6 +12,7 @@ References:
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import numbers
 from collections import Counter
@@ -87,8 +88,8 @@ def smooth_activations(
         normalizations that were left as they are, with reasons.
 
     Raises:
-        ValueError: `strength` or `residual` is invalid, the model is quantized already or its connections
-            are unknown, or the data does not fit.
+        ValueError: `strength` or `residual` is invalid, the model is quantized already or its
+            connections are unknown, or the data does not fit.
 
     References:
         Xiao et al., "SmoothQuant", ICML 2023, equation 4.
@@ -100,49 +101,84 @@ def smooth_activations(
         raise ValueError(f"residual must be True or False, got {residual!r}")
     check_float(model, "smooth_activations")
     copy = clone(as_functional(model, data))
-    flow, skipped, back = walk(copy), [], set[int]()
+    flow, back = walk(copy), set[int]()
     if residual:
-        found = [each for each in residual_branches(flow) if _scales(flow, each)]
-        copy, flow, back = with_rescaling(copy, flow, found)
-    places: dict[Any, tuple[Call, list[ChannelAxis], tuple[Call, ...]]] = {}
-    for call in flow.calls:
-        if call.kind in _NORMALIZATIONS:
-            try:
-                places[call.operation] = (call, *_readers(flow, call, back))
-            except NotScalable as why:
-                skipped.append(Skipped(call.name, call.kind, str(why)))
-    for branch in residual_branches(flow, back):
-        if branch.source.kind not in _NORMALIZATIONS:
-            axes = output_axes(flow, branch.source)
-            places[branch.reader.operation] = (branch.source, axes, (branch.reader,))
-    weights, scaled, multiplied = Weights(), [], list[tuple[Any, np.ndarray]]()
+        branches = residual_branches(flow)
+        sums = {id(each.reader.operation) for each in branches}
+        scalable = [each for each in branches if _scales(flow, each, sums)]
+        copy, flow, back = with_rescaling(copy, flow, scalable)
+    places, skipped = _places(flow, back)
+    weights, scaled, later = Weights(), [], list[tuple[Any, np.ndarray]]()
     for visited in visit(copy, input_batches(data, _BATCH), list(places)):
-        call, axes, readers = places[visited.layer]
+        place = places[visited.layer]
         loudest = _largest_outputs(visited.layer, visited.inputs)
-        if visited.layer is not call.operation:  # the Rescaling behind a kernel
-            kernel = axes[0].largest(weights)
-            factors = _output_factors(loudest, kernel, float(strength))
-            for axis in axes:
-                axis.multiply(weights, 1.0 / factors)
-        else:
-            factors = _factors(loudest, [axis.largest(weights) for axis in axes], float(strength))
-            for name in _NORMALIZATIONS[call.kind]:
-                if (variable := getattr(visited.layer, name, None)) is not None:
-                    weights.of(variable)[...] /= factors
-            for axis in axes:
-                axis.multiply(weights, factors)
-        multiplied += [(each.operation, factors) for each in readers if id(each.operation) in back]
-        names = tuple(each.name for each in readers)
-        scaled.append(ScaledChannels(call.name, names, float(factors.min()), float(factors.max())))
+        factors = place.divide(weights, loudest, float(strength))
+        later += [(each.operation, factors) for each in place.readers if id(each.operation) in back]
+        names = tuple(each.name for each in place.readers)
+        ends = float(factors.min()), float(factors.max())
+        scaled.append(ScaledChannels(place.source.name, names, *ends))
     weights.write()
-    for layer, factors in multiplied:
+    for layer, factors in later:
         set_factors(layer, factors)
     for each in skipped:
         _LOG.info("%s is not smoothed: %s", each.name, each.reason)
     return copy, ScalingReport(tuple(scaled), tuple(skipped))
 
 
-def _scales(flow: Walk, branch: Branch) -> bool:
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """A layer whose outputs are divided.
+
+    Args:
+        source: Its call.
+        axes: Of a normalization the kernels that read it, of a kernel itself and its bias.
+        readers: The calls that read it.
+    """
+
+    source: Call
+    axes: list[ChannelAxis]
+    readers: tuple[Call, ...]
+
+    def divide(self, weights: Weights, loudest: np.ndarray, strength: float) -> np.ndarray:
+        """Divides the outputs by factors, which it returns; those that read them multiply."""
+        names = _NORMALIZATIONS.get(self.source.kind)
+        if names is None:
+            factors = _output_factors(loudest, self.axes[0].largest(weights), strength)
+            for axis in self.axes:
+                axis.multiply(weights, 1.0 / factors)
+            return factors
+        factors = _factors(loudest, [axis.largest(weights) for axis in self.axes], strength)
+        for name in names:
+            if (variable := getattr(self.source.operation, name, None)) is not None:
+                weights.of(variable)[...] /= factors
+        for axis in self.axes:
+            axis.multiply(weights, factors)
+        return factors
+
+
+def _places(flow: Walk, back: set[int]) -> tuple[dict[Any, _Place], list[Skipped]]:
+    """The layers to divide, by the layer that has their outputs; the others, with reasons.
+
+    Args:
+        flow: The calls of the model.
+        back: Ids of the Rescalings before residual sums.
+    """
+    places: dict[Any, _Place] = {}
+    skipped = []
+    for call in flow.calls:
+        if call.kind in _NORMALIZATIONS:
+            try:
+                places[call.operation] = _Place(call, *_readers(flow, call, back))
+            except NotScalable as why:
+                skipped.append(Skipped(call.name, call.kind, str(why)))
+    for branch in residual_branches(flow, back):
+        if branch.source.kind not in _NORMALIZATIONS:
+            axes = output_axes(flow, branch.source)
+            places[branch.reader.operation] = _Place(branch.source, axes, (branch.reader,))
+    return places, skipped
+
+
+def _scales(flow: Walk, branch: Branch, sums: set[int]) -> bool:
     """Whether the channels of a residual branch can be divided by factors."""
     source = branch.source
     try:
@@ -151,16 +187,13 @@ def _scales(flow: Walk, branch: Branch) -> bool:
         elif branch.value not in source.outputs:
             return False  # a layer is between them
         else:
-            sums = {id(each.reader.operation) for each in residual_branches(flow)}
             _readers(flow, source, sums)
     except NotScalable:
         return False
     return True
 
 
-def _readers(
-    flow: Walk, call: Call, sums: set[int]
-) -> tuple[list[ChannelAxis], tuple[Call, ...]]:
+def _readers(flow: Walk, call: Call, sums: set[int]) -> tuple[list[ChannelAxis], tuple[Call, ...]]:
     """The kernels that read a normalization, and the calls of their layers and of others.
 
     Args:
