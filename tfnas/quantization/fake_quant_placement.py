@@ -7,6 +7,7 @@ and ReLU.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import Counter
 from typing import Any
@@ -102,7 +103,7 @@ class FakeQuantBuilder:
         # By the id of a tensor of the new model: the tensor, and the layer that rounded it.
         self.rounded: dict[int, tuple[Any, FakeQuant]] = {}
         self.rows: list[Any] = []  # rows of rounded tables, which have the scale of the table
-        self.sums = ResidualSums(flow, spec, self._own_role, self.copies)
+        self.sums = ResidualSums(flow, spec, functools.partial(_own_role, self), self.copies)
 
     def on_input(self, tensor: Any) -> Any:
         """Returns a model input with fake quantization; integer inputs stay as they are."""
@@ -397,11 +398,6 @@ class FakeQuantBuilder:
         found = role(call, self.spec.activation_bits)
         return Role.FLOAT if self._is_island(call) or id(call) in self.met else found
 
-    def _own_role(self, call: Call) -> Role:
-        """The role of a call that has operators of its own in the file; FLOAT for any other."""
-        alone = id(call) not in self.front and not _is_taken_up(self, call)
-        return self._role(call) if alone and not self._stays_float(call) else Role.FLOAT
-
     def _is_island(self, call: Call) -> bool:
         """Whether the specification leaves a layer float that has no kernel."""
         if role(call) in WITH_WEIGHTS or id(call) in self.front:
@@ -423,6 +419,12 @@ class FakeQuantBuilder:
 
     def _fake_quant(self, after: str, tensor: Any, **settings: Any) -> Any:
         return _rounded_by(self, _new_range(self, after, **settings), tensor)
+
+
+def _own_role(builder: FakeQuantBuilder, call: Call) -> Role:
+    """The role of a call that has operators of its own in the file; FLOAT for any other."""
+    alone = id(call) not in builder.front and not _is_taken_up(builder, call)
+    return builder._role(call) if alone and not builder._stays_float(call) else Role.FLOAT
 
 
 def _new_range(builder: FakeQuantBuilder, after: str, **settings: Any) -> FakeQuant:
