@@ -11,6 +11,7 @@ file, and how many sentences keep their nearest other sentence.
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 import time
 
@@ -33,7 +34,9 @@ SENTENCES = flags.DEFINE_integer("sentences", 500, "sentences of each data set, 
 CALIBRATE = flags.DEFINE_integer("calibrate", 200, "sentences of each that calibrate")
 LENGTH = flags.DEFINE_integer("length", 64, "pieces of words of a sentence; longer ones are cut")
 FILES = flags.DEFINE_list(
-    "files", ["float16", "dynamic", "int8", "int8 smooth", "int16x8"], "files beside float32"
+    "files",
+    ["float16", "dynamic", "int8", "int8 smooth", "int8 residual", "int16x8", "int16x8 residual"],
+    "files beside float32",
 )
 PARTS = {"SST-2": ("sst2_train.txt", "sst2_dev.txt"), "TREC": ("trec_train.txt", "trec_test.txt")}
 _BY_FORMULAS = 16  # sentences that the network is compared with its formulas on
@@ -75,12 +78,18 @@ def ids_of(name: str, count: int) -> np.ndarray:
 
 
 def converted(model: keras.Model, title: str, typical: np.ndarray) -> tfnas.Artifact:
-    """Returns a file: the name of a mode, and "smooth" where outliers go into the weights first."""
-    mode, *smooth = title.split()
-    if smooth:
-        model, _ = tfnas.smooth_activations(model, typical)
-    data = typical if tfnas.QuantSpec.of(mode).needs_calibration else None
-    return tfnas.to_tflite(model, mode, data)
+    """Returns a file: the name of a mode, and what is done before.
+
+    "smooth": outliers go into the weights; "residual": those of residual sums too, which have 16
+    bits.
+    """
+    mode, *before = title.split()
+    spec = tfnas.QuantSpec.of(mode)
+    if before:
+        residual = before == ["residual"]
+        model, _ = tfnas.smooth_activations(model, typical, residual=residual)
+        spec = dataclasses.replace(spec, residual_bits=16 if residual else 8)
+    return tfnas.to_tflite(model, spec, typical if spec.needs_calibration else None)
 
 
 def vectors(file: tfnas.Artifact, ids: np.ndarray) -> np.ndarray:

@@ -203,3 +203,10 @@ def test_every_kind_of_range_is_accepted(ranges):
 def test_settings_of_ranges_that_are_refused(argument, value, match):
     with pytest.raises(ValueError, match=match):
         QuantSpec(**{argument: value})
+
+
+def test_bits_of_states_go_with_loops_alone():
+    match = "state_bits must be 16 with recurrent 'fused'.*got state_bits=8, recurrent='fused'"
+    with pytest.raises(ValueError, match=match):
+        QuantSpec(recurrent="fused", state_bits=8)
+    assert QuantSpec(recurrent="loop", state_bits=8).state_bits == 8

@@ -21,7 +21,12 @@ from tfnas.cli.common import (
     define_layers,
     loading_of,
 )
-from tfnas.compression.techniques.quantized_models import EQUALIZE_HELP, SMOOTH_HELP, parse_formats
+from tfnas.compression.techniques.quantized_models import (
+    EQUALIZE_HELP,
+    RESIDUAL_HELP,
+    SMOOTH_HELP,
+    parse_formats,
+)
 from tfnas.optional import require
 from tfnas.quantization.spec import MODES, RANGES, ROUNDINGS, QuantSpec
 
@@ -126,6 +131,7 @@ def _define_formats(common: dict[str, Any]) -> None:
     flags.DEFINE_float("percentile", QuantSpec().percentile, text, **common)
     flags.DEFINE_float("smooth", None, SMOOTH_HELP, **common)
     flags.DEFINE_bool("equalize", False, EQUALIZE_HELP, **common)
+    flags.DEFINE_enum("residual_bits", "8", ["8", "16"], RESIDUAL_HELP, **common)
 
 
 def main(positional: list[str], values: flags.FlagValues) -> int:
@@ -233,6 +239,10 @@ def _check_ranges(values: flags.FlagValues) -> None:
         raise ValueError(
             f"ranges {ranges!r} needs a mode of integer activations, got {recipe or mode!r}"
         )
+    if values["residual_bits"].value != "8" and (recipe or not _calibrates(mode)):
+        raise ValueError(
+            f"residual_bits 16 needs a mode of integer activations, got {recipe or mode!r}"
+        )
     if values["percentile"].value != default.percentile and ranges != "percentile":
         raise ValueError(f"percentile needs ranges 'percentile', got {ranges!r}")
     for name, asked in (("smooth", smooth is not None), ("equalize", values["equalize"].value)):
@@ -254,7 +264,8 @@ def _spec(values: flags.FlagValues) -> QuantSpec:
     names = "correct", "rounding", "eight_bit_share", "ranges", "percentile"
     options = {name: values[name].value for name in names}
     spec = QuantSpec.of("float32" if mode == MIXED else mode)
-    return dataclasses.replace(spec, layers=layers, **options)
+    bits = int(values["residual_bits"].value)
+    return dataclasses.replace(spec, layers=layers, residual_bits=bits, **options)
 
 
 def _evened(model: Any, inputs: Any, values: flags.FlagValues) -> Any:
@@ -264,7 +275,8 @@ def _evened(model: Any, inputs: Any, values: flags.FlagValues) -> Any:
         return model
     from tfnas.quantization.even_channels import even_channels
 
-    model, lines = even_channels(model, inputs, smooth=smooth, equalize=equalize)
+    residual = values["residual_bits"].value == "16"
+    model, lines = even_channels(model, inputs, smooth=smooth, equalize=equalize, residual=residual)
     if not values["quiet"].value:
         print("\n".join(lines))
     return model

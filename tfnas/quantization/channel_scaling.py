@@ -19,7 +19,7 @@ from tfnas.keras_private import attention_projections
 from tfnas.quantization.einsum_axes import dense_axes
 
 _CONVOLUTIONS = ("Conv1D", "Conv2D", "DepthwiseConv1D", "DepthwiseConv2D")
-_ATTENTION = ("MultiHeadAttention", "GroupedQueryAttention")
+ATTENTION = ("MultiHeadAttention", "GroupedQueryAttention")
 CHANNEL_LAYERS = ("Dense", *_CONVOLUTIONS)
 
 
@@ -134,7 +134,7 @@ def input_axes(call: Call, value: Value, channels: int) -> list[ChannelAxis]:
         NotScalable: It reads them otherwise than by a kernel.
     """
     layer = call.operation
-    if call.kind in _ATTENTION:
+    if call.kind in ATTENTION:
         return [
             *(_axis_of_einsum(projection, channels) for projection in _projections_of(call, value))
         ]
@@ -148,10 +148,19 @@ def input_axes(call: Call, value: Value, channels: int) -> list[ChannelAxis]:
         found = ChannelAxis(layer.kernel, -2, channels)
     else:
         raise NotScalable(f"{call.name} ({call.kind}) reads its output")
-    return [_unclustered(found, call.name)]
+    return [unclustered(found, call.name)]
 
 
-def _unclustered(found: ChannelAxis, name: str) -> ChannelAxis:
+def unclustered(found: ChannelAxis, name: str) -> ChannelAxis:
+    """Returns an axis of a kernel that is not clustered.
+
+    Args:
+        found: The axis.
+        name: Name of the kernel's layer.
+
+    Raises:
+        NotScalable: The kernel has few values, which factors would make many.
+    """
     if kernel_compression(np.asarray(found.variable)) == "clusters":
         raise NotScalable(f"the kernel of {name} is clustered")
     return found
@@ -162,7 +171,7 @@ def _axis_of_einsum(layer: Any, channels: int) -> ChannelAxis:
     if product is None or product.first[-1] not in product.summed:
         raise NotScalable(f"{layer.name} does not sum over the last axis alone")
     axis = product.second.index(product.first[-1])
-    return _unclustered(ChannelAxis(layer.kernel, axis, channels), layer.name)
+    return unclustered(ChannelAxis(layer.kernel, axis, channels), layer.name)
 
 
 def _projections_of(call: Call, value: Value) -> list[Any]:

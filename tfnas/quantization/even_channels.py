@@ -20,6 +20,7 @@ def even_channels(
     *,
     smooth: float | None = None,
     equalize: bool = False,
+    residual: bool = False,
 ) -> tuple[keras.Model, list[str]]:
     """Returns an equal model that loses less as integers, and a line on each thing that was done.
 
@@ -36,6 +37,7 @@ def even_channels(
         data: Typical inputs without labels; needed for `smooth`.
         smooth: The strength of :func:`tfnas.smooth_activations`; None: not done.
         equalize: Whether :func:`tfnas.equalize_weights` is done, before that.
+        residual: With `smooth`: whether residual branches count too.
 
     Raises:
         ValueError: There is nothing in the model that can be smoothed or equalized, or an argument
@@ -50,10 +52,11 @@ def even_channels(
     if smooth is not None:
         if data is None:
             raise ValueError(f"data must be given for smooth, got none and smooth={smooth}")
-        model, report = smooth_activations(model, data, smooth)
+        model, report = smooth_activations(model, data, smooth, residual=residual)
         _check_some(report, "smooth", "a normalization whose activations can be smoothed")
-        norms = "normalization is" if len(report.scaled) == 1 else "normalizations are"
-        lines.append(f"{len(report.scaled)} {norms} smoothed{_left(report, 'normalization')}")
+        noun = "layer" if residual else "normalization"
+        layers = f"{noun} is" if len(report.scaled) == 1 else f"{noun}s are"
+        lines.append(f"{len(report.scaled)} {layers} smoothed{_left(report, noun)}")
     return model, lines
 
 

@@ -7,6 +7,7 @@ and ReLU.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import Counter
 from typing import Any
@@ -59,6 +60,7 @@ from tfnas.quantization.normalization_forms import NormalizationForm
 from tfnas.quantization.quantized_kernel import QuantizedKernel, QuantizedWeights
 from tfnas.quantization.recurrent_cells import fits_fused_lstm, has_mask, output_range
 from tfnas.quantization.recurrent_forms import QuantizedRecurrent
+from tfnas.quantization.residual_sums import ResidualSums
 from tfnas.quantization.spec import QuantSpec
 
 _MOVES = (Role.SAME,)
@@ -103,6 +105,7 @@ class FakeQuantBuilder:
         self.rows: list[Any] = []  # rows of rounded tables, which have the scale of the table
         # By the values that calls have read: the tensors of the new model.
         self.made: dict[Any, Any] = {}
+        self.sums = ResidualSums(flow, spec, functools.partial(_own_role, self), self.copies)
 
     def on_input(self, tensor: Any) -> Any:
         """Returns a model input with fake quantization; integer inputs stay as they are."""
@@ -114,7 +117,11 @@ class FakeQuantBuilder:
         if id(call) in self.front:
             return self.copies.call(call, tensors)
         tensors = [self._entering(v, t) for v, t in zip(call.inputs, tensors, strict=True)]
+        tensors = self.sums.inputs(call, tensors, self._fake_quant)
         call_role = self._role(call)
+        if self.sums.has(call):
+            (output,) = self._outputs(call, tensors, call_role)
+            return [self.sums.rounded(call.name, output)]
         if call_role is Role.RELU:
             producer = self.producers.get(call.inputs[0])
             after_float = producer is not None and self._stays_float(producer)
@@ -192,11 +199,13 @@ class FakeQuantBuilder:
         standalone = call_role is Role.NORM and not self._folds(call) and is_channel_norm(call)
         if call_role is Role.AFFINE or standalone:
             options = {k: v for k, v in call.arguments(tensors)[1].items() if k == "training"}
-            bits = self.spec.activation_bits
+            bits = INNER_BITS if self.sums.has(call) else self.spec.activation_bits
             return [self._wrapped(call, ChannelAffine, bits=bits)(tensors[0], **options)]
         if call_role is Role.FORM:
             options = {"bits": self.spec.activation_bits, "momentum": self.spec.momentum}
             form = PReluForm if call.kind == "PReLU" else NormalizationForm
+            if self.sums.are_read(call):
+                options["input_bits"] = INNER_BITS
             return [self._wrapped(call, form, **options)(tensors[0])]
         if self.spec.activation_bits > 8 and needs_16_bit_form(call):
             inputs = tensors if len(tensors) > 1 else tensors[0]
@@ -413,6 +422,12 @@ class FakeQuantBuilder:
 
     def _fake_quant(self, after: str, tensor: Any, **settings: Any) -> Any:
         return _rounded_by(self, _new_range(self, after, **settings), tensor)
+
+
+def _own_role(builder: FakeQuantBuilder, call: Call) -> Role:
+    """The role of a call that has operators of its own in the file; FLOAT for any other."""
+    alone = id(call) not in builder.front and not _is_taken_up(builder, call)
+    return builder._role(call) if alone and not builder._stays_float(call) else Role.FLOAT
 
 
 def _new_range(builder: FakeQuantBuilder, after: str, **settings: Any) -> FakeQuant:

@@ -55,11 +55,20 @@ class NormalizationForm(keras.layers.Wrapper):
             :mod:`tfnas.quantization.normalization_rules`.
         bits: Bits of the activations.
         momentum: Momentum of the ranges' moving averages, in [0, 1).
+        input_bits: Bits of the input; None: those of the activations.
     """
 
-    def __init__(self, layer: Any, bits: int = 8, momentum: float = 0.99, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        layer: Any,
+        bits: int = 8,
+        momentum: float = 0.99,
+        input_bits: int | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(layer, **kwargs)
         self.bits, self.momentum, self.supports_masking = bits, momentum, True
+        self.input_bits = input_bits or bits
         for step in self._steps():
             setattr(self, f"{step}_range", InnerRange(momentum=momentum, name=step))
 
@@ -69,8 +78,10 @@ class NormalizationForm(keras.layers.Wrapper):
         without = set() if self._is_centered else {"mean", "centered"}
         if kind == "UnitNormalization":
             without |= {"power", "scaled"}
+        if self.input_bits > 8:
+            without.add("rows")
         if self.bits > 8:
-            without |= {"rows", "unit" if kind == "UnitNormalization" else "scaled"}
+            without.add("unit" if kind == "UnitNormalization" else "scaled")
         return [step for step in _STEPS if step not in without]
 
     @property
@@ -96,7 +107,7 @@ class NormalizationForm(keras.layers.Wrapper):
 
         shape, dtype = tuple(x.shape), x.dtype
         rows = self._rows(tf.cast(x, tf.float32))
-        if self.bits <= 8:
+        if self.input_bits <= 8:
             rows = rounded("rows", with_other_bits(rows, training))
         if self._is_centered:
             mean = rounded("mean", tf.reduce_mean(rows, -1, keepdims=True))
@@ -186,4 +197,5 @@ class NormalizationForm(keras.layers.Wrapper):
 
     def get_config(self) -> dict[str, Any]:
         """Returns the layer's configuration, for saving."""
-        return {**super().get_config(), "bits": self.bits, "momentum": self.momentum}
+        names = "bits", "momentum", "input_bits"
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}

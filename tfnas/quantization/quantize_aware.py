@@ -65,6 +65,7 @@ from tfnas.quantization.normal_form import normal_form
 from tfnas.quantization.normalization_forms import NormalizationForm
 from tfnas.quantization.quantized_kernel import QuantizedKernel
 from tfnas.quantization.recurrent_forms import QuantizedRecurrent
+from tfnas.quantization.residual_sums import has_wide_sums
 from tfnas.quantization.spec import QuantSpec
 
 if TYPE_CHECKING:
@@ -203,6 +204,11 @@ def with_fake_quantization(model: keras.Model, spec: QuantSpec, fixed: bool = Fa
         raise ValueError(
             f"recurrent must be 'loop' for {model.name!r}, got 'fused': it has no LSTM of Keras' "
             "standard activations, without a mask and an initial state, that becomes integers"
+        )
+    if builder.sums.asked and not has_wide_sums(quantized):
+        raise ValueError(
+            f"residual_bits must be 8 for {model.name!r}, got {spec.residual_bits}: it has no sum "
+            "of two tensors that a normalization with an integer form reads"
         )
     builder.copies.carry_weights()
     carry_zeros(model, quantized)

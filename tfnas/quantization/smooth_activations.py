@@ -12,6 +12,7 @@ References:
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import numbers
 from collections import Counter
@@ -33,6 +34,13 @@ from tfnas.quantization.channel_scaling import (
     channels_of,
     input_axes,
 )
+from tfnas.quantization.residual_branches import (
+    Branch,
+    output_axes,
+    residual_branches,
+    set_factors,
+    with_rescaling,
+)
 
 if TYPE_CHECKING:
     import keras
@@ -46,7 +54,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def smooth_activations(
-    model: keras.Model, data: ExampleData, strength: float = 0.5
+    model: keras.Model, data: ExampleData, strength: float = 0.5, *, residual: bool = False
 ) -> tuple[keras.Model, ScalingReport]:
     """Returns a copy of a transformer whose activations have fewer outliers, for integer files.
 
@@ -69,14 +77,19 @@ def smooth_activations(
         model: A Keras 3 model; it is not changed.
         data: Typical inputs without labels; some hundred.
         strength: How much of the outliers the weights take up, in [0, 1]. 1: all.
+        residual: Whether the sums of residual branches count too, for files whose sums have 16
+            bits: `QuantSpec(residual_bits=16)` or mode "int16x8". What a kernel or a normalization
+            adds to a sum that a normalization reads is divided by a factor for each channel, for
+            a kernel `max|y_j|^strength * max|w_j|^(1 - strength)`, and a Rescaling before the sum
+            multiplies by it.
 
     Returns:
         The copy, not compiled, and a report: `scaled`, and `skipped`, which names the
         normalizations that were left as they are, with reasons.
 
     Raises:
-        ValueError: `strength` is out of range, the model is quantized already or its connections
-            are unknown, or the data does not fit.
+        ValueError: `strength` or `residual` is invalid, the model is quantized already or its
+            connections are unknown, or the data does not fit.
 
     References:
         Xiao et al., "SmoothQuant", ICML 2023, equation 4.
@@ -84,35 +97,110 @@ def smooth_activations(
     is_number = isinstance(strength, numbers.Real) and not isinstance(strength, bool)
     if not is_number or not 0.0 <= strength <= 1.0:
         raise ValueError(f"strength must be in [0, 1], got {strength!r}")
+    if not isinstance(residual, bool):
+        raise ValueError(f"residual must be True or False, got {residual!r}")
     check_float(model, "smooth_activations")
     copy = clone(as_functional(model, data))
-    flow, skipped = walk(copy), []
-    places: dict[Any, tuple[Call, list[ChannelAxis], tuple[str, ...]]] = {}
-    for call in flow.calls:
-        if call.kind in _NORMALIZATIONS:
-            try:
-                places[call.operation] = (call, *_readers(flow, call))
-            except NotScalable as why:
-                skipped.append(Skipped(call.name, call.kind, str(why)))
-    weights, scaled = Weights(), []
+    flow, back = walk(copy), set[int]()
+    if residual:
+        branches = residual_branches(flow)
+        sums = {id(each.reader.operation) for each in branches}
+        scalable = [each for each in branches if _scales(flow, each, sums)]
+        copy, flow, back = with_rescaling(copy, flow, scalable)
+    places, skipped = _places(flow, back)
+    weights, scaled, later = Weights(), [], list[tuple[Any, np.ndarray]]()
     for visited in visit(copy, input_batches(data, _BATCH), list(places)):
-        call, axes, names = places[visited.layer]
+        place = places[visited.layer]
         loudest = _largest_outputs(visited.layer, visited.inputs)
-        factors = _factors(loudest, [axis.largest(weights) for axis in axes], float(strength))
-        for name in _NORMALIZATIONS[call.kind]:
-            if (variable := getattr(visited.layer, name, None)) is not None:
-                weights.of(variable)[...] /= factors
-        for axis in axes:
-            axis.multiply(weights, factors)
-        scaled.append(ScaledChannels(call.name, names, float(factors.min()), float(factors.max())))
+        factors = place.divide(weights, loudest, float(strength))
+        later += [(each.operation, factors) for each in place.readers if id(each.operation) in back]
+        names = tuple(each.name for each in place.readers)
+        ends = float(factors.min()), float(factors.max())
+        scaled.append(ScaledChannels(place.source.name, names, *ends))
     weights.write()
+    for layer, factors in later:
+        set_factors(layer, factors)
     for each in skipped:
         _LOG.info("%s is not smoothed: %s", each.name, each.reason)
     return copy, ScalingReport(tuple(scaled), tuple(skipped))
 
 
-def _readers(flow: Walk, call: Call) -> tuple[list[ChannelAxis], tuple[str, ...]]:
-    """The kernels that read a normalization, and the names of their layers."""
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """A layer whose outputs are divided.
+
+    Args:
+        source: Its call.
+        axes: Of a normalization the kernels that read it, of a kernel itself and its bias.
+        readers: The calls that read it.
+    """
+
+    source: Call
+    axes: list[ChannelAxis]
+    readers: tuple[Call, ...]
+
+    def divide(self, weights: Weights, loudest: np.ndarray, strength: float) -> np.ndarray:
+        """Divides the outputs by factors, which it returns; those that read them multiply."""
+        names = _NORMALIZATIONS.get(self.source.kind)
+        if names is None:
+            factors = _output_factors(loudest, self.axes[0].largest(weights), strength)
+            for axis in self.axes:
+                axis.multiply(weights, 1.0 / factors)
+            return factors
+        factors = _factors(loudest, [axis.largest(weights) for axis in self.axes], strength)
+        for name in names:
+            if (variable := getattr(self.source.operation, name, None)) is not None:
+                weights.of(variable)[...] /= factors
+        for axis in self.axes:
+            axis.multiply(weights, factors)
+        return factors
+
+
+def _places(flow: Walk, back: set[int]) -> tuple[dict[Any, _Place], list[Skipped]]:
+    """The layers to divide, by the layer that has their outputs; the others, with reasons.
+
+    Args:
+        flow: The calls of the model.
+        back: Ids of the Rescalings before residual sums.
+    """
+    places: dict[Any, _Place] = {}
+    skipped = []
+    for call in flow.calls:
+        if call.kind in _NORMALIZATIONS:
+            try:
+                places[call.operation] = _Place(call, *_readers(flow, call, back))
+            except NotScalable as why:
+                skipped.append(Skipped(call.name, call.kind, str(why)))
+    for branch in residual_branches(flow, back):
+        if branch.source.kind not in _NORMALIZATIONS:
+            axes = output_axes(flow, branch.source)
+            places[branch.reader.operation] = _Place(branch.source, axes, (branch.reader,))
+    return places, skipped
+
+
+def _scales(flow: Walk, branch: Branch, sums: set[int]) -> bool:
+    """Whether the channels of a residual branch can be divided by factors."""
+    source = branch.source
+    try:
+        if source.kind not in _NORMALIZATIONS:
+            output_axes(flow, source)
+        elif branch.value not in source.outputs:
+            return False  # a layer is between them
+        else:
+            _readers(flow, source, sums)
+    except NotScalable:
+        return False
+    return True
+
+
+def _readers(flow: Walk, call: Call, sums: set[int]) -> tuple[list[ChannelAxis], tuple[Call, ...]]:
+    """The kernels that read a normalization, and the calls of their layers and of others.
+
+    Args:
+        flow: The calls of the model.
+        call: The normalization.
+        sums: Ids of the operations by which it goes into residual sums.
+    """
     layer, (value,) = call.operation, call.outputs
     uses = Counter(id(each.operation) for each in flow.calls)
     if uses[id(layer)] > 1:
@@ -128,8 +216,11 @@ def _readers(flow: Walk, call: Call) -> tuple[list[ChannelAxis], tuple[str, ...]
     shared = [each.name for each in readers if uses[id(each.operation)] > 1]
     if shared:
         raise NotScalable(f"{shared[0]} is called several times")
-    axes = [axis for each in readers for axis in input_axes(each, value, channels_of(value))]
-    return axes, tuple(each.name for each in readers)
+    kernels = [each for each in readers if id(each.operation) not in sums]
+    if not kernels:
+        raise NotScalable("no kernel reads it")
+    axes = [axis for each in kernels for axis in input_axes(each, value, channels_of(value))]
+    return axes, tuple(readers)
 
 
 def _largest_outputs(layer: Any, inputs: Any) -> np.ndarray:
@@ -143,5 +234,15 @@ def _factors(loudest: np.ndarray, kernels: list[np.ndarray], strength: float) ->
     widest = np.max(kernels, axis=0)
     if not loudest.any() or not widest.any():
         return np.ones_like(loudest)
-    loudest, widest = (np.maximum(each, _LEAST * each.max()) for each in (loudest, widest))
-    return loudest**strength / widest ** (1.0 - strength)
+    return _with_least(loudest) ** strength / _with_least(widest) ** (1.0 - strength)
+
+
+def _output_factors(loudest: np.ndarray, kernel: np.ndarray, strength: float) -> np.ndarray:
+    """Factors that a kernel's outputs are divided by, which has one scale: both get even."""
+    if not loudest.any() or not kernel.any():
+        return np.ones_like(loudest)
+    return _with_least(loudest) ** strength * _with_least(kernel) ** (1.0 - strength)
+
+
+def _with_least(magnitudes: np.ndarray) -> np.ndarray:
+    return np.maximum(magnitudes, _LEAST * magnitudes.max())

@@ -94,13 +94,17 @@ class QuantSpec:
             8% to the weights in the file, 1 gives all of them 8 bits.
         state_bits: Bits of the numbers inside of a recurrent layer's steps, 16 or 8, where
             activations have 8. With 16 far fewer answers change; with 8 the steps are faster
-            in LiteRT, whose kernels of 16 bits are slow.
+            in LiteRT, whose kernels of 16 bits are slow. 8 goes with `recurrent="loop"` alone.
         recurrent: The form of recurrent layers with 8-bit activations: "loop", operators of one
             step that are run for each; "fused", TFLite's operator for an LSTM of Keras' standard
             activations without a mask. It makes files smaller, and faster in TFLite Micro, but
             slower in LiteRT on x86. It keeps a state: the file takes a batch of 1 where the model
             leaves it open, and an application resets the state before each sequence, as tfnas does.
             Other recurrent layers stay loops.
+        residual_bits: Bits of the sums of residual branches that a normalization reads, 16 or 8,
+            where activations have 8. 16 is for transformers, with
+            `tfnas.smooth_activations(model, data, residual=True)` before it: a few channels of
+            their sums are far larger than the others. It costs some bytes and time a sum.
         weight_only: With float activations, whether operators dequantize their weights and
             compute in floats: as accurate as the weights allow, no faster than floats.
 
@@ -120,6 +124,7 @@ class QuantSpec:
     eight_bit_share: float = 0.08
     state_bits: int = 16
     recurrent: str = "loop"
+    residual_bits: int = 8
 
     def __post_init__(self) -> None:
         formats = self.weights, self.activations, self.weight_only
@@ -147,6 +152,12 @@ class QuantSpec:
             raise ValueError(f"eight_bit_share must be in [0, 1], got {self.eight_bit_share!r}")
         if self.state_bits not in (8, 16) or isinstance(self.state_bits, float):
             raise ValueError(f"state_bits must be 8 or 16, got {self.state_bits!r}")
+        if self.residual_bits not in (8, 16) or isinstance(self.residual_bits, float):
+            raise ValueError(f"residual_bits must be 8 or 16, got {self.residual_bits!r}")
+        if self.residual_bits > 8 and self.activations == FLOAT:
+            raise ValueError(
+                f"residual_bits 16 goes with integer activations, got {self.activations!r}"
+            )
         if self.recurrent not in RECURRENT:
             raise ValueError(
                 f"recurrent must be one of {', '.join(RECURRENT)}, got {self.recurrent!r}"
@@ -154,6 +165,11 @@ class QuantSpec:
         if self.recurrent == "fused" and self.activations != "int8":
             raise ValueError(
                 f"recurrent 'fused' goes with int8 activations, got {self.activations!r}"
+            )
+        if self.recurrent == "fused" and self.state_bits != 16:
+            raise ValueError(
+                "state_bits must be 16 with recurrent 'fused', whose operator chooses its own "
+                f"bits, got state_bits={self.state_bits}, recurrent={self.recurrent!r}"
             )
         object.__setattr__(self, "layers", _pairs(self.layers))
         if not isinstance(self.ranges, str) or self.ranges not in RANGES:

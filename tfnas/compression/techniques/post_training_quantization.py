@@ -10,6 +10,7 @@ from tfnas.compression.techniques.quantized_models import (
     ALLOW_FLOAT_HELP,
     EQUALIZE_HELP,
     FORMATS_HELP,
+    RESIDUAL_HELP,
     SMOOTH_HELP,
     float_layer_lines,
     models_to_write,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from tfnas.quantization.spec import QuantSpec
     from tfnas.tflite.artifact import Artifact
 
-_OF_SPEC = "rounding", "eight_bit_share", "ranges", "layers"
+_OF_SPEC = "rounding", "eight_bit_share", "ranges", "layers", "residual_bits"
 
 
 @documented
@@ -65,11 +66,14 @@ class PtqSettings:
     )
     smooth: float | None = option(None, SMOOTH_HELP, low=0, high=1)
     equalize: bool = option(False, EQUALIZE_HELP)
+    residual_bits: int = option(8, RESIDUAL_HELP, low=8, high=16)
     layers: Any = option((), FORMATS_HELP, parse=parse_formats)
     allow_float: bool = option(False, ALLOW_FLOAT_HELP, flag=False)
 
     def __post_init__(self) -> None:
         check_options(self)
+        if self.residual_bits not in (8, 16):
+            raise ValueError(f"residual_bits must be 8 or 16, got {self.residual_bits!r}")
 
     @property
     def spec(self) -> QuantSpec:
@@ -142,7 +146,11 @@ class PostTrainingQuantization(Technique[PtqSettings]):
         context.progress.phase(f"{settings.mode} without training, rounding {settings.rounding}")
         spec, inputs = settings.spec, context.calibration()
         model, evened = even_channels(
-            as_functional(model, inputs), inputs, smooth=settings.smooth, equalize=settings.equalize
+            as_functional(model, inputs),
+            inputs,
+            smooth=settings.smooth,
+            equalize=settings.equalize,
+            residual=settings.residual_bits > 8,
         )
         quantized, layers = quantized_after_training(model, spec, inputs)
         if settings.correct and not spec.rounds:

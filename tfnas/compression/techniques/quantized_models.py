@@ -21,6 +21,10 @@ ALLOW_FLOAT_HELP = (
     "searches, whose reports name them, set it"
 )
 
+RESIDUAL_HELP = (
+    "bits of the sums of residual branches that a normalization reads; 16 beside activations of 8 "
+    "is for transformers with outliers, with smooth, which then evens these branches too"
+)
 SMOOTH_HELP = (
     "SmoothQuant before rounding: share of the outliers of activations behind a normalization "
     "that moves into the weights that read it, such as 0.5; default: none"

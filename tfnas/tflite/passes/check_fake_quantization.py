@@ -7,6 +7,7 @@ from tfnas.quantization.fused_lstm import fused_layers
 from tfnas.quantization.inner_ranges import InnerRange
 from tfnas.quantization.quantize_aware import fake_quants, has_4_bit_kernel
 from tfnas.quantization.recurrent_forms import step_layers
+from tfnas.quantization.residual_sums import has_wide_sums
 from tfnas.tflite.passes.conversion_state import Conversion
 
 
@@ -53,6 +54,12 @@ def _check(conversion: Conversion) -> None:
         raise ValueError(
             f"recurrent must be 'loop' as model {model.name!r} was trained for, got 'fused': "
             "tfnas.quantize_aware(model, tfnas.QuantSpec(recurrent='fused')) trains for it"
+        )
+    if spec.residual_bits > spec.activation_bits and not has_wide_sums(model):
+        raise ValueError(
+            f"residual_bits must be 8 as model {model.name!r} was trained for, got "
+            f"{spec.residual_bits}: tfnas.quantize_aware(model, tfnas.QuantSpec(residual_bits=16)) "
+            "trains for it"
         )
     unknown = [layer.name for layer in layers if not layer.observed]
     if unknown:
