@@ -700,7 +700,7 @@ def _converter_of_saved_models() -> type[Any]:
     """The class of `converter_of`, made when TensorFlow is loaded."""
     from tensorflow.lite.python import lite
 
-    class Converter(lite.TFLiteSavedModelConverterV2):  # type: ignore[misc]
+    class Converter(lite.TFLiteSavedModelConverterV2):
         """Does not load the SavedModel as functions to see where its operators were made."""
 
         @lite._export_metrics
