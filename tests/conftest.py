@@ -20,6 +20,7 @@ import keras
 import keras_tuner.src.engine.tuner
 import numpy as np
 import pytest
+import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from keras.src.backend.common import global_state
 from keras.src.utils import naming
@@ -49,7 +50,11 @@ def pytest_addoption(parser):
     group.addoption(
         "--shuffle", type=int, metavar="SEED", help="files and their tests in any order"
     )
-    group.addoption("--trace-twice", action="store_true", help="Keras traces as it does by itself")
+    group.addoption(
+        "--trace-twice",
+        action="store_true",
+        help="Keras traces, and TensorFlow optimizes graphs, as they do by themselves",
+    )
     group.addoption(
         "--late-names", action="store_true", help="names that Keras gives, as after 100,000 others"
     )
@@ -178,6 +183,17 @@ def trainings_traced_once(request):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(keras.Model, "fit", traced_once)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def graphs_as_traced(request):
+    """TensorFlow rewrites the graph of each new function, for longer than a test runs it.
+
+    That is a third to a half of a short training's time. With --trace-twice it does, and so do
+    the processes that tests start.
+    """
+    if not request.config.getoption("--trace-twice"):
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 
 @pytest.fixture

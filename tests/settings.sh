@@ -36,6 +36,7 @@ setting() {
 		first=$("$python" -c 'import os; print(min(os.sched_getaffinity(0)))')
 		run "$1" "" "taskset -c $first" "" ;;
 	# Keras traces a training step twice by itself; else tests, as jobs do, have it trace once.
+	# TensorFlow also optimizes each graph, which else only processes of their own do.
 	traced-twice) run "$1" "" "" --trace-twice ;;
 	# Long names where Keras counts them: a file's size is no matter of how many tests ran before.
 	late-names) run "$1" "" "" --late-names ;;

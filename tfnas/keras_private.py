@@ -668,21 +668,66 @@ def op_determinism_is_enabled() -> bool:
     return bool(config.is_op_determinism_enabled())
 
 
-def with_constants(function: tf.types.experimental.ConcreteFunction) -> Any:
-    """Returns a traced function with constants in place of its variables.
+def with_constants(function: tf.types.experimental.ConcreteFunction) -> tuple[Any, int]:
+    """Returns a traced function's graph with constants in place of its variables.
 
-    Calls `convert_variables_to_constants_v2` of
-    `tensorflow.python.framework.convert_to_constants` (TensorFlow 2.21.0). A resource other than
-    a variable becomes an input.
+    Does what `convert_variables_to_constants_v2` of
+    `tensorflow.python.framework.convert_to_constants` does before it builds a function of the
+    graph, and calls `context` of `tensorflow.python.eager` as that does (TensorFlow 2.21.0).
 
     Args:
         function: The traced function; control flow is kept as it is.
-    """
-    from tensorflow.python.framework.convert_to_constants import (
-        convert_variables_to_constants_v2,
-    )
 
-    return convert_variables_to_constants_v2(function, lower_control_flow=False)
+    Returns:
+        The graph (a `GraphDef`), and how many inputs the function has in it: a resource other than
+        a variable becomes one.
+    """
+    from tensorflow.python.eager import context
+    from tensorflow.python.framework import convert_to_constants
+
+    data = convert_to_constants._FunctionConverterDataInEager(
+        func=function, lower_control_flow=False, aggressive_inlining=False
+    )
+    graph, replaced = convert_to_constants._replace_variables_by_constants(data)
+    for each in graph.library.function:  # bodies of loops: those of the graph are new
+        if context.context().has_function(each.signature.name):
+            context.context().remove_function(each.signature.name)
+    return graph, len(function.inputs) - len(replaced)
+
+
+@functools.cache
+def _converter_of_saved_models() -> type[Any]:
+    """The class of `converter_of`, made when TensorFlow is loaded."""
+    from tensorflow.lite.python import lite
+
+    class Converter(lite.TFLiteSavedModelConverterV2):
+        """Does not load the SavedModel as functions to see where its operators were made."""
+
+        @lite._export_metrics
+        def convert(self) -> Any:
+            graph, *_ = self._load_saved_model(self.saved_model_dir, self._saved_model_tags)
+            return self._convert_from_saved_model(graph)
+
+    return Converter
+
+
+def converter_of(saved_model: str, signature: str) -> Any:
+    """Returns TensorFlow's converter of a SavedModel that is known to have a signature.
+
+    `TFLiteConverter.from_saved_model` and its `convert` both load the SavedModel as functions: to
+    see which signatures there are, and where in the source each operator was made, which only a
+    SavedModel with debug information says. Uses `TFLiteSavedModelConverterV2` of
+    `tensorflow.lite.python.lite` (TensorFlow 2.21.0).
+
+    Args:
+        saved_model: Its folder; without debug information.
+        signature: Its only signature.
+    """
+    from tensorflow.lite.python import conversion_metadata_schema_py_generated, lite
+
+    kind = conversion_metadata_schema_py_generated.ModelType.TF_SAVED_MODEL
+    lite.TFLiteConverterBase._set_original_model_type(kind)
+    return _converter_of_saved_models()(saved_model, {"serve"}, [signature])
 
 
 # Calls while a model is opened.

@@ -10,7 +10,7 @@ from tfnas.compression.training_curves import TrainingCurves
 def test_a_training_writes_its_epochs_down(tmp_path):
     curves = TrainingCurves(tmp_path / "curves.json")
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
-    model.compile("sgd", "mse", metrics=["mae"])
+    model.compile("sgd", "mse", metrics=["mae"], jit_compile=False)
     x = np.ones((8, 2))
     history = model.fit(x, x[:, :1], epochs=3, verbose=0, callbacks=[curves.callback("first")])
     found = TrainingCurves(tmp_path / "curves.json").curves["first"]

@@ -286,7 +286,8 @@ def test_a_model_that_can_not_be_opened_is_refused_by_what_needs_its_graph(kind,
 @pytest.fixture(scope="module")
 def positioned():
     model, x = PositionedTokens(), np.random.default_rng(0).integers(0, 20, (16, 6))
-    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("adam", loss, jit_compile=False)
     model.fit(x, x[:, 0] % 3, epochs=1, verbose=0)
     return model, x
 

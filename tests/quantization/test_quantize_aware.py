@@ -1246,7 +1246,7 @@ def test_a_dilated_convolution_trains():
     x = examples(SEQUENCE, 16)
     trainable = tfnas.quantize_aware(model, data=x)
     before = np.array(model.layers[0].kernel)
-    trainable.compile("sgd", "mse")
+    trainable.compile("sgd", "mse", jit_compile=False)
     trainable.fit(x, np.ones((16, 6, 4)), epochs=1, verbose=0)
     [kernel] = layers_of(trainable, QuantizedKernel)
     assert (np.array(kernel.layer.kernel) != before).any()

@@ -72,7 +72,7 @@ def test_training_moves_weights_and_ranges_and_is_saved(tmp_path):
     layer = layers.LSTM(4, dropout=0.2, recurrent_dropout=0.1, name="memory")
     trainable = tfnas.quantize_aware(network(layer))
     assert not all(each.observed for each in fake_quants(trainable))
-    trainable.compile("adam", "mse")
+    trainable.compile("adam", "mse", jit_compile=False)
     before = [np.array(w) for w in step_layers(trainable)[0].layer.get_weights()]
     trainable.fit(X, X[:, -1, :2], epochs=1, verbose=0)
     assert all(each.observed for each in fake_quants(trainable))
@@ -87,7 +87,7 @@ def test_the_way_back_and_zeros():
     model = network(layers.GRU(6, name="memory"))
     pruned = tfnas.prune(model, 0.5)[0]
     trainable = tfnas.quantize_aware(pruned, data=X)
-    trainable.compile("adam", "mse")
+    trainable.compile("adam", "mse", run_eagerly=True)
     trainable.fit(X, X[:, -1, :2], epochs=1, verbose=0)
     back = tfnas.strip_quantization(trainable)
     assert [type(layer).__name__ for layer in back.layers[1:]] == ["GRU", "Dense"]
@@ -107,7 +107,7 @@ def test_ranges_that_functions_prescribe_need_no_data():
 def test_learned_ranges_learn():
     spec = tfnas.QuantSpec(ranges="learned", state_bits=8)  # of 16 bits little is left to learn
     trainable = tfnas.quantize_aware(network(layers.GRU(4)), spec, data=X)
-    trainable.compile(keras.optimizers.SGD(1.0), "mse")
+    trainable.compile(keras.optimizers.SGD(1.0), "mse", run_eagerly=True)
     inside = [each for each in step_layers(trainable)[0].fake_quants if each.fixed is None]
     before = np.array([float(each.high) for each in inside])
     trainable.fit(X, X[:, -1, :2], epochs=1, verbose=0)

@@ -264,7 +264,7 @@ class Artifact:
         Returns:
             The graphs.
         """
-        return flatbuffer.read_graphs(self.content)
+        return flatbuffer.graphs_of(self.content)
 
     @functools.cached_property
     def state(self) -> State:

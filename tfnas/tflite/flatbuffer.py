@@ -164,6 +164,15 @@ def read_graphs(content: bytes) -> list[FileGraph]:
         ValueError: The content is not a valid `.tflite` file.
     """
     check_file(content)
+    return graphs_of(content)
+
+
+def graphs_of(content: bytes) -> list[FileGraph]:
+    """Returns what :func:`read_graphs` does, of a file that is known to be valid.
+
+    Args:
+        content: The file's bytes, validated before (:func:`check_file`).
+    """
     model = unpack(content)
     for buffer in model.buffers or ():  # large ones may lie after the flatbuffer
         if buffer.offset > 1:

@@ -20,6 +20,7 @@ import keras
 
 from tfnas.keras_private import functional_inside, with_constants
 from tfnas.legacy.rebuild import is_tf_keras
+from tfnas.tflite.needed_nodes import keep_needed
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -72,9 +73,19 @@ def write_frozen_saved_model(model: keras.Model, directory: str | pathlib.Path) 
     if _assigns_variables(traced.graph):
         return False
     names = sorted(traced.structured_outputs)
-    frozen = with_constants(traced)
-    if len(frozen.inputs) > len(specs):  # what is no variable became an input
+    graph, inputs_left = with_constants(traced)
+    if inputs_left > len(specs):  # what is no variable became an input
         return False
+    fed = [tensor.name for tensor in traced.inputs[: len(specs)]]
+    computed = [tensor.name for tensor in traced.outputs]
+    keep_needed(graph, fed, computed)
+
+    def imported(*inputs: tf.Tensor) -> list[tf.Tensor]:
+        placeholders = dict(zip(fed, inputs, strict=True))
+        return tf.graph_util.import_graph_def(graph, placeholders, computed, name="")
+
+    # `tf.function` would add to the graph in which order its loops run.
+    frozen = tf.compat.v1.wrap_function(imported, specs)
 
     def serve(*inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         return dict(zip(names, keras.tree.flatten(frozen(*inputs)), strict=True))
@@ -87,8 +98,10 @@ def write_frozen_saved_model(model: keras.Model, directory: str | pathlib.Path) 
         str(directory),
         signatures={SIGNATURE: signature},
         # Custom gradients (of silu, for example) capture values of the first graph; they are not
-        # needed for inference.
-        options=tf.saved_model.SaveOptions(experimental_custom_gradients=False),
+        # needed for inference. Nor are functions that store variables, where there are none.
+        options=tf.saved_model.SaveOptions(
+            experimental_custom_gradients=False, experimental_skip_saver=True
+        ),
     )
     return True
 

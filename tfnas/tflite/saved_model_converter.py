@@ -8,12 +8,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import gc
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tfnas.keras_private import converter_of
 from tfnas.quantization.spec import QuantSpec
 
 if TYPE_CHECKING:
@@ -49,7 +51,7 @@ class ConverterOptions:
 
 def convert_stored(
     saved_model: str,
-    signatures: Sequence[str] | None,
+    signature: str,
     options: ConverterOptions,
     columns: Sequence[str],
 ) -> bytes:
@@ -57,7 +59,7 @@ def convert_stored(
 
     Args:
         saved_model: As for :func:`convert_saved_model`.
-        signatures: As there.
+        signature: As there.
         options: As there.
         columns: For each input the path of an array.
 
@@ -69,14 +71,14 @@ def convert_stored(
     """
     arrays = [np.load(path, mmap_mode="r", allow_pickle=False) for path in columns]
     try:
-        return convert_saved_model(saved_model, signatures, options, arrays)
+        return convert_saved_model(saved_model, signature, options, arrays)
     except Exception as error:  # of many types, some of which do not pickle
         raise ConverterFailed(str(error) or type(error).__name__) from None
 
 
 def convert_saved_model(
     saved_model: str,
-    signatures: Sequence[str] | None,
+    signature: str,
     options: ConverterOptions,
     columns: Sequence[np.ndarray],
 ) -> bytes:
@@ -84,7 +86,7 @@ def convert_saved_model(
 
     Args:
         saved_model: Its folder.
-        signatures: The signatures that are converted; None: all.
+        signature: The one that is converted.
         options: The formats.
         columns: Calibration data: for each input an array of shape (examples, ...).
 
@@ -98,7 +100,10 @@ def convert_saved_model(
 
     with without_old_garbage():
         with NEW_CONVERTER:
-            converter = tf.lite.TFLiteConverter.from_saved_model(saved_model, signatures)
+            if os.path.exists(os.path.join(saved_model, "debug")):  # names lines in errors
+                converter = tf.lite.TFLiteConverter.from_saved_model(saved_model, [signature])
+            else:
+                converter = converter_of(saved_model, signature)
         return run(converter, options, columns)
 
 

@@ -82,22 +82,19 @@ def run_converter(
             tempfile.TemporaryDirectory() as folder,
         ):
             errors: list[Exception] = []
-            written = written_for_converter(model, folder, errors)
-            if written is None:
+            saved_model = written_for_converter(model, folder, errors)
+            if saved_model is None:
                 return _converted_by_keras_way(model, options, columns, errors)
-            saved_model, signatures = written
             if not is_isolated() or any(column.dtype.hasobject for column in columns):
-                return convert_saved_model(saved_model, signatures, options, columns)
-            return _converted_apart(saved_model, signatures, options, columns, folder)
+                return convert_saved_model(saved_model, SIGNATURE, options, columns)
+            return _converted_apart(saved_model, options, columns, folder)
     except HelperDied as error:
         raise ConversionError(death_message(model, spec, error)) from error
     except Exception as error:  # the converter raises many types for one cause
         raise ConversionError(conversion_message(model, spec, error)) from error
 
 
-def written_for_converter(
-    model: keras.Model, folder: str, errors: list[Exception]
-) -> tuple[str, Sequence[str] | None] | None:
+def written_for_converter(model: keras.Model, folder: str, errors: list[Exception]) -> str | None:
     """Writes a model as a SavedModel: of constants, or as `from_keras_model` writes it.
 
     Args:
@@ -106,15 +103,12 @@ def written_for_converter(
         errors: Gets what a way that fails raises.
 
     Returns:
-        The SavedModel, and the signatures to convert (None: all). None: it can't be written.
+        The SavedModel's folder. None: it can't be written.
     """
-    for part, write, signatures in (
-        ("frozen", _write_frozen, None),
-        ("entire", write_saved_model, [SIGNATURE]),
-    ):
+    for part, write in (("frozen", _write_frozen), ("entire", write_saved_model)):
         try:
             if write(model, f"{folder}/{part}") is not False:
-                return f"{folder}/{part}", signatures
+                return f"{folder}/{part}"
         except SharedNames:
             raise
         except Exception as error:  # there is another way
@@ -133,7 +127,6 @@ def _write_frozen(model: keras.Model, directory: str) -> bool:
 
 def _converted_apart(
     saved_model: str,
-    signatures: Sequence[str] | None,
     options: ConverterOptions,
     columns: Sequence[np.ndarray],
     folder: str,
@@ -143,7 +136,7 @@ def _converted_apart(
     for number, column in enumerate(columns):
         paths.append(f"{folder}/{number}.npy")
         np.save(paths[-1], column, allow_pickle=False)
-    return call(convert_stored, saved_model, signatures, options, paths)
+    return call(convert_stored, saved_model, SIGNATURE, options, paths)
 
 
 def _converted_by_keras_way(
