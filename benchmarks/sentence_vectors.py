@@ -67,8 +67,8 @@ def main(_: list[str]) -> None:
             rows.append(row(title, file, original, name, vectors(file, ids), floats[name]))
             rows[-1]["conversion, s"] = round(seconds)
             print(rows[-1], flush=True)
+        record.write("sentence_vectors", rows, seed=0, notes=notes)
     print(table(list(rows[0]), [list(each.values()) for each in rows], right=2))
-    record.write("sentence_vectors", rows, seed=0, notes=notes)
 
 
 def ids_of(name: str, count: int) -> np.ndarray:
