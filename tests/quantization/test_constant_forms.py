@@ -6,6 +6,7 @@ import pytest
 from keras import layers, ops
 
 import tfnas
+from tfnas.quantization.normal_form import normal_form
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(60, 6, 8)).astype(np.float32)
@@ -59,5 +60,32 @@ def test_the_trained_model_is_saved_and_loaded(trainable, tmp_path):
 
 
 def test_16_bits_refuse_a_constant(model):
-    with pytest.raises(ValueError, match="no integer form of a constant"):
+    with pytest.raises(ValueError, match="no 16-bit form of a constant"):
         tfnas.quantize_aware(model, "int16x8", data=X)
+
+
+def test_a_mask_that_is_added_to_scores_is_no_constant_with_a_range():
+    inputs = keras.Input((6, 4))
+    mask = np.triu(np.full((6, 6), -1e9, np.float32), 1)
+    scores = ops.matmul(inputs, ops.transpose(inputs, (0, 2, 1))) + mask
+    model = keras.Model(inputs, ops.matmul(layers.Softmax()(scores), inputs))
+    with pytest.raises(ValueError, match="Add with a constant"):
+        tfnas.quantize_aware(model, data=X[:, :, :4])
+
+
+def test_a_sum_keeps_its_type():
+    inputs = keras.Input((6, 8))
+    half = layers.Dense(8, dtype="mixed_float16")(inputs)
+    model = keras.Model(inputs, half + 1e3 * TABLE)
+    opened, _ = normal_form(model)
+    assert opened.outputs[0].dtype == model.outputs[0].dtype
+    np.testing.assert_array_equal(opened(X), model(X))
+
+
+def test_a_table_of_positions_beside_words_with_a_mask():
+    ids = rng.integers(0, 9, (20, 6))
+    inputs = keras.Input((6,), dtype="int32")
+    words = layers.Embedding(9, 8, mask_zero=True)(inputs)
+    model = keras.Model(inputs, layers.LSTM(3)(words + TABLE))
+    opened, _ = normal_form(model)
+    np.testing.assert_allclose(opened(ids), model(ids), rtol=0, atol=1e-6)

@@ -41,3 +41,16 @@ def test_a_reversed_batch_stays(axis):
     expected, found, kinds = normal(ops.flip(inputs, axis=axis), inputs)
     np.testing.assert_array_equal(found, expected)
     assert kinds == ["Flip"]
+
+
+def test_each_masked_call_of_a_layer_zeroes_its_outputs():
+    shared = layers.GRU(3, return_sequences=True, zero_output_for_mask=True)
+    x, mask = keras.Input((5, 2)), keras.Input((5,), dtype="bool")
+    state = keras.Input((3,))
+    outputs = [shared(x, mask=mask), shared(x, mask=mask, initial_state=state)]
+    model = keras.Model([x, mask, state], outputs)
+    rng = np.random.default_rng(0)
+    data = [rng.normal(size=(4, 5, 2)), rng.random((4, 5)) < 0.5, rng.normal(size=(4, 3))]
+    opened, _ = normal_form(model)
+    for one, two in zip(opened(data), model(data), strict=True):
+        np.testing.assert_allclose(one, two, rtol=0, atol=1e-6)

@@ -167,6 +167,15 @@ def test_plain_and_quantization_aware_models_are_frozen(tmp_path):
         assert (folder / "saved_model.pb").is_file()
 
 
+def test_an_input_that_nothing_reads_stays_one_of_the_file(tmp_path):
+    used, unused = keras.Input((3,), name="used"), keras.Input((2,), name="unused")
+    model = keras.Model([used, unused], layers.Dense(2)(used))
+    assert write_frozen_saved_model(model, tmp_path)
+    x = [np.ones((4, 3), np.float32), np.ones((4, 2), np.float32)]
+    found = tfnas.to_tflite(model).predict(x)
+    np.testing.assert_allclose(found, model.predict(x, verbose=0), atol=1e-6)
+
+
 def test_outputs_nested_in_a_dictionary():
     inputs = keras.Input((4,))
     ends = [layers.Dense(units)(inputs) for units in (2, 3, 5, 6)]

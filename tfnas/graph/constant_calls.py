@@ -35,6 +35,10 @@ class Constant(keras.layers.Layer):
         super().__init__(**kwargs)
         self.value_dtype = value_dtype
         self.value = np.asarray(value, value_dtype)
+        self.supports_masking = True  # it takes masked tensors, and passes no mask on
+
+    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> None:
+        """Returns no mask: the array has no steps of an example."""
 
     def call(self, x: Any) -> Any:
         """Returns the array, whatever `x` is."""

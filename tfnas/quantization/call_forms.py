@@ -17,7 +17,7 @@ ATTENTION = (
 MASKED = -1e9  # score of a masked place in float models
 # Beside scores of 0 that is nothing, in steps of 8 bits that are exact.
 EQUAL_MASKED = -32.0
-_VERY_LOW = -1e4  # of scores, by which a mask is recognized
+VERY_LOW = -1e4  # of scores, by which a mask is recognized
 
 
 def computes_integers(call: Call) -> bool:
@@ -87,7 +87,7 @@ def masked_scores(call: Call) -> tuple[Any, Any] | None:
         return None
     named = named_arguments(call)
     mask, scores, low = (named.get(name) for name in ("condition", "x1", "x2"))
-    is_low = isinstance(low, int | float) and low <= _VERY_LOW
+    is_low = isinstance(low, int | float) and low <= VERY_LOW
     return (mask, scores) if is_low and isinstance(scores, Value) else None
 
 

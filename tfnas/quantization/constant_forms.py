@@ -13,6 +13,7 @@ import numpy as np
 
 from tfnas.graph.constant_calls import Constant
 from tfnas.graph.functional import Call, LayerCopies
+from tfnas.quantization.call_forms import VERY_LOW
 
 _DIVISIONS = ("Divide", "TrueDivide")
 _BINARY = ("Add", "Subtract", "Multiply", "Maximum", "Minimum", *_DIVISIONS)
@@ -21,7 +22,8 @@ _BINARY = ("Add", "Subtract", "Multiply", "Maximum", "Minimum", *_DIVISIONS)
 def with_constant_input(call: Call, tensors: list[Any], copies: LayerCopies) -> Any:
     """Returns the output of a call of one tensor and a constant array; None for other calls.
 
-    A division by an array is the product with its reciprocals.
+    None also for arrays with numbers of 10,000 and more, such as masks of attention. A division by
+    an array is the product with its reciprocals.
 
     Args:
         call: The call.
@@ -36,13 +38,16 @@ def with_constant_input(call: Call, tensors: list[Any], copies: LayerCopies) -> 
     if len(pair) != 2 or len(places) != 1:
         return None
     (place,) = places
-    array = keras.ops.convert_to_numpy(pair[place])
+    array = keras.ops.convert_to_numpy(pair[place]).astype(np.float64)
+    if np.abs(array).max(initial=0.0) >= -VERY_LOW:
+        return None  # a mask that is added to scores would leave them no step of the joint range
     if call.kind in _DIVISIONS:
         if place == 0 or not np.all(array):
             return None
         array = 1.0 / array
     name = call.name.split("/")[-1]
-    constant = Constant(array, call.inputs[0].dtype, name=copies.unique(f"{name}_constant"))
+    # Beside float16 a constant of float32 stays one, and so does their sum.
+    constant = Constant(array, call.outputs[0].dtype, name=copies.unique(f"{name}_constant"))
     pair[place] = constant(tensors[0])
     if call.kind in _DIVISIONS:
         return keras.ops.multiply(*pair)

@@ -468,14 +468,29 @@ def _merged_from_loops(
 
 
 def _rounded_ahead(builder: FakeQuantBuilder, value: Any, joint: FakeQuant) -> Any:
-    """The output of a loop in a joint range, moved as `value` is."""
-    if value is builder._source(value, _MOVES):
+    """The output of a loop in a joint range, moved as `value` is.
+
+    What a slice reads has the range of its output; other moves are not called again, since a
+    Dropout in training would drop other numbers for another reader.
+    """
+    if not _is_sliced(builder, value):
         return joint(builder.made[value], ahead=True)
     move = builder.producers[value]
     before = _rounded_ahead(builder, move.inputs[0], joint)
     beside = [builder.made[each] for each in move.inputs[1:]]
     outputs = builder.copies.call(move, [before, *beside])
     return outputs[move.outputs.index(value)]
+
+
+def _is_sliced(builder: FakeQuantBuilder, value: Any) -> bool:
+    """Whether a value is a slice of a loop's output, perhaps moved since."""
+    source = builder._source(value, _MOVES)
+    while value is not source:
+        move = builder.producers[value]
+        if move.kind == "GetItem":
+            return True
+        value = move.inputs[0]
+    return False
 
 
 def _is_from_a_loop(builder: FakeQuantBuilder, value: Any) -> bool:

@@ -269,7 +269,7 @@ def reason_for_float(call: Call) -> str:
         bits = "16-bit" if _role(call) is Role.TABLE else "integer"
         return f"no {bits} form of the activation {name!r}"
     if call.kind in _AT_MOST_8_BITS:
-        bits = "16-bit" if _role(call) is Role.SAME else "integer"
+        bits = "integer" if _role(call) is Role.FLOAT else "16-bit"
         return f"no {bits} form of {'a constant' if call.kind == 'Constant' else call.kind}"
     if call.kind in _BINARY:
         return f"{call.kind} with a constant, not another tensor"

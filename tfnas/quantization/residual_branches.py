@@ -71,6 +71,8 @@ def _is_residual(flow: Walk, call: Call) -> bool:
     even = len({len(shape) for shape in shapes}) == 1 and len({shape[-1] for shape in shapes}) == 1
     floats = all("float" in value.dtype for value in call.inputs)
     (output,) = call.outputs
+    if output in flow.outputs:  # which have the bits of activations
+        return False
     readers = [each.kind for each in flow.calls if output in each.inputs]
     return even and floats and len(shapes[0]) <= 4 and any(k in NORMALIZATIONS for k in readers)
 

@@ -7,7 +7,7 @@ Reversed places are a slice with steps of -1.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -103,10 +103,10 @@ def zeroed_steps(call: Call, tensors: list[Any], copies: LayerCopies) -> list[An
     Returns:
         The output, of a layer that keeps its state there, and of a choice; None for other calls.
     """
-    is_recurrent = call.kind in KINDS and has_mask(call) and len(tensors) == 2
-    if not is_recurrent or not _zeroes(call.operation):
+    if call.kind not in KINDS or not has_mask(call) or not _zeroes(call.operation):
         return None
-    return [_steps(call.operation, tensors, copies)]
+    args, kwargs = call.arguments(tensors)
+    return [_zeroed(call.operation, args, kwargs, copies)]
 
 
 def _zeroes(layer: Any) -> bool:
@@ -116,11 +116,17 @@ def _zeroes(layer: Any) -> bool:
 
 def _steps(layer: Any, tensors: list[Any], copies: LayerCopies) -> Any:
     """The output of a recurrent layer, whose mask is the second tensor where it has one."""
+    mask = {"mask": tensors[1]} if len(tensors) > 1 else {}
+    if mask and _zeroes(layer):
+        return _zeroed(layer, tensors[:1], mask, copies)
+    return copies.of(layer)(tensors[0], **mask)
+
+
+def _zeroed(layer: Any, args: Sequence[Any], kwargs: dict[str, Any], copies: LayerCopies) -> Any:
+    """The outputs of a call with a mask; each such call of a layer, which has one copy."""
     copy = copies.of(layer)
-    if len(tensors) == 1 or not _zeroes(layer):
-        return copy(tensors[0], **({"mask": tensors[1]} if len(tensors) > 1 else {}))
     copy.zero_output_for_mask = False
-    output, mask = copy(tensors[0], mask=tensors[1]), tensors[1]
+    output, mask = copy(*args, **kwargs), kwargs["mask"]
     if layer.go_backwards:
         mask = _reversed(mask, [1])
     return keras.ops.where(mask[:, :, None], output, 0.0)

@@ -104,7 +104,8 @@ class QuantSpec:
         residual_bits: Bits of the sums of residual branches that a normalization reads, 16 or 8,
             where activations have 8. 16 is for transformers, with
             `tfnas.smooth_activations(model, data, residual=True)` before it: a few channels of
-            their sums are far larger than the others. It costs some bytes and time a sum.
+            their sums are far larger than the others. It costs some bytes and time a sum. A
+            quantization-aware model that was made with 16 keeps them in any int8 file.
         weight_only: With float activations, whether operators dequantize their weights and
             compute in floats: as accurate as the weights allow, no faster than floats.
 

@@ -21,7 +21,7 @@ def keep_needed(graph: Any, inputs: Sequence[str], outputs: Sequence[str]) -> No
         outputs: Names of the tensors that are computed.
     """
     reads = {node.name: [_node_of(each) for each in node.input] for node in graph.node}
-    fed, computed = [_node_of(each) for each in inputs], [_node_of(each) for each in outputs]
+    fed, computed = {_node_of(each) for each in inputs}, [_node_of(each) for each in outputs]
     place = {name: number for number, name in enumerate(_ordered(reads, fed, computed))}
     graph.node.sort(key=lambda node: place.get(node.name, -1))
     del graph.node[: len(reads) - len(place)]
@@ -32,7 +32,7 @@ def _node_of(tensor: str) -> str:
     return tensor.removeprefix("^").split(":")[0]
 
 
-def _ordered(reads: dict[str, list[str]], fed: Sequence[str], computed: Sequence[str]) -> list[str]:
+def _ordered(reads: dict[str, list[str]], fed: set[str], computed: Sequence[str]) -> list[str]:
     """Names of the nodes that the computed ones need, each after all that it reads."""
     readers = _readers(reads, fed, computed)
     backwards: dict[str, None] = {}  # a set that keeps the order
@@ -50,7 +50,7 @@ def _ordered(reads: dict[str, list[str]], fed: Sequence[str], computed: Sequence
 
 
 def _readers(
-    reads: dict[str, list[str]], fed: Sequence[str], computed: Sequence[str]
+    reads: dict[str, list[str]], fed: set[str], computed: Sequence[str]
 ) -> collections.defaultdict[str, set[str]]:
     """Node -> the nodes that read it, among those that are needed."""
     readers: collections.defaultdict[str, set[str]] = collections.defaultdict(set)

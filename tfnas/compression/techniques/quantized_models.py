@@ -23,7 +23,7 @@ ALLOW_FLOAT_HELP = (
 
 RESIDUAL_HELP = (
     "bits of the sums of residual branches that a normalization reads; 16 beside activations of 8 "
-    "is for transformers with outliers, with smooth, which then evens these branches too"
+    "is for transformers with outliers, best with smooth, which then scales these branches as well"
 )
 SMOOTH_HELP = (
     "SmoothQuant before rounding: share of the outliers of activations behind a normalization "
