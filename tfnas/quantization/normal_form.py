@@ -81,8 +81,6 @@ def normal_form(model: keras.Model, bits: int = 8) -> tuple[keras.Model, Origins
         if affine is not None:
             name = copies.unique(call.operation.name)
             return [keras.layers.Rescaling(*affine, name=name)(tensors[0])]
-        if (joined := with_constant_input(call, tensors, copies)) is not None:
-            return [joined]
         if bits <= 8 and _averages_whole_images(call):
             name = copies.unique(call.operation.name)
             return [keras.layers.GlobalAveragePooling2D(keepdims=True, name=name)(tensors[0])]
@@ -97,12 +95,8 @@ def normal_form(model: keras.Model, bits: int = 8) -> tuple[keras.Model, Origins
         opened = opened_wrapper(call, tensors, copies, lambda inner: parts_of(inner, call))
         if opened is not None:
             return opened
-        if (zeroed := zeroed_steps(call, tensors, copies)) is not None:
-            return zeroed
-        if (turned := reversed_places(call, tensors)) is not None:
-            return turned
-        if (total := summed(call, tensors, copies)) is not None:
-            return [total]
+        if (other := _other_operations(call, tensors, copies)) is not None:
+            return other
         if call.kind not in _SPLIT:
             return copies.call(call, tensors)
         (tensor,) = tensors
@@ -116,6 +110,17 @@ def normal_form(model: keras.Model, bits: int = 8) -> tuple[keras.Model, Origins
     flat = rebuild(model, apply, class_of=None, flow=walk(model))
     copies.carry_weights()
     return flat, origins
+
+
+def _other_operations(call: Call, tensors: list[Any], copies: LayerCopies) -> list[Any] | None:
+    """The outputs of a call by other operations; None for calls that have no other form."""
+    outputs = zeroed_steps(call, tensors, copies) or reversed_places(call, tensors)
+    if outputs is not None:
+        return outputs
+    for form in (with_constant_input, summed):
+        if (output := form(call, tensors, copies)) is not None:
+            return [output]
+    return None
 
 
 def _other_activation(

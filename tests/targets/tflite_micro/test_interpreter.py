@@ -454,7 +454,10 @@ def test_fast_kernels_round_each_operator_in_their_own_way(operators):
 
 @pytest.mark.parametrize("mode", ["int8", "int16x8"])
 def test_outputs_equal_those_of_litert(artifacts, digits, mode):
-    """The one dense layer comes last: its steps and no others reach the softmax."""
+    """The one dense layer comes last: its steps and no others reach the softmax.
+
+    Tables of a softmax of 16 bits are made in floats, by each of the two in its own way.
+    """
     pytest.importorskip("tflite_micro")
     file, x = artifacts[mode], digits.x_test
     last = len(file.graph.operators) - 1
@@ -464,7 +467,8 @@ def test_outputs_equal_those_of_litert(artifacts, digits, mode):
     assert steps_apart(dense.outputs, [logits], [dense.predict(x, reference=True)])[0] <= 1
     got = tfnas.run_micro(file, x)
     assert got.shape == (len(x), 10)
-    np.testing.assert_array_equal(got, softmax.predict(logits, reference=True))
+    expected = softmax.predict(logits, reference=True)
+    assert steps_apart(file.outputs, [got], [expected])[0] <= (mode == "int16x8")
     assert np.ptp(got) > 20 * file.outputs[0].scale  # not all the same
 
 
