@@ -141,6 +141,22 @@ def test_the_file_gives_back_what_the_interpreter_computes(trained, digits):
     assert "int32" not in biases
 
 
+def test_a_sum_of_tensors_of_two_shapes():
+    """The converter's ADD of 16 bits takes equal shapes alone."""
+    keras.utils.set_random_seed(1)
+    image, condition = keras.Input((4, 4, 8), name="image"), keras.Input((5,), name="condition")
+    shift = layers.Dense(8, name="shift")(condition)
+    normal = layers.LayerNormalization(name="normal")(image)
+    model = keras.Model([image, condition], shift[:, None, None, :] + normal)
+    rng = np.random.default_rng(0)
+    x = [rng.normal(size=(40, *each.shape[1:])).astype(np.float32) for each in model.inputs]
+    trainable = tfnas.quantize_aware(model, MODE, data=x)
+    expected = model.predict(x, verbose=0)
+    assert np.abs(trainable.predict(x, verbose=0) - expected).max() <= 2e-3 * np.ptp(expected)
+    (steps,) = steps_apart(trainable, tfnas.to_tflite(trainable, MODE), x)
+    assert np.quantile(steps, 0.99) <= TAIL
+
+
 # --- ranges
 
 

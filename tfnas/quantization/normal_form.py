@@ -15,6 +15,7 @@ stay the same.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -95,7 +96,7 @@ def normal_form(model: keras.Model, bits: int = 8) -> tuple[keras.Model, Origins
         opened = opened_wrapper(call, tensors, copies, lambda inner: parts_of(inner, call))
         if opened is not None:
             return opened
-        if (other := _other_operations(call, tensors, copies)) is not None:
+        if (other := _other_operations(call, tensors, copies, bits)) is not None:
             return other
         if call.kind not in _SPLIT:
             return copies.call(call, tensors)
@@ -112,8 +113,12 @@ def normal_form(model: keras.Model, bits: int = 8) -> tuple[keras.Model, Origins
     return flat, origins
 
 
-def _other_operations(call: Call, tensors: list[Any], copies: LayerCopies) -> list[Any] | None:
+def _other_operations(
+    call: Call, tensors: list[Any], copies: LayerCopies, bits: int
+) -> list[Any] | None:
     """The outputs of a call by other operations; None for calls that have no other form."""
+    if bits > 8 and (total := _sum_of_shapes(call, tensors, copies)) is not None:
+        return [total]
     outputs = zeroed_steps(call, tensors, copies) or reversed_places(call, tensors)
     if outputs is not None:
         return outputs
@@ -121,6 +126,23 @@ def _other_operations(call: Call, tensors: list[Any], copies: LayerCopies) -> li
         if (output := form(call, tensors, copies)) is not None:
             return [output]
     return None
+
+
+def _sum_of_shapes(call: Call, tensors: list[Any], copies: LayerCopies) -> Any:
+    """A sum of tensors of two shapes as a difference: the converter's ADD of 16 bits takes one.
+
+    None for other calls, and where the smaller tensor has no form for its negative.
+    """
+    if call.kind != "Add" or len(tensors) != 2:
+        return None
+    shapes = [tuple(tensor.shape[1:]) for tensor in tensors]
+    if shapes[0] == shapes[1] or None in (*shapes[0], *shapes[1]):
+        return None
+    large, small = sorted(tensors, key=lambda tensor: -math.prod(tensor.shape[1:]))
+    if not 2 <= len(small.shape) <= 4:
+        return None
+    name = copies.unique(f"{call.name.split('/')[-1]}_negative")
+    return keras.ops.subtract(large, keras.layers.Rescaling(-1.0, name=name)(small))
 
 
 def _other_activation(
