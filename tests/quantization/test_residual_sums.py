@@ -133,3 +133,14 @@ def test_what_has_no_such_sums_is_refused():
 def test_bits_that_are_refused(settings, match):
     with pytest.raises(ValueError, match=match):
         tfnas.QuantSpec("int8", **settings)
+
+
+def test_a_branch_that_ends_in_an_activation_is_named():
+    inputs = keras.Input((6, 16))
+    first = L.LayerNormalization(name="first")(inputs)
+    branch = L.Dense(16, "tanh", name="dense")(first)
+    last = L.LayerNormalization(name="last")(L.Add()([first, branch]))
+    model = keras.Model(inputs, L.Dense(2, name="head")(last))
+    x = np.random.default_rng(0).normal(size=(32, 6, 16)).astype("float32")
+    _, report = tfnas.smooth_activations(model, x, residual=True)
+    assert {each.name: each.kind for each in report.skipped} == {"dense": "Dense"}

@@ -29,7 +29,8 @@ class ScaledChannels:
 
     Args:
         source: Name of the layer whose outputs were divided.
-        readers: Names of the layers whose kernels were multiplied.
+        readers: Names of the layers that multiply by the factors again: by their kernels, or a
+            Rescaling before a residual sum.
         least: The smallest factor.
         most: The largest factor.
     """

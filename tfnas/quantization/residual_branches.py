@@ -28,6 +28,8 @@ from tfnas.quantization.einsum_axes import dense_axes
 from tfnas.quantization.layer_roles import activation_of
 from tfnas.quantization.normalization_rules import NORMALIZATIONS
 
+WITH_KERNEL = ("Dense", "EinsumDense", *ATTENTION)
+
 
 @dataclasses.dataclass(frozen=True)
 class Branch:
@@ -96,7 +98,7 @@ def output_axes(flow: Walk, call: Call) -> list[ChannelAxis]:
     layer = call.operation
     if call.kind in ATTENTION:
         layer = attention_projections(layer)["output"]
-    elif call.kind not in ("Dense", "EinsumDense") or activation_of(layer) is not None:
+    elif call.kind not in WITH_KERNEL or activation_of(layer) is not None:
         raise NotScalable(f"{call.name} ({call.kind}) has no kernel at its end")
     if len(call.outputs) != 1 or _users(flow, call) != 1:
         raise NotScalable(f"several layers read {call.name}")

@@ -35,6 +35,7 @@ from tfnas.quantization.channel_scaling import (
     input_axes,
 )
 from tfnas.quantization.residual_branches import (
+    WITH_KERNEL,
     Branch,
     output_axes,
     residual_branches,
@@ -85,7 +86,8 @@ def smooth_activations(
 
     Returns:
         The copy, not compiled, and a report: `scaled`, and `skipped`, which names the
-        normalizations that were left as they are, with reasons.
+        normalizations, and the layers at the end of residual branches, that were left as they
+        are, with reasons.
 
     Raises:
         ValueError: `strength` or `residual` is invalid, the model is quantized already or its
@@ -101,13 +103,13 @@ def smooth_activations(
         raise ValueError(f"residual must be True or False, got {residual!r}")
     check_float(model, "smooth_activations")
     copy = clone(as_functional(model, data))
-    flow, back = walk(copy), set[int]()
+    flow, back, left = walk(copy), set[int](), list[Skipped]()
     if residual:
-        branches = residual_branches(flow)
-        sums = {id(each.reader.operation) for each in branches}
-        scalable = [each for each in branches if _scales(flow, each, sums)]
-        copy, flow, back = with_rescaling(copy, flow, scalable)
+        scalable, left = _scalable(flow)
+        if scalable:
+            copy, flow, back = with_rescaling(copy, flow, scalable)
     places, skipped = _places(flow, back)
+    skipped += left
     weights, scaled, later = Weights(), [], list[tuple[Any, np.ndarray]]()
     for visited in visit(copy, input_batches(data, _BATCH), list(places)):
         place = places[visited.layer]
@@ -178,19 +180,23 @@ def _places(flow: Walk, back: set[int]) -> tuple[dict[Any, _Place], list[Skipped
     return places, skipped
 
 
-def _scales(flow: Walk, branch: Branch, sums: set[int]) -> bool:
-    """Whether the channels of a residual branch can be divided by factors."""
-    source = branch.source
-    try:
-        if source.kind not in _NORMALIZATIONS:
-            output_axes(flow, source)
-        elif branch.value not in source.outputs:
-            return False  # a layer is between them
-        else:
-            _readers(flow, source, sums)
-    except NotScalable:
-        return False
-    return True
+def _scalable(flow: Walk) -> tuple[list[Branch], list[Skipped]]:
+    """The residual branches whose channels can be divided, and the kernels of the other ones."""
+    branches, left = residual_branches(flow), []
+    sums, scalable = {id(each.reader.operation) for each in branches}, []
+    for branch in branches:
+        source = branch.source
+        try:
+            if source.kind not in _NORMALIZATIONS:
+                output_axes(flow, source)
+                scalable.append(branch)
+            elif branch.value in source.outputs:  # no layer is between them
+                _readers(flow, source, sums)
+                scalable.append(branch)
+        except NotScalable as reason:
+            if source.kind in WITH_KERNEL:
+                left.append(Skipped(source.name, source.kind, str(reason)))
+    return scalable, left
 
 
 def _readers(flow: Walk, call: Call, sums: set[int]) -> tuple[list[ChannelAxis], tuple[Call, ...]]:
