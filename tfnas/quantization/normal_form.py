@@ -22,10 +22,11 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfnas.graph.functional import Call, LayerCopies, rebuild, walk
+from tfnas.graph.functional import Call, LayerCopies, Walk, rebuild, walk
 from tfnas.quantization.activation_calls import opened_activation
 from tfnas.quantization.activation_forms import sixteen_bit_activation
 from tfnas.quantization.attention_forms import averaged_places, opened_attention, plain_attention
+from tfnas.quantization.call_forms import meets_constants
 from tfnas.quantization.constant_forms import with_constant_input
 from tfnas.quantization.einsum_axes import output_sizes
 from tfnas.quantization.integer_layers import (
@@ -96,7 +97,7 @@ def normal_form(model: keras.Model, bits: int = 8) -> tuple[keras.Model, Origins
         opened = opened_wrapper(call, tensors, copies, lambda inner: parts_of(inner, call))
         if opened is not None:
             return opened
-        if (other := _other_operations(call, tensors, copies, bits)) is not None:
+        if (other := _other_operations(call, tensors, copies, id(call) in sums)) is not None:
             return other
         if call.kind not in _SPLIT:
             return copies.call(call, tensors)
@@ -108,16 +109,18 @@ def normal_form(model: keras.Model, bits: int = 8) -> tuple[keras.Model, Origins
             tensor = part(tensor) if replaced is None else replaced
         return [tensor]
 
-    flat = rebuild(model, apply, class_of=None, flow=walk(model))
+    flow = walk(model)
+    sums = _sums_of_shapes(flow) if bits > 8 else set()
+    flat = rebuild(model, apply, class_of=None, flow=flow)
     copies.carry_weights()
     return flat, origins
 
 
 def _other_operations(
-    call: Call, tensors: list[Any], copies: LayerCopies, bits: int
+    call: Call, tensors: list[Any], copies: LayerCopies, is_sum: bool
 ) -> list[Any] | None:
     """The outputs of a call by other operations; None for calls that have no other form."""
-    if bits > 8 and (total := _sum_of_shapes(call, tensors, copies)) is not None:
+    if is_sum and (total := _sum_of_shapes(call, tensors, copies)) is not None:
         return [total]
     outputs = zeroed_steps(call, tensors, copies) or reversed_places(call, tensors)
     if outputs is not None:
@@ -128,21 +131,29 @@ def _other_operations(
     return None
 
 
+def _sums_of_shapes(flow: Walk) -> set[int]:
+    """The ids of sums of two tensors of known, unequal shapes, none of them a constant."""
+    met = meets_constants(flow)
+    found = set()
+    for call in flow.calls:
+        shapes = {tuple(value.shape[1:]) for value in call.inputs}
+        known = all(None not in shape for shape in shapes)
+        if call.kind == "Add" and len(shapes) == 2 == len(call.inputs) and known:
+            found |= {id(call)} - met
+    return found
+
+
 def _sum_of_shapes(call: Call, tensors: list[Any], copies: LayerCopies) -> Any:
     """A sum of tensors of two shapes as a difference: the converter's ADD of 16 bits takes one.
 
-    None for other calls, and where the smaller tensor has no form for its negative.
+    None where the smaller tensor has no form for its negative.
     """
-    if call.kind != "Add" or len(tensors) != 2:
-        return None
-    shapes = [tuple(tensor.shape[1:]) for tensor in tensors]
-    if shapes[0] == shapes[1] or None in (*shapes[0], *shapes[1]):
-        return None
     large, small = sorted(tensors, key=lambda tensor: -math.prod(tensor.shape[1:]))
-    if not 2 <= len(small.shape) <= 4:
+    if len(small.shape) != len(large.shape) or not 2 <= len(small.shape) <= 4:
         return None
-    name = copies.unique(f"{call.name.split('/')[-1]}_negative")
-    return keras.ops.subtract(large, keras.layers.Rescaling(-1.0, name=name)(small))
+    name = call.name.split("/")[-1]
+    negative = keras.layers.Rescaling(-1.0, name=copies.unique(f"{name}_negative"))(small)
+    return keras.layers.Subtract(name=copies.unique(name))([large, negative])
 
 
 def _other_activation(
