@@ -70,7 +70,7 @@ def constants_recorded(model: keras.Model, inputs: Sequence[keras.KerasTensor]) 
     ) -> Any:
         leaves = keras.tree.flatten((args, kwargs))
         symbolic = any(isinstance(leaf, keras.KerasTensor) for leaf in leaves)
-        if symbolic and _tells_another_output(layer):
+        if symbolic and _declares_another_output(layer):
             with _output_of_its_call(layer):
                 return original(*args, **kwargs)
         if symbolic or id(layer) not in own or not layer.weights or not inputs:
@@ -87,11 +87,11 @@ def constants_recorded(model: keras.Model, inputs: Sequence[keras.KerasTensor]) 
         yield
 
 
-def _tells_another_output(layer: Any) -> bool:
-    """Whether a class of Keras tells the output of a layer that has a `call` of its own."""
-    told = _first_with(layer, "compute_output_spec")
-    is_general = told in (keras.layers.Layer, keras.Operation)
-    return is_of_keras(told) and not is_general and not is_of_keras(_first_with(layer, "call"))
+def _declares_another_output(layer: Any) -> bool:
+    """Whether a class of Keras declares the output of a layer that has a `call` of its own."""
+    declaring = _first_with(layer, "compute_output_spec")
+    is_general = declaring in (keras.layers.Layer, keras.Operation)
+    return is_of_keras(declaring) and not is_general and not is_of_keras(_first_with(layer, "call"))
 
 
 def _first_with(layer: Any, name: str) -> type:
@@ -102,8 +102,8 @@ def _first_with(layer: Any, name: str) -> type:
 @contextlib.contextmanager
 def _output_of_its_call(layer: Any) -> Iterator[None]:
     """Lets a layer find the shape of its output by its `call`, which may take other arguments."""
-    told = functools.partial(keras.Operation.compute_output_spec, layer)
-    object.__setattr__(layer, "compute_output_spec", told)
+    by_call = functools.partial(keras.Operation.compute_output_spec, layer)
+    object.__setattr__(layer, "compute_output_spec", by_call)
     try:
         yield
     finally:

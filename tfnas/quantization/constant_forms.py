@@ -14,9 +14,10 @@ import numpy as np
 from tfnas.graph.constant_calls import Constant
 from tfnas.graph.functional import Call, LayerCopies
 from tfnas.quantization.call_forms import VERY_LOW
+from tfnas.quantization.layer_roles import BINARY
 
 _DIVISIONS = ("Divide", "TrueDivide")
-_BINARY = ("Add", "Subtract", "Multiply", "Maximum", "Minimum", *_DIVISIONS)
+_KINDS = {*BINARY, *_DIVISIONS} - {"Matmul"}
 
 
 def with_constant_input(call: Call, tensors: list[Any], copies: LayerCopies) -> Any:
@@ -30,7 +31,7 @@ def with_constant_input(call: Call, tensors: list[Any], copies: LayerCopies) -> 
         tensors: The inputs of the new model's call.
         copies: Names of the new model.
     """
-    if call.kind not in _BINARY or len(tensors) != 1 or "float" not in call.inputs[0].dtype:
+    if call.kind not in _KINDS or len(tensors) != 1 or "float" not in call.inputs[0].dtype:
         return None
     args, kwargs = call.arguments(tensors)
     pair = [*args, *kwargs.values()]

@@ -181,7 +181,7 @@ def _role(call: Call) -> Role:
     if kind in _COMPUTE:
         if averages_by_mask(call):
             return Role.FLOAT
-        return Role.COMPUTE if len(call.inputs) > 1 or kind not in _BINARY else Role.FLOAT
+        return Role.COMPUTE if len(call.inputs) > 1 or kind not in BINARY else Role.FLOAT
     return Role.FLOAT
 
 
@@ -200,7 +200,7 @@ def averages_by_mask(call: Call) -> bool:
     return call.kind == "GlobalAveragePooling1D" and masked
 
 
-_BINARY = {"Add", "Subtract", "Multiply", "Maximum", "Minimum", "Matmul"}
+BINARY = {"Add", "Subtract", "Multiply", "Maximum", "Minimum", "Matmul"}
 
 
 def kernel_bits(kind: str, bits: int, activation_bits: int) -> int:
@@ -271,7 +271,7 @@ def reason_for_float(call: Call) -> str:
     if call.kind in _AT_MOST_8_BITS:
         bits = "integer" if _role(call) is Role.FLOAT else "16-bit"
         return f"no {bits} form of {'a constant' if call.kind == 'Constant' else call.kind}"
-    if call.kind in _BINARY:
+    if call.kind in BINARY:
         return f"{call.kind} with a constant, not another tensor"
     hint = "" if is_of_keras(type(call.operation)) else _REGISTER
     return f"no integer form of {call.kind}{hint}"

@@ -15,18 +15,16 @@ stay the same.
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 
-from tfnas.graph.functional import Call, LayerCopies, Walk, rebuild, walk
+from tfnas.graph.functional import Call, LayerCopies, rebuild, walk
 from tfnas.quantization.activation_calls import opened_activation
 from tfnas.quantization.activation_forms import sixteen_bit_activation
 from tfnas.quantization.attention_forms import averaged_places, opened_attention, plain_attention
-from tfnas.quantization.call_forms import meets_constants
 from tfnas.quantization.constant_forms import with_constant_input
 from tfnas.quantization.einsum_axes import output_sizes
 from tfnas.quantization.integer_layers import (
@@ -38,6 +36,7 @@ from tfnas.quantization.integer_layers import (
 from tfnas.quantization.layer_roles import KERNEL_LAYERS, activation_name, activation_of
 from tfnas.quantization.reduction_forms import summed
 from tfnas.quantization.sequence_forms import opened_wrapper, reversed_places, zeroed_steps
+from tfnas.quantization.sum_forms import as_difference, sums_of_shapes
 
 _SPLIT = (*KERNEL_LAYERS, "Conv1DTranspose", "SeparableConv1D", "SeparableConv2D")
 Origins = dict[int, tuple[str, str]]
@@ -66,6 +65,12 @@ def normal_form(model: keras.Model, bits: int = 8) -> tuple[keras.Model, Origins
             origins.update({id(part): (call.name, call.kind) for part in split[id(layer)]})
         return split[id(layer)]
 
+    def other_function(operation: Any, function: str | None, call: Call, tensor: Any) -> Any:
+        opened = opened_activation(operation, call.name, tensor, apply)
+        if opened is not None:
+            return opened
+        return _other_activation(operation, function, tensor, copies, bits)
+
     def apply(call: Call, tensors: list[Any]) -> list[Any]:
         layer = call.operation
         if (opened := opened_attention(call, tensors, apply)) is not None:
@@ -87,41 +92,35 @@ def normal_form(model: keras.Model, bits: int = 8) -> tuple[keras.Model, Origins
             name = copies.unique(call.operation.name)
             return [keras.layers.GlobalAveragePooling2D(keepdims=True, name=name)(tensors[0])]
         if call.kind not in _SPLIT and len(tensors) == 1:
-            replaced = opened_activation(layer, call.name, tensors[0], apply)
-            if replaced is None:
-                replaced = _other_activation(layer, activation_name(call), tensors[0], copies, bits)
+            replaced = other_function(layer, activation_name(call), call, tensors[0])
             if replaced is not None:
                 return [replaced]
-        if finds_categories(call):
-            return [_one_hot(call, tensors, copies)]
         opened = opened_wrapper(call, tensors, copies, lambda inner: parts_of(inner, call))
         if opened is not None:
             return opened
-        if (other := _other_operations(call, tensors, copies, id(call) in sums)) is not None:
+        if id(call) in sums:
+            return [as_difference(call, tensors, copies)]
+        if (other := _other_operations(call, tensors, copies)) is not None:
             return other
         if call.kind not in _SPLIT:
             return copies.call(call, tensors)
         (tensor,) = tensors
         for part in parts_of(layer, call, tensor):
-            replaced = opened_activation(part, call.name, tensor, apply)
-            if replaced is None:
-                replaced = _other_activation(part, activation_of(part), tensor, copies, bits)
+            replaced = other_function(part, activation_of(part), call, tensor)
             tensor = part(tensor) if replaced is None else replaced
         return [tensor]
 
     flow = walk(model)
-    sums = _sums_of_shapes(flow) if bits > 8 else set()
+    sums = sums_of_shapes(flow) if bits > 8 else set()
     flat = rebuild(model, apply, class_of=None, flow=flow)
     copies.carry_weights()
     return flat, origins
 
 
-def _other_operations(
-    call: Call, tensors: list[Any], copies: LayerCopies, is_sum: bool
-) -> list[Any] | None:
+def _other_operations(call: Call, tensors: list[Any], copies: LayerCopies) -> list[Any] | None:
     """The outputs of a call by other operations; None for calls that have no other form."""
-    if is_sum and (total := _sum_of_shapes(call, tensors, copies)) is not None:
-        return [total]
+    if finds_categories(call):
+        return [_one_hot(call, tensors, copies)]
     outputs = zeroed_steps(call, tensors, copies) or reversed_places(call, tensors)
     if outputs is not None:
         return outputs
@@ -129,31 +128,6 @@ def _other_operations(
         if (output := form(call, tensors, copies)) is not None:
             return [output]
     return None
-
-
-def _sums_of_shapes(flow: Walk) -> set[int]:
-    """The ids of sums of two tensors of known, unequal shapes, none of them a constant."""
-    met = meets_constants(flow)
-    found = set()
-    for call in flow.calls:
-        shapes = {tuple(value.shape[1:]) for value in call.inputs}
-        known = all(None not in shape for shape in shapes)
-        if call.kind == "Add" and len(shapes) == 2 == len(call.inputs) and known:
-            found |= {id(call)} - met
-    return found
-
-
-def _sum_of_shapes(call: Call, tensors: list[Any], copies: LayerCopies) -> Any:
-    """A sum of tensors of two shapes as a difference: the converter's ADD of 16 bits takes one.
-
-    None where the smaller tensor has no form for its negative.
-    """
-    large, small = sorted(tensors, key=lambda tensor: -math.prod(tensor.shape[1:]))
-    if len(small.shape) != len(large.shape) or not 2 <= len(small.shape) <= 4:
-        return None
-    name = call.name.split("/")[-1]
-    negative = keras.layers.Rescaling(-1.0, name=copies.unique(f"{name}_negative"))(small)
-    return keras.layers.Subtract(name=copies.unique(name))([large, negative])
 
 
 def _other_activation(

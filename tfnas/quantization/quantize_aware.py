@@ -205,7 +205,7 @@ def with_fake_quantization(model: keras.Model, spec: QuantSpec, fixed: bool = Fa
             f"recurrent must be 'loop' for {model.name!r}, got 'fused': it has no LSTM of Keras' "
             "standard activations, without a mask and an initial state, that becomes integers"
         )
-    if builder.sums.asked and not has_wide_sums(quantized):
+    if spec.widens_sums and not has_wide_sums(quantized):
         raise ValueError(
             f"residual_bits must be 8 for {model.name!r}, got {spec.residual_bits}: it has no sum "
             "of two tensors that a normalization with an integer form reads"

@@ -59,8 +59,7 @@ class ResidualSums:
         self._calls: set[int] = set()  # of sums, and of what scales their inputs
         self._readers: set[int] = set()  # of normalizations that read 16 bits
         self._others: dict[Value, Any] = {}  # tensors with the other number of bits
-        self.asked = spec.residual_bits > spec.activation_bits
-        if self.asked:
+        if spec.widens_sums:
             self._find(flow, role_of)
 
     def _find(self, flow: Walk, role_of: Callable[[Call], Role]) -> None:

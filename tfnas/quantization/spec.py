@@ -232,6 +232,19 @@ class QuantSpec:
         return self.rounding != "nearest"
 
     @property
+    def widens_sums(self) -> bool:
+        """Whether sums of residual branches have more bits than other activations.
+
+        Example:
+            >>> QuantSpec(residual_bits=16).widens_sums
+            True
+
+        Returns:
+            False for 16-bit activations, whose sums have 16 bits anyway.
+        """
+        return self.residual_bits > self.activation_bits
+
+    @property
     def needs_calibration(self) -> bool:
         """Whether post-training conversion needs calibration data.
 

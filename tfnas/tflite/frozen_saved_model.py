@@ -78,13 +78,12 @@ def write_frozen_saved_model(model: keras.Model, directory: str | pathlib.Path) 
         return False
     fed = [tensor.name for tensor in traced.inputs[: len(specs)]]
     computed = [tensor.name for tensor in traced.outputs]
-    keep_needed(graph, fed, computed)
-    read = {name for node in graph.node for name in node.input} | set(computed)
+    needed = keep_needed(graph, fed, computed)
 
     def imported(*inputs: tf.Tensor) -> list[tf.Tensor]:
         # An input that nothing reads stays one of the signature, but is none of this graph.
         pairs = zip(fed, inputs, strict=True)
-        placeholders = {n: t for n, t in pairs if n in read or n.removesuffix(":0") in read}
+        placeholders = {name: tensor for name, tensor in pairs if name in needed}
         return tf.graph_util.import_graph_def(graph, placeholders, computed, name="")
 
     # `tf.function` would add to the graph in which order its loops run.

@@ -12,8 +12,10 @@ from collections.abc import Sequence
 from typing import Any
 
 
-def keep_needed(graph: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+def keep_needed(graph: Any, inputs: Sequence[str], outputs: Sequence[str]) -> set[str]:
     """Keeps the nodes of a graph between its inputs and outputs, in the order of computation.
+
+    Returns the names of the inputs that are needed.
 
     Args:
         graph: A `GraphDef` without cycles, changed in place.
@@ -22,9 +24,13 @@ def keep_needed(graph: Any, inputs: Sequence[str], outputs: Sequence[str]) -> No
     """
     reads = {node.name: [_node_of(each) for each in node.input] for node in graph.node}
     fed, computed = {_node_of(each) for each in inputs}, [_node_of(each) for each in outputs]
-    place = {name: number for number, name in enumerate(_ordered(reads, fed, computed))}
+    readers = _readers(reads, fed, computed)
+    order = _ordered(reads, readers, fed, computed)
+    place = {name: number for number, name in enumerate(order)}
     graph.node.sort(key=lambda node: place.get(node.name, -1))
     del graph.node[: len(reads) - len(place)]
+    needed = {*readers, *computed}
+    return {each for each in inputs if _node_of(each) in needed}
 
 
 def _node_of(tensor: str) -> str:
@@ -32,9 +38,13 @@ def _node_of(tensor: str) -> str:
     return tensor.removeprefix("^").split(":")[0]
 
 
-def _ordered(reads: dict[str, list[str]], fed: set[str], computed: Sequence[str]) -> list[str]:
+def _ordered(
+    reads: dict[str, list[str]],
+    readers: collections.defaultdict[str, set[str]],
+    fed: set[str],
+    computed: Sequence[str],
+) -> list[str]:
     """Names of the nodes that the computed ones need, each after all that it reads."""
-    readers = _readers(reads, fed, computed)
     backwards: dict[str, None] = {}  # a set that keeps the order
     pending = [name for name in computed if not readers[name]]
     while pending:

@@ -55,7 +55,7 @@ def _check(conversion: Conversion) -> None:
             f"recurrent must be 'loop' as model {model.name!r} was trained for, got 'fused': "
             "tfnas.quantize_aware(model, tfnas.QuantSpec(recurrent='fused')) trains for it"
         )
-    if spec.residual_bits > spec.activation_bits and not has_wide_sums(model):
+    if spec.widens_sums and not has_wide_sums(model):
         raise ValueError(
             f"residual_bits must be 8 as model {model.name!r} was trained for, got "
             f"{spec.residual_bits}: tfnas.quantize_aware(model, tfnas.QuantSpec(residual_bits=16)) "
