@@ -73,12 +73,8 @@ def normal_form(model: keras.Model, bits: int = 8) -> tuple[keras.Model, Origins
 
     def apply(call: Call, tensors: list[Any]) -> list[Any]:
         layer = call.operation
-        if (opened := opened_attention(call, tensors, apply)) is not None:
-            return opened
-        if (attended := plain_attention(call, tensors, copies)) is not None:
+        if (attended := _attention(call, tensors, copies, apply)) is not None:
             return attended
-        if (averaged := averaged_places(call, tensors, copies)) is not None:
-            return averaged
         merged = _merge_pairwise(call, tensors, copies, bits)
         if merged is not None:
             return [merged]
@@ -115,6 +111,18 @@ def normal_form(model: keras.Model, bits: int = 8) -> tuple[keras.Model, Origins
     flat = rebuild(model, apply, class_of=None, flow=flow)
     copies.carry_weights()
     return flat, origins
+
+
+def _attention(
+    call: Call, tensors: list[Any], copies: LayerCopies, apply: Callable[..., list[Any]]
+) -> list[Any] | None:
+    """The outputs of attention, or of a mean over its places, by plain layers; None for others."""
+    if (opened := opened_attention(call, tensors, apply)) is not None:
+        return opened
+    for form in (plain_attention, averaged_places):
+        if (outputs := form(call, tensors, copies)) is not None:
+            return outputs
+    return None
 
 
 def _other_operations(call: Call, tensors: list[Any], copies: LayerCopies) -> list[Any] | None:
