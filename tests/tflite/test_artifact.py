@@ -5,6 +5,7 @@ import doctest
 import pytest
 
 from tfnas import loading
+from tfnas.measure.latency import reference_artifact
 from tfnas.tflite import artifact, conversion_error, tensor_details
 
 
@@ -13,3 +14,11 @@ def test_the_examples_are_true(module):
     result = doctest.testmod(module)
     assert result.attempted > 0
     assert result.failed == 0
+
+
+def test_a_printed_file_says_what_it_takes_and_gives():
+    file = reference_artifact()
+    first, *tensors = str(file).splitlines()
+    assert first == f".tflite file, {file.size:,} bytes, {len(file.graph.operators)} operators"
+    assert [line.split(":")[0].split()[0] for line in tensors] == ["input", "output"]
+    assert tensors[0] == "  input image: float32 (None, 48, 48, 3)"

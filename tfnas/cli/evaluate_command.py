@@ -98,10 +98,11 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
     from tfnas.tasks.evaluation import evaluate
     from tfnas.tflite.artifact import Artifact
 
-    signature = values["signature"].value
+    signature, postprocess = values["signature"].value, values["postprocess"].value
+    if postprocess is not None:
+        postprocess = named_function(postprocess, "postprocess")
     file = Artifact.load(positional[0], signature)
     baseline = values["baseline"].value and Artifact.load(values["baseline"].value, signature)
-    postprocess = values["postprocess"].value
     examples, what = _examples(file, values)
     found = evaluate(
         file,
@@ -113,7 +114,7 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
         groups="class" if values["groups"].value == "class" else examples.groups,
         baseline=baseline,
         stateful=values["stateful"].value,
-        postprocess=postprocess and named_function(postprocess, "postprocess"),
+        postprocess=postprocess,
     )
     print(f"{positional[0]} on {what}")
     by_name = found if isinstance(found, dict) else {"": found}

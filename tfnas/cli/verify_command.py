@@ -7,7 +7,12 @@ import pathlib
 from absl import flags
 
 from tfnas.cli import early_checks
-from tfnas.cli.common import define_data_file, define_signature, loading_of
+from tfnas.cli.common import (
+    define_data_file,
+    define_image_size,
+    define_signature,
+    loading_of,
+)
 from tfnas.runtime.files import write_atomically
 
 SUMMARY = "compare the outputs of a .tflite file with those of its Keras model"
@@ -31,6 +36,7 @@ def define(values: flags.FlagValues) -> flags.FlagValues:
     text = "the .tflite file"
     flags.DEFINE_string("file", None, text, required=True, **common)
     define_data_file(common, "typical inputs that both are run on: ", required=True)
+    define_image_size(common)
     define_signature(common)
     text = (
         "largest error of an output (root mean square of the difference, as a fraction of that of "
@@ -58,7 +64,7 @@ def check(positional: list[str], values: flags.FlagValues) -> None:
 
 def main(positional: list[str], values: flags.FlagValues) -> int:
     """Runs the command."""
-    from tfnas.data import load_calibration
+    from tfnas.data import load_calibration, parse_size
     from tfnas.measure.verification.verify import verify
     from tfnas.tflite.artifact import Artifact
 
@@ -66,7 +72,8 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
     file = Artifact.load(values["file"].value, values["signature"].value)
     model = loading_of(values).load(positional[0])
     names = {each: values[each].value for each in ("inputs", "targets")}
-    inputs, _ = load_calibration(model, values["data"].value, **names)
+    size = parse_size(values["image_size"].value)
+    inputs, _ = load_calibration(model, values["data"].value, image_size=size, **names)
     found = verify(model, file, inputs, bound=bound, repair=target is not None)
     print(found)
     if values["json"].value:

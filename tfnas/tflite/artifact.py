@@ -43,6 +43,10 @@ class Artifact:
         >>> artifact = tfnas.to_tflite(model)
         >>> artifact.predict(np.zeros((3, 4))).shape
         (3, 2)
+        >>> print(artifact)  # doctest: +ELLIPSIS
+        float32 .tflite file, ... bytes, 1 operators
+          input ...: float32 (None, 4)
+          output ...: float32 (None, 2)
 
     Args:
         content: The file's bytes.
@@ -63,6 +67,13 @@ class Artifact:
     def __post_init__(self) -> None:
         check_file(self.content)
         check_one_signature(self.content)
+
+    def __str__(self) -> str:
+        kind = ".tflite file" if self.mode == FILE else f"{self.mode} .tflite file"
+        count = sum(len(graph.operators) for graph in self.graphs)
+        lines = [f"{kind}, {self.size:,} bytes, {count} operators"]
+        lines += [f"  input {tensor}" for tensor in self.inputs]
+        return "\n".join([*lines, *(f"  output {tensor}" for tensor in self.outputs)])
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], signature: str | None = None) -> Artifact:

@@ -29,6 +29,11 @@ class TensorDetails:
     scale: float
     zero_point: int
 
+    def __str__(self) -> str:
+        shape = tuple(None if n == -1 else n for n in self.shape)
+        rounding = f", scale {self.scale:.4g}, zero point {self.zero_point}" if self.scale else ""
+        return f"{self.name}: {self.dtype} {shape}{rounding}"
+
     def quantize(self, x: np.ndarray) -> np.ndarray:
         """Returns real numbers in this tensor's element type, rounded and clipped.
 
