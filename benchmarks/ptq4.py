@@ -15,6 +15,9 @@ prints the accuracy of the `.tflite` file with the paired difference to the floa
   convolutions and fully connected layers, and its GPTQ for fully connected layers (it refuses
   others) with OCTAV for the rest;
 - int8x4 with other shares of the weights at 8 bits (--shares), the curve between 4 and 8 bits.
+
+With --copies=4 each way has a row more: the calibration images, each with 3 more copies that are
+mirrored at random and moved by up to an eighth of their size.
 """
 
 from __future__ import annotations
@@ -50,6 +53,7 @@ WAYS = flags.DEFINE_list(
     "ways of rounding; those after second_order are ai-edge-quantizer's",
 )
 SHARES = flags.DEFINE_list("shares", [], "shares of the weights at 8 bits, for the first draw")
+COPIES = flags.DEFINE_list("copies", [], "augmented calibration: copies of each image, also 1")
 THREADS = 2  # threads of the interpreter
 
 
@@ -64,6 +68,9 @@ def main(argv: list[str]) -> None:
         original = correct(y, baseline.predict(x, threads=THREADS))
         rows.append([str(draw), "float32", f"{original.mean():.4f}", "", f"{baseline.size:,}", ""])
         makers = ways(model, calibration) | recipes(baseline, calibration)
+        for copies in map(int, COPIES.value):
+            more = augmented(calibration, copies, seed=draw)
+            makers |= {f"{n}, {copies} copies": make for n, make in ways(model, more).items()}
         makers |= {} if draw else curve(model, calibration)
         for name, make in makers.items():
             began = time.monotonic()
@@ -101,6 +108,22 @@ def ways(model: Any, calibration: np.ndarray) -> dict[str, Callable[[], tfnas.Ar
         for way in (name for name in WAYS.value if name in specs):
             found[f"{mode}, {way}"] = lambda s=specs[way]: tfnas.to_tflite(model, s, calibration)
     return found
+
+
+def augmented(images: np.ndarray, copies: int, seed: int) -> np.ndarray:
+    """Each image as it is, and `copies` - 1 times mirrored at random and moved."""
+    rng, found = np.random.default_rng(seed), [images]
+    most = [size // 8 for size in images.shape[1:3]]
+    for _ in range(copies - 1):
+        flipped = np.where(rng.random((len(images), 1, 1, 1)) < 0.5, images[:, :, ::-1], images)
+        padded = np.pad(flipped, ((0, 0), *((m, m) for m in most), (0, 0)), mode="reflect")
+        windows = np.lib.stride_tricks.sliding_window_view(padded, images.shape[1:3], axis=(1, 2))
+        places = [rng.integers(0, 2 * m + 1, len(images)) for m in most]
+        moved = windows[
+            np.arange(len(images)), places[0], places[1]
+        ]  # (n, channels, height, width)
+        found.append(np.moveaxis(moved, 1, -1))
+    return np.concatenate(found)
 
 
 def curve(model: Any, calibration: np.ndarray) -> dict[str, Callable[[], tfnas.Artifact]]:
