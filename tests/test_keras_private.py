@@ -520,8 +520,16 @@ def test_the_converter_of_a_saved_model_is_that_of_tensorflow(tmp_path):
     signatures = {"serving_default": module.serve.get_concrete_function()}
     tf.saved_model.save(module, str(tmp_path), signatures=signatures)
     theirs = tf.lite.TFLiteConverter.from_saved_model(str(tmp_path), ["serving_default"])
-    ours = keras_private.converter_of(str(tmp_path), "serving_default")
+    calibrated = []
+    ours = keras_private.converter_of(str(tmp_path), "serving_default", calibrated.append)
     assert ours.convert() == theirs.convert()
+    assert calibrated == []
+    for converter in (ours, theirs):
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = lambda: iter([[np.ones((1, 2), np.float32)]])
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    assert ours.convert() == theirs.convert()
+    assert len(calibrated) == 1
 
 
 def test_an_input_that_the_first_batch_added_is_told_from_one_of_the_user():

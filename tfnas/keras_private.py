@@ -703,31 +703,61 @@ def _converter_of_saved_models() -> type[Any]:
     class Converter(lite.TFLiteSavedModelConverterV2):
         """Does not load the SavedModel as functions to see where its operators were made."""
 
+        check_calibrated: Callable[[bytes], None]
+
         @lite._export_metrics
         def convert(self) -> Any:
             graph, *_ = self._load_saved_model(self.saved_model_dir, self._saved_model_tags)
             return self._convert_from_saved_model(graph)
 
+        def _quantize(self, content: bytes, *formats: Any) -> Any:
+            inputs, outputs, activations, _, _, variables, debugging = formats
+            if activations == lite._dtypes.int16:  # calibrated and quantized in one call
+                return super()._quantize(content, *formats)
+            self._experimental_calibrate_only = True
+            try:
+                calibrated = super()._quantize(content, *formats)
+            finally:
+                self._experimental_calibrate_only = False
+            self.check_calibrated(calibrated)
+            return lite._mlir_quantize(
+                calibrated,
+                self._experimental_disable_per_channel,
+                input_data_type=inputs,
+                output_data_type=outputs,
+                enable_variable_quantization=variables,
+                disable_per_channel_for_dense_layers=(
+                    self._experimental_disable_per_channel_quantization_for_dense_layers
+                ),
+                debug_options_str=debugging.SerializeToString(),
+            )
+
     return Converter
 
 
-def converter_of(saved_model: str, signature: str) -> Any:
+def converter_of(
+    saved_model: str, signature: str, check_calibrated: Callable[[bytes], None]
+) -> Any:
     """Returns TensorFlow's converter of a SavedModel that is known to have a signature.
 
     `TFLiteConverter.from_saved_model` and its `convert` both load the SavedModel as functions: to
     see which signatures there are, and where in the source each operator was made, which only a
-    SavedModel with debug information says. Uses `TFLiteSavedModelConverterV2` of
-    `tensorflow.lite.python.lite` (TensorFlow 2.21.0).
+    SavedModel with debug information says. Uses `TFLiteSavedModelConverterV2`, its `_quantize` and
+    `_mlir_quantize` of `tensorflow.lite.python.lite` (TensorFlow 2.21.0).
 
     Args:
         saved_model: Its folder; without debug information.
         signature: Its only signature.
+        check_calibrated: Gets the file with the ranges that the calibration of a mode of 8-bit
+            activations found, before integers are made of them. What it raises, `convert` raises.
     """
     from tensorflow.lite.python import conversion_metadata_schema_py_generated, lite
 
     kind = conversion_metadata_schema_py_generated.ModelType.TF_SAVED_MODEL
     lite.TFLiteConverterBase._set_original_model_type(kind)
-    return _converter_of_saved_models()(saved_model, {"serve"}, [signature])
+    converter = _converter_of_saved_models()(saved_model, {"serve"}, [signature])
+    converter.check_calibrated = check_calibrated
+    return converter
 
 
 # Calls while a model is opened.

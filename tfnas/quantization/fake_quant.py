@@ -12,6 +12,7 @@ the rounding and nothing else. After a change of it the model's functions must b
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
@@ -168,8 +169,18 @@ class FakeQuant(keras.layers.Layer):
     @property
     def observed(self) -> bool:
         """Whether a range was observed, or is fixed."""
-        low, high = (float(keras.ops.convert_to_numpy(v)) for v in (self.low, self.high))
+        low, high = self._ends()
         return self.fixed is not None or high > low
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether the range can be divided into steps: what was observed was finite."""
+        low, high = self._ends()
+        return math.isfinite(high - low)
+
+    def _ends(self) -> tuple[float, float]:
+        low, high = (float(keras.ops.convert_to_numpy(v)) for v in (self.low, self.high))
+        return low, high
 
     def begin_calibration(self) -> None:
         """Makes the layer observe its inputs outside of training too."""

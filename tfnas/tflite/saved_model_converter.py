@@ -17,6 +17,7 @@ import numpy as np
 
 from tfnas.keras_private import converter_of
 from tfnas.quantization.spec import QuantSpec
+from tfnas.tflite.calibrated_ranges import check_calibrated
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -103,7 +104,7 @@ def convert_saved_model(
             if os.path.exists(os.path.join(saved_model, "debug")):  # names lines in errors
                 converter = tf.lite.TFLiteConverter.from_saved_model(saved_model, [signature])
             else:
-                converter = converter_of(saved_model, signature)
+                converter = converter_of(saved_model, signature, check_calibrated)
         return run(converter, options, columns)
 
 

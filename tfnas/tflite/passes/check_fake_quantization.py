@@ -61,6 +61,12 @@ def _check(conversion: Conversion) -> None:
             f"{spec.residual_bits}: tfnas.quantize_aware(model, tfnas.QuantSpec(residual_bits=16)) "
             "trains for it"
         )
+    infinite = [layer.name for layer in layers if not layer.is_finite]
+    if infinite:
+        raise ValueError(
+            "calibration data must give finite numbers in all layers, got NaN or infinity for "
+            f"{infinite[0]!r} and {len(infinite) - 1} more"
+        )
     unknown = [layer.name for layer in layers if not layer.observed]
     if unknown:
         raise ValueError(
