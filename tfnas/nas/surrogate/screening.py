@@ -47,7 +47,8 @@ __all__ = [
     "default_screening",
 ]
 
-_TRUSTED_FRACTION = 0.25  # fraction of a residual that is attributed to the architecture, not noise
+_LARGEST_NOISE = 3.0  # deviations up to which a residual is attributed to noise
+_FEWEST_RESIDUALS = 8  # that the deviation is estimated from
 
 
 class ImprovementScreening(EnsembleScreening):
@@ -84,10 +85,11 @@ class ImprovementScreening(EnsembleScreening):
         return self._surrogate(search, search.num_started).means(self.matrix(search, queries))
 
     def estimates(self, search: SearchState, queries: Sequence[TrialRecord]) -> np.ndarray | None:
-        """Returns values between the measurements and the predictions of all surrogates.
+        """Returns measurements less what is noise by the predictions, of all surrogates.
 
-        The difference between both is either noise or a property of the architecture that the
-        surrogates don't know. One measurement can't tell them apart, so a quarter of it counts.
+        The difference between a measurement and a prediction is either noise or a property of the
+        architecture that the surrogates don't know. Noise is about as large in all good trials, so
+        a difference counts as noise up to three times what is usual there (:func:`without_noise`).
         """
         records = search.learning_records
         if len(records) < MIN_RECORDS:
@@ -95,8 +97,7 @@ class ImprovementScreening(EnsembleScreening):
         matrix, total = self.matrix(search, records), np.zeros(len(records))
         for turn, member in enumerate(self.members):
             means = self._surrogate(search, turn).means(matrix)
-            measured = member.scale(penalized(records))
-            believed = means + _TRUSTED_FRACTION * (measured - means)
+            believed = without_noise(member.scale(penalized(records)), means)
             total += believed / (float(np.std(believed)) or 1.0)
         found = dict(zip((record.trial_id for record in records), total, strict=True))
         if not all(query.trial_id in found for query in queries):
@@ -129,6 +130,30 @@ class ImprovementScreening(EnsembleScreening):
             return FittedExamples(matrix, penalized(records), self._features.groups)
 
         return self._ensemble.member(turn, len(search.learning_records), examples)
+
+
+def without_noise(measured: np.ndarray, means: np.ndarray) -> np.ndarray:
+    """Returns the predictions, and beyond three deviations of noise the rest of a measurement.
+
+    The deviation is a robust one, of the better half by prediction. A few architectures that no
+    prediction explains don't change it, and are believed in.
+
+    Example:
+        >>> measured = np.array([0.1, -0.1, 0.1, -0.1, 0.1, -0.1, 0.1, -0.1, 5.0])
+        >>> without_noise(measured, np.zeros(9)).round(1)
+        array([0. , 0. , 0. , 0. , 0. , 0. , 0. , 0. , 4.6])
+
+    Args:
+        measured: Measurements, (n,).
+        means: Their predictions, (n,).
+
+    References:
+        Huber, "Robust Estimation of a Location Parameter", 1964.
+    """
+    rest = measured - means
+    good = np.argsort(-means, kind="stable")[: max(len(rest) // 2, _FEWEST_RESIDUALS)]
+    largest = _LARGEST_NOISE * 1.4826 * float(np.median(np.abs(rest[good])))
+    return measured - np.clip(rest, -largest, largest)
 
 
 def default_screening(
