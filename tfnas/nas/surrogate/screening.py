@@ -47,7 +47,8 @@ __all__ = [
     "default_screening",
 ]
 
-_LARGEST_NOISE = 3.0  # deviations up to which a residual is attributed to noise
+_TRUSTED_FRACTION = 0.25  # fraction of a residual that is attributed to the architecture, not noise
+_LARGEST_NOISE = 3.0  # deviations of noise; what a residual has beyond is the architecture's
 _FEWEST_RESIDUALS = 8  # that the deviation is estimated from
 
 
@@ -85,11 +86,11 @@ class ImprovementScreening(EnsembleScreening):
         return self._surrogate(search, search.num_started).means(self.matrix(search, queries))
 
     def estimates(self, search: SearchState, queries: Sequence[TrialRecord]) -> np.ndarray | None:
-        """Returns measurements less what is noise by the predictions, of all surrogates.
+        """Returns values between the measurements and the predictions of all surrogates.
 
-        The difference between a measurement and a prediction is either noise or a property of the
-        architecture that the surrogates don't know. Noise is about as large in all good trials, so
-        a difference counts as noise up to three times what is usual there (:func:`without_noise`).
+        The difference between both is either noise or a property of the architecture that the
+        surrogates don't know, so a quarter of it counts, and all of it where it is larger than
+        noise can be (:func:`without_noise`).
         """
         records = search.learning_records
         if len(records) < MIN_RECORDS:
@@ -133,15 +134,16 @@ class ImprovementScreening(EnsembleScreening):
 
 
 def without_noise(measured: np.ndarray, means: np.ndarray) -> np.ndarray:
-    """Returns the predictions, and beyond three deviations of noise the rest of a measurement.
+    """Returns values between measurements and predictions, (n,), which are less noisy.
 
-    The deviation is a robust one, of the better half by prediction. A few architectures that no
-    prediction explains don't change it, and are believed in.
+    A quarter of a residual counts, and all that it has beyond three deviations of noise. That
+    deviation is a robust one, of the better half by prediction: an architecture that is far better
+    than its neighbors doesn't change it, and is believed in.
 
     Example:
         >>> measured = np.array([0.1, -0.1, 0.1, -0.1, 0.1, -0.1, 0.1, -0.1, 5.0])
-        >>> without_noise(measured, np.zeros(9)).round(1)
-        array([0. , 0. , 0. , 0. , 0. , 0. , 0. , 0. , 4.6])
+        >>> without_noise(measured, np.zeros(9)).round(2)
+        array([ 0.02, -0.02,  0.02, -0.02,  0.02, -0.02,  0.02, -0.02,  4.67])
 
     Args:
         measured: Measurements, (n,).
@@ -150,10 +152,11 @@ def without_noise(measured: np.ndarray, means: np.ndarray) -> np.ndarray:
     References:
         Huber, "Robust Estimation of a Location Parameter", 1964.
     """
-    rest = measured - means
-    good = np.argsort(-means, kind="stable")[: max(len(rest) // 2, _FEWEST_RESIDUALS)]
-    largest = _LARGEST_NOISE * 1.4826 * float(np.median(np.abs(rest[good])))
-    return measured - np.clip(rest, -largest, largest)
+    residuals = measured - means
+    good = np.argsort(-means, kind="stable")[: max(len(means) // 2, _FEWEST_RESIDUALS)]
+    deviation = 1.4826 * float(np.median(np.abs(residuals[good])))  # of normal residuals
+    largest = _LARGEST_NOISE * deviation
+    return measured - (1.0 - _TRUSTED_FRACTION) * np.clip(residuals, -largest, largest)
 
 
 def default_screening(
