@@ -48,7 +48,7 @@ __all__ = [
 ]
 
 _TRUSTED_FRACTION = 0.25  # fraction of a residual that is attributed to the architecture, not noise
-_LARGEST_NOISE = 3.0  # deviations of noise; what a residual has beyond is the architecture's
+_LARGEST_NOISE = 5.0  # deviations of noise; what a residual has beyond is the architecture's
 _FEWEST_RESIDUALS = 8  # that the deviation is estimated from
 
 
@@ -136,14 +136,14 @@ class ImprovementScreening(EnsembleScreening):
 def without_noise(measured: np.ndarray, means: np.ndarray) -> np.ndarray:
     """Returns values between measurements and predictions, (n,), which are less noisy.
 
-    A quarter of a residual counts, and all that it has beyond three deviations of noise. That
+    A quarter of a residual counts, and all that it has beyond five deviations of noise. That
     deviation is a robust one, of the better half by prediction: an architecture that is far better
     than its neighbors doesn't change it, and is believed in.
 
     Example:
         >>> measured = np.array([0.1, -0.1, 0.1, -0.1, 0.1, -0.1, 0.1, -0.1, 5.0])
         >>> without_noise(measured, np.zeros(9)).round(2)
-        array([ 0.02, -0.02,  0.02, -0.02,  0.02, -0.02,  0.02, -0.02,  4.67])
+        array([ 0.02, -0.02,  0.02, -0.02,  0.02, -0.02,  0.02, -0.02,  4.44])
 
     Args:
         measured: Measurements, (n,).
