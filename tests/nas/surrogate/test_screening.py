@@ -1,6 +1,5 @@
 """What a surrogate chooses; no network is built."""
 
-import dataclasses
 import types
 
 import keras_tuner as kt
@@ -9,11 +8,7 @@ import pytest
 
 from tfnas.nas.surrogate.decision_features import DecisionFeatures
 from tfnas.nas.surrogate.ensemble import MEMBERS, refit_count
-from tfnas.nas.surrogate.screening import (
-    ImprovementScreening,
-    WeightedScreening,
-    without_noise,
-)
+from tfnas.nas.surrogate.screening import ImprovementScreening, WeightedScreening
 from tfnas.nas.surrogate.value_scales import clipped, normal_scores
 from tfnas.nas.trial_records import Proposal, TrialRecord
 from tfnas.search_space.hyperparameters import HyperParameterSpace
@@ -108,37 +103,6 @@ def test_each_member_chooses_what_is_best(space):
         found = search.learning_records[int(np.argmax(estimates))].architecture
         assert dict(found.items)["kind"] == "b"
         assert screening.rank_correlation(search) > 0.5
-
-
-def test_a_quarter_of_noise_counts_and_all_of_what_no_noise_explains():
-    rng = np.random.default_rng(1)
-    means = rng.normal(size=60)
-    measured = means + 0.1 * rng.uniform(-1.0, 1.0, size=60)
-    assert np.allclose(without_noise(measured, means), means + 0.25 * (measured - means))
-    measured[7] = means[7] + 5.0
-    believed = without_noise(measured, means)
-    assert 4.2 < believed[7] - means[7] < 5.0
-    assert np.allclose(np.delete(believed - means - 0.25 * (measured - means), 7), 0.0)
-    moved = without_noise(7.0 * measured + 3.0, 7.0 * means + 3.0)
-    assert moved == pytest.approx(7.0 * believed + 3.0)
-    assert without_noise(means, means).tolist() == means.tolist()
-
-
-def test_an_architecture_far_better_than_its_neighbors_is_picked(space):
-    """No surrogate explains it; a mean of predictions and measurements would choose another."""
-    search = searched(space, one_loss, count=40)
-    noise = 0.1 * np.random.default_rng(5).normal(size=40)
-    losses = [
-        record.losses[0] + e for record, e in zip(search.learning_records, noise, strict=True)
-    ]
-    lone = int(np.argsort(losses)[len(losses) // 2])
-    losses[lone] = min(losses) - 3.0
-    search.learning_records = [
-        dataclasses.replace(record, losses=(loss,))
-        for record, loss in zip(search.learning_records, losses, strict=True)
-    ]
-    estimates = ImprovementScreening(60).estimates(search, search.learning_records)
-    assert int(np.argmax(estimates)) == lone
 
 
 def test_members_take_turns(space):

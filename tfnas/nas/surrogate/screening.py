@@ -48,8 +48,6 @@ __all__ = [
 ]
 
 _TRUSTED_FRACTION = 0.25  # fraction of a residual that is attributed to the architecture, not noise
-_LARGEST_NOISE = 5.0  # deviations of noise; what a residual has beyond is the architecture's
-_FEWEST_RESIDUALS = 8  # that the deviation is estimated from
 
 
 class ImprovementScreening(EnsembleScreening):
@@ -89,8 +87,7 @@ class ImprovementScreening(EnsembleScreening):
         """Returns values between the measurements and the predictions of all surrogates.
 
         The difference between both is either noise or a property of the architecture that the
-        surrogates don't know, so a quarter of it counts, and all of it where it is larger than
-        noise can be (:func:`without_noise`).
+        surrogates don't know. One measurement can't tell them apart, so a quarter of it counts.
         """
         records = search.learning_records
         if len(records) < MIN_RECORDS:
@@ -98,7 +95,8 @@ class ImprovementScreening(EnsembleScreening):
         matrix, total = self.matrix(search, records), np.zeros(len(records))
         for turn, member in enumerate(self.members):
             means = self._surrogate(search, turn).means(matrix)
-            believed = without_noise(member.scale(penalized(records)), means)
+            measured = member.scale(penalized(records))
+            believed = means + _TRUSTED_FRACTION * (measured - means)
             total += believed / (float(np.std(believed)) or 1.0)
         found = dict(zip((record.trial_id for record in records), total, strict=True))
         if not all(query.trial_id in found for query in queries):
@@ -131,32 +129,6 @@ class ImprovementScreening(EnsembleScreening):
             return FittedExamples(matrix, penalized(records), self._features.groups)
 
         return self._ensemble.member(turn, len(search.learning_records), examples)
-
-
-def without_noise(measured: np.ndarray, means: np.ndarray) -> np.ndarray:
-    """Returns values between measurements and predictions, (n,), which are less noisy.
-
-    A quarter of a residual counts, and all that it has beyond five deviations of noise. That
-    deviation is a robust one, of the better half by prediction: an architecture that is far better
-    than its neighbors doesn't change it, and is believed in.
-
-    Example:
-        >>> measured = np.array([0.1, -0.1, 0.1, -0.1, 0.1, -0.1, 0.1, -0.1, 5.0])
-        >>> without_noise(measured, np.zeros(9)).round(2)
-        array([ 0.02, -0.02,  0.02, -0.02,  0.02, -0.02,  0.02, -0.02,  4.44])
-
-    Args:
-        measured: Measurements, (n,).
-        means: Their predictions, (n,).
-
-    References:
-        Huber, "Robust Estimation of a Location Parameter", 1964.
-    """
-    residuals = measured - means
-    good = np.argsort(-means, kind="stable")[: max(len(means) // 2, _FEWEST_RESIDUALS)]
-    deviation = 1.4826 * float(np.median(np.abs(residuals[good])))  # of normal residuals
-    largest = _LARGEST_NOISE * deviation
-    return measured - (1.0 - _TRUSTED_FRACTION) * np.clip(residuals, -largest, largest)
 
 
 def default_screening(
