@@ -3,11 +3,12 @@
     python benchmarks/nas_tables.py [--seeds=100] [--tables=...] [--algorithms=...] [--two]
 
 The tables (benchmarks/search_tables) are NAS-Bench-Macro, where its file is, and families of
-synthetic ones: smooth, rugged, interacting, with failures, cells, stages that depend on each other,
-settings of a training, of 3 to 40 decisions that are names, ordered choices or real numbers. Each
-seed makes another table of a family, with noise as of trainings. A score is 0 at the median of
-random configurations and 100 at the best one. With --two the cost is a second objective, and a
-score is the hypervolume in per cent of the box between the corner and the ideal.
+synthetic ones: smooth, rugged, interacting, with failures, cells (two families have the form of
+NAS-Bench-201), stages that depend on each other, settings of a training, of 3 to 40 decisions that
+are names, ordered choices or real numbers. Each seed makes another table of a family, with noise as
+of trainings. A score is 0 at the median of random configurations and 100 at the best one. With
+--two the cost is a second objective, and a score is the hypervolume in per cent of the box between
+the corner and the ideal.
 
 Settings were chosen on the families of `DEVELOPMENT` alone, with seeds from 1000 on; seeds from 0
 on and the families of `HELD_OUT` are reported. Optuna and pymoo take part where they are installed.
@@ -178,9 +179,21 @@ def report(
             f"{what}, mean and standard error over the seeds of each algorithm. Ranks are over the "
             "seeds that all algorithms but those of Gaussian processes have. Better and worse: "
             "rows (a table after so many evaluations) that differ at 5% after Holm's correction "
-            "over all comparisons, by Wilcoxon's signed-rank test, paired by seed."
+            "over all comparisons, by Wilcoxon's signed-rank test, paired by seed.",
+            *shortcomings(found),
         ],
     )
+
+
+def shortcomings(found: dict[str, Scores]) -> list[str]:
+    """Sentences about what the record lacks: seeds, and algorithms that did not take part."""
+    notes = []
+    if (seeds := len({seed for scores in found.values() for _, seed in scores})) < SEEDS.default:
+        notes.append(f"{seeds} seeds, where {SEEDS.default} are the aim.")
+    known = PAIR | PAIR_SLOW if TWO.value else ONE | ONE_SLOW
+    if absent := [name for name in known if name not in found]:
+        notes.append(f"Did not take part: {', '.join(absent)}.")
+    return notes
 
 
 def against(

@@ -51,9 +51,10 @@ def test_hyperparameters_and_configurations_are_one(name):
     assert np.any(mutated != row)
 
 
-def test_cells_with_the_same_graph_have_the_same_value():
+@pytest.mark.parametrize("name", ["cell edges", "cell accuracy"])
+def test_cells_with_the_same_graph_have_the_same_value(name):
     """Edges in the order 0-1, 0-2, 1-2, 0-3, 1-3, 2-3; both are input - convolution - output."""
-    table = family("cell edges", 0)
+    table = family(name, 0)
     through_first = np.array([[2, 0, 0, 0, 1, 0]], float)
     through_second = np.array([[0, 2, 0, 0, 0, 1]], float)
     assert table.scores(through_first) == pytest.approx(table.scores(through_second))

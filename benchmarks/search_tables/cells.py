@@ -10,13 +10,16 @@ References:
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from search_tables.table import CATEGORICAL, Decisions, SearchTable
 
 _WIDTH = 6
 _CHANCE = -20.0  # far below all cells that have a path
-NONE, SKIP = 0, 1
+NONE, SKIP, CONV1, CONV3, POOL = range(5)
+_PATHS = ((3,), (0, 4), (1, 5), (0, 2, 5))  # edges of each way from the first node to the last
 
 
 def cell_edges(rng: np.random.Generator) -> SearchTable:
@@ -39,6 +42,45 @@ def cell_edges(rng: np.random.Generator) -> SearchTable:
             nodes.append(total)
             reached.append(any_path)
         return np.where(reached[-1], operations.score(nodes[-1]), _CHANCE)
+
+    return _cell_table(Decisions((CATEGORICAL,) * 6, (5,) * 6), value, rng)
+
+
+def cell_accuracy(rng: np.random.Generator) -> SearchTable:
+    """The cells of :func:`cell_edges` with accuracies as of trained networks.
+
+    What counts are the paths from input to output without their skips, so that cells of one graph
+    are equal. Convolutions help less and less, pooling and long ways without a shortcut cost a
+    little, and a cell without a path is at chance. Tables are as of several data sets: they agree
+    on most of it.
+    """
+    gain = {CONV1: 0.6, CONV3: 1.0, POOL: -0.2}
+    gain = {kind: value + 0.1 * rng.normal() for kind, value in gain.items()}
+    ceiling, shortcut, depth = rng.uniform(0.5, 0.8), *rng.uniform(0.1, 0.3, 2)
+    of_path = 0.08 * rng.normal(size=4**3)  # what the other terms leave out, by path
+    of_pair = 0.04 * rng.normal(size=(4**3, 4**3))
+
+    def one(kinds: tuple[int, ...]) -> float:
+        paths = [[kinds[edge] for edge in path] for path in _PATHS]
+        live = [path for path in paths if NONE not in path]
+        if not live:
+            return _CHANCE
+        used = {edge for path in _PATHS for edge in path if NONE not in [kinds[e] for e in path]}
+        capacity = sum(gain.get(kinds[edge], 0.0) for edge in used)
+        ways = sorted(tuple(kind for kind in path if kind != SKIP) for path in live)
+        codes = [sum((kind - 1) * 4**i for i, kind in enumerate(way)) for way in ways]
+        longest = max(len(way) for way in ways)
+        quality = capacity + (shortcut if not all(ways) else 0.0)
+        quality -= depth * max(longest - 1, 0) * all(ways)
+        quality += sum(of_path[code] for code in codes)
+        quality += sum(of_pair[a, b] for a, b in itertools.pairwise(codes))
+        return float(-np.exp(-ceiling * quality))
+
+    cells = list(itertools.product(range(5), repeat=6))
+    values = np.array([one(kinds) for kinds in cells])
+
+    def value(x: np.ndarray) -> np.ndarray:
+        return values[x.astype(int) @ 5 ** np.arange(5, -1, -1)]
 
     return _cell_table(Decisions((CATEGORICAL,) * 6, (5,) * 6), value, rng)
 
