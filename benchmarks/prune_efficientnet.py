@@ -38,6 +38,7 @@ DATA = flags.DEFINE_string("data", str(_SHARED), "folder of the model and the im
 SPARSITIES = flags.DEFINE_list("sparsities", ["0.3", "0.4", "0.5", "0.6", "0.7"], "shares of zeros")
 CONVERT = flags.DEFINE_float("convert", 0.5, "the sparsity that is converted; 0: none")
 IMAGES = flags.DEFINE_integer("images", 256, "calibration images")
+COPIES = flags.DEFINE_integer("copies", 1, "calibration: each image, and copies - 1 changed ones")
 SEED = flags.DEFINE_integer("seed", 0, "seed of the split")
 
 
@@ -48,7 +49,8 @@ def main(argv: list[str]) -> None:
     x, labels = load_images(folder / "imagenet_sample_1000_224_jpg.zip")
     order = np.random.default_rng(SEED.value).permutation(len(x))
     chosen, rest = order[: IMAGES.value], order[IMAGES.value :]
-    calibration, held, y = x[chosen], x[rest], labels[rest]
+    held, y = x[rest], labels[rest]
+    calibration = tfnas.data.augmented(x[chosen], COPIES.value, seed=SEED.value)
     original = correct(y, predicted(model, held))
     print(f"float: {original.mean():.4f} of {len(y)} images", flush=True)
     kernels, _ = find_kernels(model)
@@ -72,7 +74,10 @@ def main(argv: list[str]) -> None:
     print("\n$ python", " ".join(sys.argv))
     headers = ["zeros", "way", "accuracy", "points to float [95%]"]
     print(table(headers, rows))
-    notes = [f"Float: {original.mean():.4f} of {len(y)} images."]
+    notes = [
+        f"Float: {original.mean():.4f} of {len(y)} images; {IMAGES.value} images calibrate, "
+        f"{COPIES.value} copies of each."
+    ]
     record.write(
         "prune_efficientnet", record.table_rows(headers, rows), seed=SEED.value, notes=notes
     )

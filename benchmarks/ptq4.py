@@ -16,8 +16,8 @@ prints the accuracy of the `.tflite` file with the paired difference to the floa
   others) with OCTAV for the rest;
 - int8x4 with other shares of the weights at 8 bits (--shares), the curve between 4 and 8 bits.
 
-With --copies=4 each way has a row more: the calibration images, each with 3 more copies that are
-mirrored at random and moved by up to an eighth of their size.
+With --copies=1,3 each way has a row with the calibration images as they are, and one with two more
+copies of each, mirrored at random and moved (`tfnas.data.augmented`).
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ CIFAR = flags.DEFINE_string("cifar", "~/.cache/tfnas/cifar10.npz", "CIFAR-10, fo
 CALIBRATE = flags.DEFINE_integer("calibrate", 256, "images that calibrate")
 MEASURE = flags.DEFINE_integer("measure", 10_000, "images that measure, at most")
 DRAWS = flags.DEFINE_integer("draws", 1, "draws of calibration images")
+FIRST = flags.DEFINE_integer("first_draw", 0, "number of the first one, its seed")
 FORMATS = flags.DEFINE_list("formats", ["int8", "int8x4"], "number formats")
 WAYS = flags.DEFINE_list(
     "ways",
@@ -53,7 +54,7 @@ WAYS = flags.DEFINE_list(
     "ways of rounding; those after second_order are ai-edge-quantizer's",
 )
 SHARES = flags.DEFINE_list("shares", [], "shares of the weights at 8 bits, for the first draw")
-COPIES = flags.DEFINE_list("copies", [], "augmented calibration: copies of each image, also 1")
+COPIES = flags.DEFINE_list("copies", ["1"], "augmented calibration: copies of each image")
 THREADS = 2  # threads of the interpreter
 
 
@@ -62,15 +63,17 @@ def main(argv: list[str]) -> None:
     rows: list[list[str]] = []
     layers: dict[str, Any] = {}
     failed: dict[str, str] = {}
-    for draw in range(DRAWS.value):
+    for draw in range(FIRST.value, FIRST.value + DRAWS.value):
         model, calibration, x, y = problem(draw)
         baseline = tfnas.to_tflite(model)
         original = correct(y, baseline.predict(x, threads=THREADS))
         rows.append([str(draw), "float32", f"{original.mean():.4f}", "", f"{baseline.size:,}", ""])
-        makers = ways(model, calibration) | recipes(baseline, calibration)
+        makers: dict[str, Callable[[], tfnas.Artifact]] = {}
         for copies in map(int, COPIES.value):
-            more = augmented(calibration, copies, seed=draw)
-            makers |= {f"{n}, {copies} copies": make for n, make in ways(model, more).items()}
+            more = tfnas.data.augmented(calibration, copies, seed=draw)
+            suffix = "" if copies == 1 else f", {copies} copies"
+            makers |= {f"{name}{suffix}": make for name, make in ways(model, more).items()}
+        makers |= recipes(baseline, calibration)
         makers |= {} if draw else curve(model, calibration)
         for name, make in makers.items():
             began = time.monotonic()
@@ -108,22 +111,6 @@ def ways(model: Any, calibration: np.ndarray) -> dict[str, Callable[[], tfnas.Ar
         for way in (name for name in WAYS.value if name in specs):
             found[f"{mode}, {way}"] = lambda s=specs[way]: tfnas.to_tflite(model, s, calibration)
     return found
-
-
-def augmented(images: np.ndarray, copies: int, seed: int) -> np.ndarray:
-    """Each image as it is, and `copies` - 1 times mirrored at random and moved."""
-    rng, found = np.random.default_rng(seed), [images]
-    most = [size // 8 for size in images.shape[1:3]]
-    for _ in range(copies - 1):
-        flipped = np.where(rng.random((len(images), 1, 1, 1)) < 0.5, images[:, :, ::-1], images)
-        padded = np.pad(flipped, ((0, 0), *((m, m) for m in most), (0, 0)), mode="reflect")
-        windows = np.lib.stride_tricks.sliding_window_view(padded, images.shape[1:3], axis=(1, 2))
-        places = [rng.integers(0, 2 * m + 1, len(images)) for m in most]
-        moved = windows[
-            np.arange(len(images)), places[0], places[1]
-        ]  # (n, channels, height, width)
-        found.append(np.moveaxis(moved, 1, -1))
-    return np.concatenate(found)
 
 
 def curve(model: Any, calibration: np.ndarray) -> dict[str, Callable[[], tfnas.Artifact]]:
