@@ -177,11 +177,12 @@ class FakeQuantBuilder:
         bits = self._kernel_bits(call)
         if call_role is Role.KERNEL and bits is not None:
             bits = kernel_bits(call.kind, bits, self.spec.activation_bits)
+            shared = _channels_share_values(call)
             settings = {
                 "bits": bits,
                 "least": self.least,
-                "one_scale": _channels_share_values(call),
-                "as_convolution": self.fixed and bits == 4 and _is_small_dense(call),
+                "one_scale": shared,
+                "as_convolution": _becomes_a_convolution(self, call, bits, shared),
                 "fixed": self.fixed,
                 "factor": _factor(self, call) or 1.0,
             }
@@ -583,9 +584,18 @@ def _range_settings(builder: FakeQuantBuilder) -> dict[str, Any]:
     return {"bits": spec.activation_bits, **settings}
 
 
-def _is_small_dense(call: Call) -> bool:
-    """Whether a call is a Dense layer of at most 4 dimensions."""
-    return call.kind == "Dense" and len(call.inputs[0].shape) <= 4
+def _becomes_a_convolution(builder: FakeQuantBuilder, call: Call, bits: int, shared: bool) -> bool:
+    """Whether a call of a kernel is a Dense layer with a scale for each channel.
+
+    Args:
+        builder: What rebuilds it.
+        call: The call.
+        bits: Bits of the kernel.
+        shared: Whether its channels share their values, and so have one scale.
+    """
+    if builder.spec.has_channel_scales and not shared:
+        return call.kind in ("Dense", "EinsumDense")
+    return builder.fixed and bits == 4 and call.kind == "Dense" and len(call.inputs[0].shape) <= 4
 
 
 def _channels_share_values(call: Call) -> bool:

@@ -210,6 +210,11 @@ def with_fake_quantization(model: keras.Model, spec: QuantSpec, fixed: bool = Fa
             f"residual_bits must be 8 for {model.name!r}, got {spec.residual_bits}: it has no sum "
             "of two tensors that a normalization with an integer form reads"
         )
+    if spec.has_channel_scales and not has_channel_scales(quantized):
+        raise ValueError(
+            f"dense_scales must be 'per_tensor' for {model.name!r}, got {spec.dense_scales!r}: it "
+            "has no Dense or EinsumDense layer that becomes integers and is not clustered"
+        )
     builder.copies.carry_weights()
     carry_zeros(model, quantized)
     return quantized
@@ -340,6 +345,11 @@ def quantizable_layers(model: keras.Model) -> set[str]:
 def has_4_bit_kernel(model: keras.Model) -> bool:
     """Returns whether a quantization-aware model rounds some kernel to 4 bits."""
     return any(kernel.bits == 4 for kernel in layers_of(model, QuantizedKernel))
+
+
+def has_channel_scales(model: keras.Model) -> bool:
+    """Returns whether a quantization-aware model has Dense layers with a scale per channel."""
+    return any(kernel.as_convolution for kernel in layers_of(model, QuantizedKernel))
 
 
 def unquantized_layers(model: keras.Model) -> list[Skipped]:
