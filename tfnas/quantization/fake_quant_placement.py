@@ -55,7 +55,7 @@ from tfnas.quantization.layer_roles import (
     relu_limit,
     role,
 )
-from tfnas.quantization.normal_form import Origins
+from tfnas.quantization.normal_form import Origins, identity_of
 from tfnas.quantization.normalization_forms import NormalizationForm
 from tfnas.quantization.quantized_kernel import QuantizedKernel, QuantizedWeights
 from tfnas.quantization.recurrent_cells import fits_fused_lstm, has_mask, output_range
@@ -406,7 +406,7 @@ class FakeQuantBuilder:
         """Whether the specification leaves a layer float that has no kernel."""
         if role(call) in WITH_WEIGHTS or id(call) in self.front:
             return False
-        own = call.name, call.kind
+        own = identity_of(call, self.origins)
         names = self.origins.get(id(call.operation), own)
         if names is not own and role(call) is Role.RELU:
             return (

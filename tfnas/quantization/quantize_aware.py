@@ -61,7 +61,7 @@ from tfnas.quantization.layer_roles import (
     reason_for_float,
     role,
 )
-from tfnas.quantization.normal_form import normal_form
+from tfnas.quantization.normal_form import identity_of, kernel_origins, normal_form
 from tfnas.quantization.normalization_forms import NormalizationForm
 from tfnas.quantization.quantized_kernel import QuantizedKernel
 from tfnas.quantization.recurrent_forms import QuantizedRecurrent
@@ -184,9 +184,11 @@ def with_fake_quantization(model: keras.Model, spec: QuantSpec, fixed: bool = Fa
     flow = walk(flat)
     names = [(c.name, c.kind) for c in flow.calls if role(c) in WITH_WEIGHTS]
     others = [
-        (c.name, c.kind, activation_name(c)) for c in flow.calls if role(c) not in WITH_WEIGHTS
+        (*identity_of(c, origins), activation_name(c))
+        for c in flow.calls
+        if role(c) not in WITH_WEIGHTS
     ]
-    spec.check_patterns([*names, *origins.values()], others)
+    spec.check_patterns([*names, *kernel_origins(origins)], others)
     builder = FakeQuantBuilder(flow, spec, origins, fixed)
     raw = {
         tensor.name
@@ -208,7 +210,7 @@ def with_fake_quantization(model: keras.Model, spec: QuantSpec, fixed: bool = Fa
     if spec.widens_sums and not has_wide_sums(quantized):
         raise ValueError(
             f"residual_bits must be 8 for {model.name!r}, got {spec.residual_bits}: it has no sum "
-            "of two tensors that a normalization with an integer form reads"
+            "that a normalization with an integer form reads"
         )
     if spec.has_channel_scales and not has_channel_scales(quantized):
         raise ValueError(
@@ -339,7 +341,7 @@ def quantizable_layers(model: keras.Model) -> set[str]:
     """
     flat, origins = normal_form(model)
     own = {call.name for call in walk(flat).calls if role(call) in WITH_WEIGHTS}
-    return own | {path for path, _ in origins.values()}
+    return own | {path for path, _ in kernel_origins(origins)}
 
 
 def has_4_bit_kernel(model: keras.Model) -> bool:
