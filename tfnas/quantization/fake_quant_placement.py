@@ -58,7 +58,12 @@ from tfnas.quantization.layer_roles import (
 from tfnas.quantization.normal_form import Origins, identity_of
 from tfnas.quantization.normalization_forms import NormalizationForm
 from tfnas.quantization.quantized_kernel import QuantizedKernel, QuantizedWeights
-from tfnas.quantization.recurrent_cells import fits_fused_lstm, has_mask, output_range
+from tfnas.quantization.recurrent_cells import (
+    fits_fused_lstm,
+    has_mask,
+    initial_states,
+    output_ranges,
+)
 from tfnas.quantization.recurrent_forms import QuantizedRecurrent
 from tfnas.quantization.residual_sums import ResidualSums
 from tfnas.quantization.spec import QuantSpec
@@ -153,15 +158,13 @@ class FakeQuantBuilder:
             return [_rounded_by(self, joint, outputs[0])]
         if same := self._range_of_all(call, tensors):
             return [self._rounded_as(same, tensor) for tensor in outputs]
-        settings = {
-            "fixed": self._fixed_range(call, call_role),
-            "after_float": self._stays_float(call),
-        }
+        after_float = self._stays_float(call)
+        ranges = self._fixed_ranges(call, call_role)
         return [
             tensor
             if self._rounded_later(call, value) or self._takes_the_range_of_a_merge(call, value)
-            else self._fake_quant(call.name, tensor, **settings)
-            for value, tensor in zip(call.outputs, outputs, strict=True)
+            else self._fake_quant(call.name, tensor, fixed=fixed, after_float=after_float)
+            for value, tensor, fixed in zip(call.outputs, outputs, ranges, strict=True)
         ]
 
     def _entering(self, value: Any, tensor: Any) -> Any:
@@ -217,14 +220,14 @@ class FakeQuantBuilder:
             return [FloatConcatenate(layer, name=name)(tensors)]
         return self.copies.call(call, tensors)
 
-    def _fixed_range(self, call: Call, call_role: Role) -> tuple[float, float] | None:
-        """The range of an output that needs no data; None for others."""
+    def _fixed_ranges(self, call: Call, call_role: Role) -> list[tuple[float, float] | None]:
+        """The ranges of the outputs that need no data; None for others."""
         bits = self.spec.activation_bits
-        if is_equal_scores(call):
-            return EQUAL_MASKED, 0.0
         if call_role is Role.LOOP and not self._stays_float(call):
-            return output_range(call.operation, bits)
-        return fixed_range(call, bits) if call_role is Role.FIXED else None
+            return output_ranges(call.operation, bits, _starts(self, call))
+        found = fixed_range(call, bits) if call_role is Role.FIXED else None
+        found = (EQUAL_MASKED, 0.0) if is_equal_scores(call) else found
+        return [found] * len(call.outputs)
 
     def _use(self, call: Call) -> dict[str, int]:
         """The argument that tells the calls of a shared layer apart; none for its first one."""
@@ -560,11 +563,25 @@ def _recurrent(builder: FakeQuantBuilder, call: Call, tensors: list[Any]) -> lis
         "ranges": spec.ranges,
         "momentum": spec.momentum,
         "least": builder.least,
+        "starts": _starts(builder, call),
     }
-    mask = {"mask": tensors[-1]} if has_mask(call) else {}
-    fused = spec.recurrent == "fused" and fits_fused_lstm(call)
+    fused = spec.recurrent == "fused" and all(map(fits_fused_lstm, _calls_of_layer(builder, call)))
     wrapper = QuantizedFusedLstm if fused else QuantizedRecurrent
-    return [builder._wrapped(call, wrapper, **settings)(tensors[0], **mask)]
+    given = {"mask": tensors[-1]} if has_mask(call) else {}
+    if states := initial_states(call, tensors):
+        given["initial_state"] = states
+    return list(
+        keras.tree.flatten(builder._wrapped(call, wrapper, **settings)(tensors[0], **given))
+    )
+
+
+def _starts(builder: FakeQuantBuilder, call: Call) -> bool:
+    """Whether some call of a recurrent layer gives it the states before the first step."""
+    return any(map(initial_states, _calls_of_layer(builder, call)))
+
+
+def _calls_of_layer(builder: FakeQuantBuilder, call: Call) -> list[Call]:
+    return [each for each in builder.flow.calls if each.operation is call.operation]
 
 
 def _registered(builder: FakeQuantBuilder, call: Call, tensors: list[Any]) -> list[Any]:

@@ -307,7 +307,8 @@ def strip_quantization(model: keras.Model) -> keras.Model:
         if isinstance(layer, _WRAPPERS):
             if isinstance(layer, QuantizedRecurrent):
                 _, kwargs = call.arguments(tensors)
-                return [copies.of(layer.layer)(tensors[0], mask=kwargs.get("mask"))]
+                given = {name: kwargs.get(name) for name in ("mask", "initial_state")}
+                return list(keras.tree.flatten(copies.of(layer.layer)(tensors[0], **given)))
             output = copies.of(layer.layer)(tensors if len(tensors) > 1 else tensors[0])
             factor = getattr(layer, "factor", 1.0)
             if factor != 1.0:

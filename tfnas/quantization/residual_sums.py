@@ -47,7 +47,7 @@ def _readers_of(
     call: Call, users: Mapping[Value, Sequence[Call]], hands_on: Callable[[Call], bool]
 ) -> tuple[list[Call], list[Call]]:
     """The calls that read a call's outputs, and those between that hand them on as they are."""
-    readers, moves = [], [call]
+    readers, moves = list[Call](), [call]
     for move in moves:
         for user in (user for value in move.outputs for user in users[value]):
             (moves if hands_on(user) else readers).append(user)
