@@ -99,10 +99,3 @@ def test_a_fused_lstm_has_no_states_outside():
     model = keras.Model([inputs, state], [lstm(inputs), lstm(inputs, initial_state=[state, state])])
     with pytest.raises(ValueError, match="recurrent must be 'loop'"):
         tfnas.quantize_aware(model, tfnas.QuantSpec(recurrent="fused"))
-
-
-def test_a_state_that_tanh_would_cut_off_is_refused():
-    inputs, state = keras.Input((7, 5)), keras.Input((3,))
-    model = keras.Model([inputs, state], L.SimpleRNN(3, name="r")(inputs, initial_state=state))
-    with pytest.raises(ValueError, match="no integer form of SimpleRNN of tanh with an initial"):
-        tfnas.quantize_aware(model)
