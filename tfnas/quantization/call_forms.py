@@ -130,6 +130,19 @@ def number_behind(call: Call) -> float | None:
     return float(scale) if plain and scale else None
 
 
+def number_compared(call: Call) -> float | None:
+    """Returns the number that a call compares a tensor of floats with; None for other calls.
+
+    Args:
+        call: The call.
+    """
+    if call.kind != "NotEqual" or len(call.inputs) != 1 or "float" not in call.inputs[0].dtype:
+        return None
+    others = [each for each in named_arguments(call).values() if not isinstance(each, Value)]
+    is_number = len(others) == 1 and isinstance(others[0], int | float)
+    return float(others[0]) if is_number else None
+
+
 def meets_constants(flow: Walk) -> set[int]:
     """Returns the ids of the calls that join rows at constant places with other numbers.
 

@@ -28,6 +28,7 @@ from tfnas.quantization.call_forms import (
     masked_scores,
     meets_constants,
     number_behind,
+    number_compared,
     product_equation,
     repeats_places,
 )
@@ -55,6 +56,7 @@ from tfnas.quantization.layer_roles import (
     relu_limit,
     role,
 )
+from tfnas.quantization.mask_forms import compared
 from tfnas.quantization.normal_form import Origins, identity_of
 from tfnas.quantization.normalization_forms import NormalizationForm
 from tfnas.quantization.quantized_kernel import QuantizedKernel, QuantizedWeights
@@ -372,8 +374,11 @@ class FakeQuantBuilder:
         )
 
     def _rounded_as(self, layer: FakeQuant, tensor: Any) -> Any:
-        """A tensor of values that are on the grid of a range, rounded to it again."""
-        output = layer(tensor, training=False)
+        """A tensor of values that are on the grid of a range, rounded to it again.
+
+        They are not observed again: their ends are rounded, and would widen the range.
+        """
+        output = layer(tensor, training=False, ahead=True)
         self.rounded[id(output)] = output, layer
         return output
 
@@ -513,6 +518,9 @@ def _integer_form(builder: FakeQuantBuilder, call: Call, tensors: list[Any]) -> 
     if equation is not None:
         name = builder.copies.unique(f"integer_{call.operation.name}")
         return IntegerEinsum(equation, name=name)(*tensors)
+    number = number_compared(call)
+    if number is not None and id(tensors[0]) in builder.rounded:
+        return compared(number, tensors[0], builder.rounded[id(tensors[0])][1], builder.copies)
     if repeats_places(call):
         name = builder.copies.unique(f"integer_{call.operation.name}")
         settings = call.operation.repeats, call.operation.axis

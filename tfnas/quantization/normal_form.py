@@ -39,6 +39,7 @@ from tfnas.quantization.layer_roles import (
     activation_name,
     activation_of,
 )
+from tfnas.quantization.mask_forms import opened_masking
 from tfnas.quantization.reduction_forms import summed
 from tfnas.quantization.sequence_forms import opened_wrapper, reversed_places, zeroed_steps
 from tfnas.quantization.sum_forms import as_difference, sums_of_shapes
@@ -157,6 +158,7 @@ def _other_operations(call: Call, tensors: list[Any], copies: LayerCopies) -> li
     if finds_categories(call):
         return [_one_hot(call, tensors, copies)]
     outputs = zeroed_steps(call, tensors, copies) or reversed_places(call, tensors)
+    outputs = outputs or opened_masking(call, tensors)
     if outputs is not None:
         return outputs
     for form in (with_constant_input, summed):

@@ -61,10 +61,11 @@ from tfnas.quantization.layer_roles import (
     reason_for_float,
     role,
 )
+from tfnas.quantization.mask_forms import DiffersFrom
 from tfnas.quantization.normal_form import identity_of, kernel_origins, normal_form
 from tfnas.quantization.normalization_forms import NormalizationForm
 from tfnas.quantization.quantized_kernel import QuantizedKernel
-from tfnas.quantization.recurrent_forms import QuantizedRecurrent
+from tfnas.quantization.recurrent_forms import QuantizedRecurrent, step_layers
 from tfnas.quantization.residual_sums import has_wide_sums
 from tfnas.quantization.spec import QuantSpec
 
@@ -295,6 +296,8 @@ def strip_quantization(model: keras.Model) -> keras.Model:
             return [keras.ops.where(args[1], args[0], MASKED)]
         if isinstance(layer, IntegerRepeat):
             return [keras.ops.repeat(tensors[0], layer.repeats, axis=layer.axis)]
+        if isinstance(layer, DiffersFrom):
+            return [layer.float_form(tensors[0])]
         if isinstance(layer, IntegerEinsum):
             return [keras.ops.einsum(layer.equation, *tensors)]
         if isinstance(layer, FakeQuant):
@@ -375,7 +378,9 @@ def unquantized_layers(model: keras.Model) -> list[Skipped]:
     skipped = []
     flow = walk(model)
     front = {id(call) for call in calls_in_front(flow)}
-    bits = max((layer.bits for layer in fake_quants(model) if type(layer) is FakeQuant), default=8)
+    inside = {id(range_) for layer in step_layers(model) for range_ in layer.fake_quants}
+    between = [each for each in fake_quants(model) if id(each) not in inside]
+    bits = max((layer.bits for layer in between if type(layer) is FakeQuant), default=8)
     floats = {
         value: call.operation.bits
         for call in flow.calls
