@@ -26,6 +26,7 @@ from tfnas.quantization.activation_calls import opened_activation
 from tfnas.quantization.activation_forms import sixteen_bit_activation
 from tfnas.quantization.attention_forms import averaged_places, opened_attention, plain_attention
 from tfnas.quantization.constant_forms import with_constant_input
+from tfnas.quantization.dot_forms import opened_dot
 from tfnas.quantization.einsum_axes import output_sizes
 from tfnas.quantization.integer_layers import (
     HARD_SILU,
@@ -158,7 +159,7 @@ def _other_operations(call: Call, tensors: list[Any], copies: LayerCopies) -> li
     if finds_categories(call):
         return [_one_hot(call, tensors, copies)]
     outputs = zeroed_steps(call, tensors, copies) or reversed_places(call, tensors)
-    outputs = outputs or opened_masking(call, tensors)
+    outputs = outputs or opened_masking(call, tensors) or opened_dot(call, tensors, copies)
     if outputs is not None:
         return outputs
     for form in (with_constant_input, summed):
