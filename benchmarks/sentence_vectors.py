@@ -77,11 +77,16 @@ def main(_: list[str]) -> None:
             rows.append(row(title, file, original, name, vectors(file, ids), floats[name]))
             rows[-1]["conversion, s"] = round(seconds)
             print(rows[-1], flush=True)
-        record.write("sentence_vectors", rows, seed=0, notes=notes)
+        keep({"": rows}, notes)
     timed = times(files)
-    record.write("sentence_vectors", {"": rows, "Time of one sentence": timed}, seed=0, notes=notes)
+    keep({"": rows, "Time of one sentence": timed}, notes)
     print(table(list(rows[0]), [list(each.values()) for each in rows], right=2))
     print(table(list(timed[0]), [list(each.values()) for each in timed], right=1))
+
+
+def keep(tables: dict[str, list[dict[str, object]]], notes: list[str]) -> None:
+    """Writes the tables so far."""
+    record.write("sentence_vectors", tables, seed=0, notes=notes)
 
 
 def ids_of(name: str, count: int) -> np.ndarray:
