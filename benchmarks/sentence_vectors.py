@@ -6,7 +6,7 @@ FOLDER of the weights holds `model.safetensors` and `tokenizer.json` as they are
 of the network in layers of Keras is compared with its formulas in NumPy, in float64. Then each file
 makes vectors of sentences of SST-2 (reviews) and TREC (questions), after training alone: training
 sentences calibrate, others measure. Prints the cosines of its vectors with those of the float32
-file, and how many sentences keep their nearest other sentence.
+file, how many sentences keep their nearest other sentence, and the time of one sentence.
 """
 
 from __future__ import annotations
@@ -35,7 +35,16 @@ CALIBRATE = flags.DEFINE_integer("calibrate", 200, "sentences of each that calib
 LENGTH = flags.DEFINE_integer("length", 64, "pieces of words of a sentence; longer ones are cut")
 FILES = flags.DEFINE_list(
     "files",
-    ["float16", "dynamic", "int8", "int8 smooth", "int8 residual", "int16x8", "int16x8 residual"],
+    [
+        "float16",
+        "dynamic",
+        "int8",
+        "int8 smooth",
+        "int8 residual",
+        "int8 residual per-channel",
+        "int16x8",
+        "int16x8 residual",
+    ],
     "files beside float32",
 )
 PARTS = {"SST-2": ("sst2_train.txt", "sst2_dev.txt"), "TREC": ("trec_train.txt", "trec_test.txt")}
@@ -58,17 +67,26 @@ def main(_: list[str]) -> None:
     print(notes[0], flush=True)
     original = tfnas.to_tflite(model)
     floats = {name: vectors(original, ids) for name, ids in measured.items()}
-    rows = []
+    rows, files = [], {"float32": original}
     for title in FILES.value:
         began = time.monotonic()
         file = original if title == "float32" else converted(model, title, typical)
+        files[title] = file
         seconds = time.monotonic() - began
         for name, ids in measured.items():
             rows.append(row(title, file, original, name, vectors(file, ids), floats[name]))
             rows[-1]["conversion, s"] = round(seconds)
             print(rows[-1], flush=True)
-        record.write("sentence_vectors", rows, seed=0, notes=notes)
+        keep({"": rows}, notes)
+    timed = times(files)
+    keep({"": rows, "Time of one sentence": timed}, notes)
     print(table(list(rows[0]), [list(each.values()) for each in rows], right=2))
+    print(table(list(timed[0]), [list(each.values()) for each in timed], right=1))
+
+
+def keep(tables: dict[str, list[dict[str, object]]], notes: list[str]) -> None:
+    """Writes the tables so far."""
+    record.write("sentence_vectors", tables, seed=0, notes=notes)
 
 
 def ids_of(name: str, count: int) -> np.ndarray:
@@ -81,14 +99,15 @@ def converted(model: keras.Model, title: str, typical: np.ndarray) -> tfnas.Arti
     """Returns a file: the name of a mode, and what is done before.
 
     "smooth": outliers go into the weights; "residual": those of residual sums too, which have 16
-    bits.
+    bits; "per-channel": kernels of Dense layers have a scale for each output channel.
     """
     mode, *before = title.split()
-    spec = tfnas.QuantSpec.of(mode)
-    if before:
-        residual = before == ["residual"]
+    spec, residual = tfnas.QuantSpec.of(mode), "residual" in before
+    if residual or "smooth" in before:
         model, _ = tfnas.smooth_activations(model, typical, residual=residual)
         spec = dataclasses.replace(spec, residual_bits=16 if residual else 8)
+    if "per-channel" in before:
+        spec = dataclasses.replace(spec, dense_scales="per_channel")
     return tfnas.to_tflite(model, spec, typical if spec.needs_calibration else None)
 
 
@@ -123,6 +142,21 @@ def row(
         "of float32": f"{file.size / original.size:.3f}",
         "float operators": len(file.origin.get("unquantized_layers", {})),
     }
+
+
+def times(files: dict[str, tfnas.Artifact]) -> list[dict[str, object]]:
+    """Returns the time of one sentence in each file, with one thread, of that in the float32 file.
+
+    With the 95% interval of the median.
+    """
+    measured = tfnas.benchmark(list(files.values()), reference=files["float32"])
+    return [
+        {
+            "file": title,
+            "time of float32's": f"{t.ratio:.2f} ({t.ratio_low:.2f}-{t.ratio_high:.2f})",
+        }
+        for title, t in zip(files, measured, strict=True)
+    ]
 
 
 def nearest(each: np.ndarray) -> np.ndarray:

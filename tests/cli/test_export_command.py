@@ -91,10 +91,14 @@ def test_even_channels_and_ranges(tfnas_command, tmp_path):
     keras.Sequential([keras.Input((4, 6)), norm, head]).save(source)
     np.savez(tmp_path / "x.npz", x=np.random.default_rng(0).normal(size=(40, 4, 6)))
     flags = [source, "--mode=int8", f"--data={tmp_path / 'x.npz'}", f"--output={target}"]
-    code, out, err = tfnas_command("export", *flags, "--smooth=0.5", "--ranges=mse")
+    code, out, err = tfnas_command(
+        "export", *flags, "--smooth=0.5", "--ranges=mse", "--dense_scales=per_channel"
+    )
     assert (code, err) == (0, "")
     assert out.startswith("1 normalization is smoothed\n")
-    assert target.exists()
+    names = {op.name for op in tfnas.Artifact.load(target).graph.operators}
+    assert "CONV_2D" in names
+    assert "FULLY_CONNECTED" not in names
 
 
 @pytest.mark.parametrize(
@@ -102,6 +106,8 @@ def test_even_channels_and_ranges(tfnas_command, tmp_path):
     [
         (["--ranges=mse"], "ranges 'mse' needs a mode of integer activations, got 'float32'"),
         (["--mode=int8", "--percentile=99"], "percentile needs ranges 'percentile', got 'moving"),
+        (["--dense_scales=per_channel"], "dense_scales per_channel needs a mode of integer"),
+        (["--residual_bits=16"], "residual_bits 16 needs a mode of integer activations, got"),
         (["--equalize"], "equalize needs a mode that quantizes, got 'float32'"),
         (["--smooth=0"], "smooth needs a mode that quantizes, got 'float32'"),
         (["--mode=int8", "--smooth=2"], "smooth must be in [0, 1], got 2.0"),

@@ -108,6 +108,29 @@ def test_other_readers_of_a_sum_get_eight_bits():
     assert np.abs(found - expected).max() < 0.05 * np.abs(expected).max()
 
 
+def test_all_sums_of_three_tensors_count_and_those_behind_a_dropout():
+    inputs = keras.Input((6, 16), name="rows")
+    branches = [L.Dense(16, name=name)(inputs) for name in ("first", "second")]
+    total = L.Dropout(0.1, name="drop")(L.Add(name="sum")([inputs, *branches]))
+    last = L.LayerNormalization(name="last")(total)
+    model = keras.Model(inputs, L.Dense(2, name="head")(last), name="three")
+    x = np.random.default_rng(0).normal(size=(32, 6, 16)).astype("float32")
+    smooth, report = tfnas.smooth_activations(model, x, residual=True)
+    readers = {each.source: each.readers for each in report.scaled}
+    assert readers.keys() == {"first", "second", "last"}
+    assert readers["second"] == ("second_back",)
+    aware = tfnas.quantize_aware(smooth, WIDE, data=x)
+    file = tfnas.to_tflite(aware, WIDE)
+    assert [op.outputs[0].dtype for op in file.graph.operators if op.name == "ADD"][:2] == [
+        "int16",
+        "int16",
+    ]
+    steps = np.abs(file.predict(x, reference=True) - np.asarray(aware(x))) / file.outputs[0].scale
+    assert steps.max() <= 2.01
+    found = np.asarray(aware(x, training=True))  # the Dropout drops
+    assert not np.array_equal(found, np.asarray(aware(x)))
+
+
 def test_what_has_no_such_sums_is_refused():
     model = keras.Sequential([keras.Input((4,)), L.Dense(3, name="d")], name="flat")
     x = np.random.default_rng(0).normal(size=(16, 4)).astype("float32")

@@ -62,7 +62,7 @@ def layer_and_inputs(kind, bits, state_bits):
 def written(layer, form, output_form, batch, steps):
     middle = (steps,) if layer.layer.return_sequences else ()
     model, main = model_of_a_layer(
-        lambda main, x, y: LoopWriter(main, layer, x, y).write(),
+        lambda main, x, y: LoopWriter(main, layer, x, [y]).write(),
         ((batch, steps, FEATURES), (batch, *middle, UNITS)),
         (form, output_form),
     )

@@ -22,13 +22,14 @@ from tfnas.cli.common import (
     loading_of,
 )
 from tfnas.compression.techniques.quantized_models import (
+    DENSE_SCALES_HELP,
     EQUALIZE_HELP,
     RESIDUAL_HELP,
     SMOOTH_HELP,
     parse_formats,
 )
 from tfnas.optional import require
-from tfnas.quantization.spec import MODES, RANGES, ROUNDINGS, QuantSpec
+from tfnas.quantization.spec import DENSE_SCALES, MODES, RANGES, ROUNDINGS, QuantSpec
 
 if TYPE_CHECKING:
     from tfnas.data.data_split import DataSplit
@@ -132,6 +133,8 @@ def _define_formats(common: dict[str, Any]) -> None:
     flags.DEFINE_float("smooth", None, SMOOTH_HELP, **common)
     flags.DEFINE_bool("equalize", False, EQUALIZE_HELP, **common)
     flags.DEFINE_enum("residual_bits", "8", ["8", "16"], RESIDUAL_HELP, **common)
+    scales = list(DENSE_SCALES)
+    flags.DEFINE_enum("dense_scales", scales[0], scales, DENSE_SCALES_HELP, **common)
 
 
 def main(positional: list[str], values: flags.FlagValues) -> int:
@@ -239,10 +242,12 @@ def _check_ranges(values: flags.FlagValues) -> None:
         raise ValueError(
             f"ranges {ranges!r} needs a mode of integer activations, got {recipe or mode!r}"
         )
-    if values["residual_bits"].value != "8" and (recipe or not _calibrates(mode)):
-        raise ValueError(
-            f"residual_bits 16 needs a mode of integer activations, got {recipe or mode!r}"
-        )
+    for name, usual in (("residual_bits", "8"), ("dense_scales", default.dense_scales)):
+        value = values[name].value
+        if value != usual and (recipe or not _calibrates(mode)):
+            raise ValueError(
+                f"{name} {value} needs a mode of integer activations, got {recipe or mode!r}"
+            )
     if values["percentile"].value != default.percentile and ranges != "percentile":
         raise ValueError(f"percentile needs ranges 'percentile', got {ranges!r}")
     for name, asked in (("smooth", smooth is not None), ("equalize", values["equalize"].value)):
@@ -261,7 +266,7 @@ def _calibrates(mode: str) -> bool:
 def _spec(values: flags.FlagValues) -> QuantSpec:
     """The number formats of a mode; those of mode mixed are chosen later."""
     mode, layers = values["mode"].value, parse_formats(values["layers"].value)
-    names = "correct", "rounding", "eight_bit_share", "ranges", "percentile"
+    names = "correct", "rounding", "eight_bit_share", "ranges", "percentile", "dense_scales"
     options = {name: values[name].value for name in names}
     spec = QuantSpec.of("float32" if mode == MIXED else mode)
     bits = int(values["residual_bits"].value)

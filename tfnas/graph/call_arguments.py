@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tfnas.graph.known_sizes import Shape
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from tfnas.graph.functional import Call
 
 
-def named_arguments(call: Call) -> dict[str, Any]:
+def named_arguments(call: Call, tensors: Sequence[Any] | None = None) -> dict[str, Any]:
     """Returns the arguments of a call by the names that its operation's `call` has for them.
 
     Tensors are :class:`~tfnas.graph.functional.Value` objects. A call that Keras did not record has
@@ -19,8 +20,10 @@ def named_arguments(call: Call) -> dict[str, Any]:
 
     Args:
         call: The call.
+        tensors: What stands for its inputs, one for each; None: the inputs themselves.
     """
-    args, kwargs = (call.inputs, {}) if call.node is None else call.arguments(call.inputs)
+    tensors = call.inputs if tensors is None else tensors
+    args, kwargs = (tensors, {}) if call.node is None else call.arguments(tensors)
     return dict(inspect.signature(call.operation.call).bind_partial(*args, **kwargs).arguments)
 
 

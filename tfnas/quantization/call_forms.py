@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tfnas.graph.call_arguments import named_arguments
@@ -50,14 +51,24 @@ def product_equation(call: Call) -> str | None:
         return equation if product(equation, ranks) is not None else None
     if call.kind != "Dot" or call.operation.normalize:
         return None
-    axes = call.operation.axes
-    pair = (axes, axes) if isinstance(axes, int) else tuple(axes)
-    summed = [axis % rank for axis, rank in zip(pair, ranks, strict=True)]
+    summed = summed_axes(call.operation, ranks)
     first = list(LETTERS[: ranks[0]])
     second = [first[0], *LETTERS[ranks[0] : ranks[0] + ranks[1] - 1]]
     first[summed[0]] = second[summed[1]] = "z"
     output = [*(a for a in first if a != "z"), *(a for a in second[1:] if a != "z")]
     return f"{''.join(first)},{''.join(second)}->{''.join(output)}" if 0 not in summed else None
+
+
+def summed_axes(layer: Any, ranks: Sequence[int]) -> list[int]:
+    """Returns the axis of each tensor that a Dot layer sums over, from 0 on.
+
+    Args:
+        layer: The layer.
+        ranks: Number of axes of each tensor.
+    """
+    axes = layer.axes
+    pair = (axes, axes) if isinstance(axes, int) else tuple(axes)
+    return [axis % rank for axis, rank in zip(pair, ranks, strict=True)]
 
 
 def repeats_places(call: Call) -> bool:
@@ -128,6 +139,19 @@ def number_behind(call: Call) -> float | None:
     scale, offset = call.operation.scale, call.operation.offset
     plain = isinstance(scale, int | float) and isinstance(offset, int | float) and not offset
     return float(scale) if plain and scale else None
+
+
+def number_compared(call: Call) -> float | None:
+    """Returns the number that a call compares a tensor of floats with; None for other calls.
+
+    Args:
+        call: The call.
+    """
+    if call.kind != "NotEqual" or len(call.inputs) != 1 or "float" not in call.inputs[0].dtype:
+        return None
+    others = [each for each in named_arguments(call).values() if not isinstance(each, Value)]
+    is_number = len(others) == 1 and isinstance(others[0], int | float)
+    return float(others[0]) if is_number else None
 
 
 def meets_constants(flow: Walk) -> set[int]:

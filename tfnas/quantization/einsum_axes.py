@@ -1,15 +1,15 @@
 """Products in the notation of einsum, as the integer operators compute them.
 
 TFLite has two: FULLY_CONNECTED, of rows and a kernel, and BATCH_MATMUL, of two activations. An
-EinsumDense becomes the first, an einsum or a Dot of two tensors the second
-(:mod:`tfnas.quantization.einsum_forms`), between transpositions and reshapes, which change no
-number.
+EinsumDense becomes the first (or a convolution of size 1), an einsum or a Dot of two tensors the
+second (:mod:`tfnas.quantization.einsum_forms`), between transpositions and reshapes, which change
+no number.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -113,14 +113,18 @@ def output_sizes(layer: Any, x: Any) -> dict[str, Any]:
     return {"output_shape": tuple(sizes[a] for a in axes.output[1:])}
 
 
-def dense_product(axes: Product, x: Any, kernel: Any, bias: Any) -> Any:
+def dense_product(
+    axes: Product, x: Any, kernel: Any, bias: Any, product: Callable[[Any, Any, Any], Any]
+) -> Any:
     """Returns an EinsumDense's output without its activation.
 
     Args:
         axes: Its :func:`dense_axes`.
         x: Its input.
-        kernel: Its kernel, as it is to be used.
+        kernel: Its kernel.
         bias: Its bias or None.
+        product: Returns x times the kernel, plus the bias, of matrices (rows, inputs) and
+            (inputs, outputs) and a bias (outputs,) or None.
     """
     summed, rows, columns = axes.summed, axes.own(axes.first), axes.own(axes.second)
     sizes = dict(zip(axes.first, sizes_of(x), strict=True))
@@ -128,11 +132,9 @@ def dense_product(axes: Product, x: Any, kernel: Any, bias: Any) -> Any:
     inner, outer = count(sizes, summed), count(sizes, columns)
     x = tf.reshape(ordered(x, axes.first, rows + summed), [-1, inner])
     kernel = tf.reshape(ordered(kernel, axes.second, summed + columns), [inner, outer])
-    found = tf.matmul(x, tf.cast(kernel, x.dtype))
     if bias is not None:
-        bias = tf.broadcast_to(tf.cast(bias, x.dtype), [sizes[a] for a in columns])
-        found = tf.nn.bias_add(found, tf.reshape(bias, [outer]))
-    found = shaped(found, [sizes[a] for a in rows + columns])
+        bias = tf.reshape(tf.broadcast_to(bias, [sizes[a] for a in columns]), [outer])
+    found = shaped(product(x, kernel, bias), [sizes[a] for a in rows + columns])
     return ordered(found, rows + columns, axes.output)
 
 

@@ -28,6 +28,7 @@ from tfnas.quantization.call_forms import (
     masked_scores,
     meets_constants,
     number_behind,
+    number_compared,
     product_equation,
     repeats_places,
 )
@@ -55,10 +56,16 @@ from tfnas.quantization.layer_roles import (
     relu_limit,
     role,
 )
-from tfnas.quantization.normal_form import Origins
+from tfnas.quantization.mask_forms import compared
+from tfnas.quantization.normal_form import Origins, identity_of
 from tfnas.quantization.normalization_forms import NormalizationForm
 from tfnas.quantization.quantized_kernel import QuantizedKernel, QuantizedWeights
-from tfnas.quantization.recurrent_cells import fits_fused_lstm, has_mask, output_range
+from tfnas.quantization.recurrent_cells import (
+    fits_fused_lstm,
+    has_mask,
+    initial_states,
+    output_ranges,
+)
 from tfnas.quantization.recurrent_forms import QuantizedRecurrent
 from tfnas.quantization.residual_sums import ResidualSums
 from tfnas.quantization.spec import QuantSpec
@@ -153,15 +160,13 @@ class FakeQuantBuilder:
             return [_rounded_by(self, joint, outputs[0])]
         if same := self._range_of_all(call, tensors):
             return [self._rounded_as(same, tensor) for tensor in outputs]
-        settings = {
-            "fixed": self._fixed_range(call, call_role),
-            "after_float": self._stays_float(call),
-        }
+        after_float = self._stays_float(call)
+        ranges = self._fixed_ranges(call, call_role)
         return [
             tensor
             if self._rounded_later(call, value) or self._takes_the_range_of_a_merge(call, value)
-            else self._fake_quant(call.name, tensor, **settings)
-            for value, tensor in zip(call.outputs, outputs, strict=True)
+            else self._fake_quant(call.name, tensor, fixed=fixed, after_float=after_float)
+            for value, tensor, fixed in zip(call.outputs, outputs, ranges, strict=True)
         ]
 
     def _entering(self, value: Any, tensor: Any) -> Any:
@@ -177,11 +182,12 @@ class FakeQuantBuilder:
         bits = self._kernel_bits(call)
         if call_role is Role.KERNEL and bits is not None:
             bits = kernel_bits(call.kind, bits, self.spec.activation_bits)
+            shared = _channels_share_values(call)
             settings = {
                 "bits": bits,
                 "least": self.least,
-                "one_scale": _channels_share_values(call),
-                "as_convolution": self.fixed and bits == 4 and _is_small_dense(call),
+                "one_scale": shared,
+                "as_convolution": _becomes_a_convolution(self, call, bits, shared),
                 "fixed": self.fixed,
                 "factor": _factor(self, call) or 1.0,
             }
@@ -216,14 +222,14 @@ class FakeQuantBuilder:
             return [FloatConcatenate(layer, name=name)(tensors)]
         return self.copies.call(call, tensors)
 
-    def _fixed_range(self, call: Call, call_role: Role) -> tuple[float, float] | None:
-        """The range of an output that needs no data; None for others."""
+    def _fixed_ranges(self, call: Call, call_role: Role) -> list[tuple[float, float] | None]:
+        """The ranges of the outputs that need no data; None for others."""
         bits = self.spec.activation_bits
-        if is_equal_scores(call):
-            return EQUAL_MASKED, 0.0
         if call_role is Role.LOOP and not self._stays_float(call):
-            return output_range(call.operation, bits)
-        return fixed_range(call, bits) if call_role is Role.FIXED else None
+            return output_ranges(call.operation, bits, _starts(self, call))
+        found = fixed_range(call, bits) if call_role is Role.FIXED else None
+        found = (EQUAL_MASKED, 0.0) if is_equal_scores(call) else found
+        return [found] * len(call.outputs)
 
     def _use(self, call: Call) -> dict[str, int]:
         """The argument that tells the calls of a shared layer apart; none for its first one."""
@@ -368,8 +374,11 @@ class FakeQuantBuilder:
         )
 
     def _rounded_as(self, layer: FakeQuant, tensor: Any) -> Any:
-        """A tensor of values that are on the grid of a range, rounded to it again."""
-        output = layer(tensor, training=False)
+        """A tensor of values that are on the grid of a range, rounded to it again.
+
+        They are not observed again: their ends are rounded, and would widen the range.
+        """
+        output = layer(tensor, training=False, ahead=True)
         self.rounded[id(output)] = output, layer
         return output
 
@@ -405,7 +414,7 @@ class FakeQuantBuilder:
         """Whether the specification leaves a layer float that has no kernel."""
         if role(call) in WITH_WEIGHTS or id(call) in self.front:
             return False
-        own = call.name, call.kind
+        own = identity_of(call, self.origins)
         names = self.origins.get(id(call.operation), own)
         if names is not own and role(call) is Role.RELU:
             return (
@@ -509,6 +518,9 @@ def _integer_form(builder: FakeQuantBuilder, call: Call, tensors: list[Any]) -> 
     if equation is not None:
         name = builder.copies.unique(f"integer_{call.operation.name}")
         return IntegerEinsum(equation, name=name)(*tensors)
+    number = number_compared(call)
+    if number is not None and id(tensors[0]) in builder.rounded:
+        return compared(number, tensors[0], builder.rounded[id(tensors[0])][1], builder.copies)
     if repeats_places(call):
         name = builder.copies.unique(f"integer_{call.operation.name}")
         settings = call.operation.repeats, call.operation.axis
@@ -559,11 +571,25 @@ def _recurrent(builder: FakeQuantBuilder, call: Call, tensors: list[Any]) -> lis
         "ranges": spec.ranges,
         "momentum": spec.momentum,
         "least": builder.least,
+        "starts": _starts(builder, call),
     }
-    mask = {"mask": tensors[-1]} if has_mask(call) else {}
-    fused = spec.recurrent == "fused" and fits_fused_lstm(call)
+    fused = spec.recurrent == "fused" and all(map(fits_fused_lstm, _calls_of_layer(builder, call)))
     wrapper = QuantizedFusedLstm if fused else QuantizedRecurrent
-    return [builder._wrapped(call, wrapper, **settings)(tensors[0], **mask)]
+    given = {"mask": tensors[-1]} if has_mask(call) else {}
+    if states := initial_states(call, tensors):
+        given["initial_state"] = states
+    return list(
+        keras.tree.flatten(builder._wrapped(call, wrapper, **settings)(tensors[0], **given))
+    )
+
+
+def _starts(builder: FakeQuantBuilder, call: Call) -> bool:
+    """Whether some call of a recurrent layer gives it the states before the first step."""
+    return any(map(initial_states, _calls_of_layer(builder, call)))
+
+
+def _calls_of_layer(builder: FakeQuantBuilder, call: Call) -> list[Call]:
+    return [each for each in builder.flow.calls if each.operation is call.operation]
 
 
 def _registered(builder: FakeQuantBuilder, call: Call, tensors: list[Any]) -> list[Any]:
@@ -583,9 +609,18 @@ def _range_settings(builder: FakeQuantBuilder) -> dict[str, Any]:
     return {"bits": spec.activation_bits, **settings}
 
 
-def _is_small_dense(call: Call) -> bool:
-    """Whether a call is a Dense layer of at most 4 dimensions."""
-    return call.kind == "Dense" and len(call.inputs[0].shape) <= 4
+def _becomes_a_convolution(builder: FakeQuantBuilder, call: Call, bits: int, shared: bool) -> bool:
+    """Whether a call of a kernel is a Dense layer with a scale for each channel.
+
+    Args:
+        builder: What rebuilds it.
+        call: The call.
+        bits: Bits of the kernel.
+        shared: Whether its channels share their values, and so have one scale.
+    """
+    if builder.spec.has_channel_scales and not shared:
+        return call.kind in ("Dense", "EinsumDense")
+    return builder.fixed and bits == 4 and call.kind == "Dense" and len(call.inputs[0].shape) <= 4
 
 
 def _channels_share_values(call: Call) -> bool:

@@ -39,6 +39,7 @@ from tfnas.quantization.call_forms import (
     is_zeroed,
     looks_rows_up,
     masked_scores,
+    number_compared,
     product_equation,
     repeats_places,
 )
@@ -173,7 +174,7 @@ def _role(call: Call) -> Role:
     if kind == "Where":
         known = masked_scores(call) or is_zeroed(call) or is_equal_scores(call)
         return Role.COMPUTE if known else Role.FLOAT
-    if reads_sizes_alone(call):
+    if reads_sizes_alone(call) or number_compared(call) is not None:
         return Role.COMPUTE
     name = activation_name(call)
     if name is not None:

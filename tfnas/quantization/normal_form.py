@@ -26,6 +26,7 @@ from tfnas.quantization.activation_calls import opened_activation
 from tfnas.quantization.activation_forms import sixteen_bit_activation
 from tfnas.quantization.attention_forms import averaged_places, opened_attention, plain_attention
 from tfnas.quantization.constant_forms import with_constant_input
+from tfnas.quantization.dot_forms import opened_dot
 from tfnas.quantization.einsum_axes import output_sizes
 from tfnas.quantization.integer_layers import (
     HARD_SILU,
@@ -33,7 +34,13 @@ from tfnas.quantization.integer_layers import (
     finds_categories,
     hard_silu,
 )
-from tfnas.quantization.layer_roles import KERNEL_LAYERS, activation_name, activation_of
+from tfnas.quantization.layer_roles import (
+    BINARY,
+    KERNEL_LAYERS,
+    activation_name,
+    activation_of,
+)
+from tfnas.quantization.mask_forms import opened_masking
 from tfnas.quantization.reduction_forms import summed
 from tfnas.quantization.sequence_forms import opened_wrapper, reversed_places, zeroed_steps
 from tfnas.quantization.sum_forms import as_difference, sums_of_shapes
@@ -51,8 +58,8 @@ def normal_form(model: keras.Model, bits: int = 8) -> tuple[keras.Model, Origins
             layers that have one.
 
     Returns:
-        The model, and a dictionary from the id of each layer with a kernel to the (path, class)
-        of the layer in `model` that it comes from.
+        The model, and a dictionary to the (path, class) in `model`: from the id of each layer with
+        a kernel, and of those that compute a sum as a difference.
     """
     copies = LayerCopies()
     split: dict[int, list[Any]] = {}
@@ -95,7 +102,9 @@ def normal_form(model: keras.Model, bits: int = 8) -> tuple[keras.Model, Origins
         if opened is not None:
             return opened
         if id(call) in sums:
-            return [as_difference(call, tensors, copies)]
+            output, made = as_difference(call, tensors, copies)
+            origins.update({id(part): (call.name, call.kind) for part in made})
+            return [output]
         if (other := _other_operations(call, tensors, copies)) is not None:
             return other
         if call.kind not in _SPLIT:
@@ -111,6 +120,26 @@ def normal_form(model: keras.Model, bits: int = 8) -> tuple[keras.Model, Origins
     flat = rebuild(model, apply, class_of=None, flow=flow)
     copies.carry_weights()
     return flat, origins
+
+
+def kernel_origins(origins: Origins) -> list[tuple[str, str]]:
+    """Returns where the layers with kernels come from.
+
+    Args:
+        origins: As :func:`normal_form` returns them.
+    """
+    return [origin for origin in origins.values() if origin[1] not in BINARY]
+
+
+def identity_of(call: Call, origins: Origins) -> tuple[str, str]:
+    """Returns the name and class that a call without a kernel has in the original model.
+
+    Args:
+        call: A call of a model in normal form.
+        origins: As :func:`normal_form` returns them.
+    """
+    origin = origins.get(id(call.operation))
+    return origin if origin and origin[1] in BINARY else (call.name, call.kind)
 
 
 def _attention(
@@ -130,6 +159,7 @@ def _other_operations(call: Call, tensors: list[Any], copies: LayerCopies) -> li
     if finds_categories(call):
         return [_one_hot(call, tensors, copies)]
     outputs = zeroed_steps(call, tensors, copies) or reversed_places(call, tensors)
+    outputs = outputs or opened_masking(call, tensors) or opened_dot(call, tensors, copies)
     if outputs is not None:
         return outputs
     for form in (with_constant_input, summed):

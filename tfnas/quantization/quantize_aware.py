@@ -61,10 +61,11 @@ from tfnas.quantization.layer_roles import (
     reason_for_float,
     role,
 )
-from tfnas.quantization.normal_form import normal_form
+from tfnas.quantization.mask_forms import DiffersFrom
+from tfnas.quantization.normal_form import identity_of, kernel_origins, normal_form
 from tfnas.quantization.normalization_forms import NormalizationForm
 from tfnas.quantization.quantized_kernel import QuantizedKernel
-from tfnas.quantization.recurrent_forms import QuantizedRecurrent
+from tfnas.quantization.recurrent_forms import QuantizedRecurrent, step_layers
 from tfnas.quantization.residual_sums import has_wide_sums
 from tfnas.quantization.spec import QuantSpec
 
@@ -184,9 +185,11 @@ def with_fake_quantization(model: keras.Model, spec: QuantSpec, fixed: bool = Fa
     flow = walk(flat)
     names = [(c.name, c.kind) for c in flow.calls if role(c) in WITH_WEIGHTS]
     others = [
-        (c.name, c.kind, activation_name(c)) for c in flow.calls if role(c) not in WITH_WEIGHTS
+        (*identity_of(c, origins), activation_name(c))
+        for c in flow.calls
+        if role(c) not in WITH_WEIGHTS
     ]
-    spec.check_patterns([*names, *origins.values()], others)
+    spec.check_patterns([*names, *kernel_origins(origins)], others)
     builder = FakeQuantBuilder(flow, spec, origins, fixed)
     raw = {
         tensor.name
@@ -208,7 +211,12 @@ def with_fake_quantization(model: keras.Model, spec: QuantSpec, fixed: bool = Fa
     if spec.widens_sums and not has_wide_sums(quantized):
         raise ValueError(
             f"residual_bits must be 8 for {model.name!r}, got {spec.residual_bits}: it has no sum "
-            "of two tensors that a normalization with an integer form reads"
+            "that a normalization with an integer form reads"
+        )
+    if spec.has_channel_scales and not has_channel_scales(quantized):
+        raise ValueError(
+            f"dense_scales must be 'per_tensor' for {model.name!r}, got {spec.dense_scales!r}: it "
+            "has no Dense or EinsumDense layer that becomes integers and is not clustered"
         )
     builder.copies.carry_weights()
     carry_zeros(model, quantized)
@@ -288,6 +296,8 @@ def strip_quantization(model: keras.Model) -> keras.Model:
             return [keras.ops.where(args[1], args[0], MASKED)]
         if isinstance(layer, IntegerRepeat):
             return [keras.ops.repeat(tensors[0], layer.repeats, axis=layer.axis)]
+        if isinstance(layer, DiffersFrom):
+            return [layer.float_form(tensors[0])]
         if isinstance(layer, IntegerEinsum):
             return [keras.ops.einsum(layer.equation, *tensors)]
         if isinstance(layer, FakeQuant):
@@ -300,7 +310,8 @@ def strip_quantization(model: keras.Model) -> keras.Model:
         if isinstance(layer, _WRAPPERS):
             if isinstance(layer, QuantizedRecurrent):
                 _, kwargs = call.arguments(tensors)
-                return [copies.of(layer.layer)(tensors[0], mask=kwargs.get("mask"))]
+                given = {name: kwargs.get(name) for name in ("mask", "initial_state")}
+                return list(keras.tree.flatten(copies.of(layer.layer)(tensors[0], **given)))
             output = copies.of(layer.layer)(tensors if len(tensors) > 1 else tensors[0])
             factor = getattr(layer, "factor", 1.0)
             if factor != 1.0:
@@ -334,12 +345,17 @@ def quantizable_layers(model: keras.Model) -> set[str]:
     """
     flat, origins = normal_form(model)
     own = {call.name for call in walk(flat).calls if role(call) in WITH_WEIGHTS}
-    return own | {path for path, _ in origins.values()}
+    return own | {path for path, _ in kernel_origins(origins)}
 
 
 def has_4_bit_kernel(model: keras.Model) -> bool:
     """Returns whether a quantization-aware model rounds some kernel to 4 bits."""
     return any(kernel.bits == 4 for kernel in layers_of(model, QuantizedKernel))
+
+
+def has_channel_scales(model: keras.Model) -> bool:
+    """Returns whether a quantization-aware model has Dense layers with a scale per channel."""
+    return any(kernel.as_convolution for kernel in layers_of(model, QuantizedKernel))
 
 
 def unquantized_layers(model: keras.Model) -> list[Skipped]:
@@ -362,7 +378,9 @@ def unquantized_layers(model: keras.Model) -> list[Skipped]:
     skipped = []
     flow = walk(model)
     front = {id(call) for call in calls_in_front(flow)}
-    bits = max((layer.bits for layer in fake_quants(model) if type(layer) is FakeQuant), default=8)
+    inside = {id(range_) for layer in step_layers(model) for range_ in layer.fake_quants}
+    between = [each for each in fake_quants(model) if id(each) not in inside]
+    bits = max((layer.bits for layer in between if type(layer) is FakeQuant), default=8)
     floats = {
         value: call.operation.bits
         for call in flow.calls

@@ -1,14 +1,16 @@
 """Fake quantization of kernels, as the `.tflite` file will hold them.
 
 The grid is symmetric with one scale per output channel. The converter requires one scale for the
-entire kernel of Dense layers and transposed convolutions; kernels whose channels share their values
-have one scale too. A convolution's kernel is rounded before a BatchNormalization is folded into
-it. Folding multiplies each channel by a factor, which changes its scale and not its integers, so
-with one scale per channel this is exact.
+entire kernel of transposed convolutions, and of Dense layers unless they are computed as
+convolutions of size 1; kernels whose channels share their values have one scale too. A
+convolution's kernel is rounded before a BatchNormalization is folded into it. Folding multiplies
+each channel by a factor, which changes its scale and not its integers, so with one scale per
+channel this is exact.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import keras
@@ -16,7 +18,7 @@ import tensorflow as tf
 
 from tfnas.graph.macs import layer_macs
 from tfnas.graph.registered_layers import register_layer, weight_of
-from tfnas.quantization.einsum_axes import dense_axes, dense_product
+from tfnas.quantization.einsum_axes import count, dense_axes, dense_product
 from tfnas.quantization.layer_roles import ONE_SCALE
 
 PACKAGE = "tfnas"
@@ -36,8 +38,8 @@ class QuantizedKernel(keras.layers.Wrapper):
         one_scale: Whether all channels have the same scale. Where the channels share their
             values (clustering), the file then holds no more distinct integers than these, and
             compresses as well.
-        as_convolution: Whether a Dense layer is computed as a convolution of size 1, which has one
-            scale per output channel in the file, not one for the kernel.
+        as_convolution: Whether a Dense or EinsumDense layer is computed as a convolution of size
+            1, which has one scale per output channel in the file, not one for the kernel.
         fixed: Whether a weight `ends` holds the end of each channel's grid, (channels,). Where it
             is 0 the grid follows the kernel, as without it. It is for kernels that hold rounded
             values already (:mod:`tfnas.quantization.round_model`).
@@ -70,7 +72,7 @@ class QuantizedKernel(keras.layers.Wrapper):
         if self.fixed:
             self.ends = self.add_weight(
                 name="ends",
-                shape=(_channel_count(self.layer),),
+                shape=(_channel_count(self.layer, self.as_convolution),),
                 initializer="zeros",
                 trainable=False,
                 dtype="float32",
@@ -90,14 +92,12 @@ class QuantizedKernel(keras.layers.Wrapper):
             return layer(x) if self.factor == 1.0 else layer(x) * self.factor
         value = layer.kernel.value
         if isinstance(layer, keras.layers.EinsumDense):
-            return self._call_einsum(x, self.rounded(value * self.factor, use))
+            return self._call_einsum(x, value * self.factor, use)
         if isinstance(layer, keras.layers.Conv1D | keras.layers.DepthwiseConv1D):
             return self._call_1d(x, self.rounded(tf.expand_dims(value, 0), use))
-        if self.as_convolution:
-            return self._call_as_convolution(x, self.rounded(value[None, None], use))
+        if isinstance(layer, keras.layers.Dense) and (self.as_convolution or len(x.shape) > 2):
+            return self._call_dense(x, value, use)
         rounded = self.rounded(value, use)
-        if isinstance(layer, keras.layers.Dense) and len(x.shape) > 2:
-            return self._call_flat(x, rounded)
         if isinstance(layer, keras.layers.Conv2D) and max(layer.dilation_rate) > 1:
             return self._call_dilated(x, rounded)
         return self._called_with({id(layer.kernel): rounded}, x)
@@ -112,26 +112,36 @@ class QuantizedKernel(keras.layers.Wrapper):
         outputs, _ = layer.stateless_call(trainable, fixed, *args, **kwargs)
         return outputs
 
-    def _call_flat(self, x: Any, kernel: Any) -> Any:
-        """A dense layer of more than 2 dimensions: the converter fuses the bias of 2 only."""
-        found = self._biased(tf.matmul(tf.reshape(x, [-1, x.shape[-1]]), tf.cast(kernel, x.dtype)))
+    def _call_dense(self, x: Any, kernel: Any, use: int) -> Any:
+        """A dense layer of any dimensions: of more than 2 the converter fuses no bias by itself."""
+        bias = self.layer.bias
+        if self.as_convolution and len(x.shape) <= 4:
+            return self._product(x, kernel, bias, use)
+        found = self._product(tf.reshape(x, [-1, x.shape[-1]]), kernel, bias, use)
         sizes = [-1 if size is None else size for size in x.shape[1:-1]]
         lead = [-1] if -1 not in sizes else [tf.shape(x)[0]]
         return tf.reshape(found, [*lead, *sizes, kernel.shape[-1]])
 
-    def _call_einsum(self, x: Any, kernel: Any) -> Any:
+    def _call_einsum(self, x: Any, kernel: Any, use: int) -> Any:
         axes, bias = dense_axes(self.layer), self.layer.bias
         assert axes is not None  # by the role of the layer
-        return dense_product(axes, x, kernel, None if bias is None else bias.value * self.factor)
+        bias = None if bias is None else bias.value * self.factor
+        return dense_product(axes, x, kernel, bias, functools.partial(self._product, use=use))
 
-    def _call_as_convolution(self, x: Any, kernel: Any) -> Any:
-        """A dense layer as a convolution of size 1."""
-        axes = list(range(1, 5 - len(x.shape)))  # of size 1, so that there are 4
-        image = x
-        for axis in axes:
-            image = tf.expand_dims(image, axis)
-        found = self._biased(tf.nn.conv2d(image, tf.cast(kernel, x.dtype), 1, "VALID"))
-        return tf.squeeze(found, axes) if axes else found
+    def _product(self, x: Any, kernel: Any, bias: Any, use: int) -> Any:
+        """Rows times a matrix, rounded, plus a bias; a convolution also of 3 and 4 dimensions."""
+        if not self.as_convolution:
+            return _biased(tf.matmul(x, tf.cast(self.rounded(kernel, use), x.dtype)), bias)
+        kernel = tf.cast(self.rounded(kernel[None, None], use), x.dtype)
+        rank = len(x.shape)
+        if rank == 2:
+            x = tf.reshape(x, [-1, 1, 1, x.shape[-1]])
+        elif rank == 3:
+            x = tf.expand_dims(x, 1)
+        found = _biased(tf.nn.conv2d(x, kernel, 1, "VALID"), bias)
+        if rank == 2:
+            return tf.reshape(found, [-1, found.shape[-1]])
+        return tf.squeeze(found, 1) if rank == 3 else found
 
     @property
     def scale_per_kernel(self) -> bool:
@@ -142,7 +152,8 @@ class QuantizedKernel(keras.layers.Wrapper):
         """A dilated convolution as one operation: Keras' own puts others behind it."""
         layer, kernel = self.layer, tf.cast(kernel, x.dtype)
         padding, rates = layer.padding.upper(), list(layer.dilation_rate)
-        return self._biased(dilated_conv2d(x, kernel, layer.strides, padding, rates))
+        found = dilated_conv2d(x, kernel, layer.strides, padding, rates)
+        return _biased(found, layer.bias)
 
     def _call_1d(self, x: Any, kernel: Any) -> Any:
         """A 1-D convolution as a 2-D one of height 1, which is what the file holds.
@@ -168,10 +179,6 @@ class QuantizedKernel(keras.layers.Wrapper):
             found = tf.nn.conv2d(image, kernel, strides, padding)
         found = tf.squeeze(found, 1)
         return found if layer.bias is None else found + tf.cast(layer.bias.value, x.dtype)
-
-    def _biased(self, found: Any) -> Any:
-        bias = self.layer.bias
-        return found if bias is None else tf.nn.bias_add(found, tf.cast(bias.value, found.dtype))
 
     def rounded(self, kernel: Any, use: int = 0) -> Any:
         """Returns the kernel rounded to its grid.
@@ -252,14 +259,21 @@ def dilated_conv2d(x: Any, kernel: Any, strides: Any, padding: str, dilations: A
     return convolved(x, kernel)
 
 
+def _biased(found: Any, bias: Any) -> Any:
+    return found if bias is None else tf.nn.bias_add(found, tf.cast(bias, found.dtype))
+
+
 def _is_depthwise(layer: Any) -> bool:
     """Whether the channels of a layer's kernel are its last two axes."""
     return isinstance(layer, keras.layers.DepthwiseConv1D | keras.layers.DepthwiseConv2D)
 
 
-def _channel_count(layer: Any) -> int:
+def _channel_count(layer: Any, as_convolution: bool) -> int:
     """The number of output channels of a layer's kernel, as its grid counts them."""
     shape = tuple(layer.kernel.shape)
+    axes = dense_axes(layer) if isinstance(layer, keras.layers.EinsumDense) else None
+    if axes is not None and as_convolution:
+        return int(count(dict(zip(axes.second, shape, strict=True)), axes.own(axes.second)))
     return int(shape[-1] * shape[-2]) if _is_depthwise(layer) else int(shape[-1])
 
 

@@ -14,6 +14,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import keras
 
+from tfnas.graph.call_arguments import named_arguments
 from tfnas.graph.functional import Call
 
 T = TypeVar("T")
@@ -88,17 +89,20 @@ class RecurrentStep(Generic[T]):
             return self._lstm(math, x, *states)
         return (self._gru if self.kind == "GRU" else self._simple)(math, x, *states)
 
-    def ranges(self, bits: int) -> dict[str, tuple[float, float] | None]:
+    def ranges(self, bits: int, starts: bool = False) -> dict[str, tuple[float, float] | None]:
         """Returns the names of the ranges, with those that need no data; None for the others.
 
         Args:
             bits: Of the numbers, 8 or 16.
+            starts: Whether the states before the first step are given, and may be any numbers.
         """
         names, step = _Names(), RecurrentStep[None](self.layer)
         step(names, None, [None] * len(self.states))
         # A new state between an old one and an output of tanh stays below 1, as does a product.
         if self.kind != "SimpleRNN" and (self.activation, self.gate) == ("tanh", "sigmoid"):
             names.functions["hidden"] = "tanh"
+        if starts:
+            names.functions.update(dict.fromkeys(self.states, ""))
         found = names.functions.items()
         return {name: _FIXED[f][bits > 8] if f in _FIXED else None for name, f in found}
 
@@ -179,15 +183,33 @@ def name_of(function: Any) -> str:
     return "linear" if function is None else str(getattr(function, "__name__", function))
 
 
-def output_range(layer: keras.layers.Layer, bits: int) -> tuple[float, float] | None:
-    """Returns the range of a layer's outputs that needs no data; None: data must set it.
+def output_ranges(
+    layer: keras.layers.Layer, bits: int, starts: bool = False
+) -> list[tuple[float, float] | None]:
+    """Returns the ranges of a layer's outputs that need no data; None: data must set it.
 
     Args:
         layer: A layer of one of the `KINDS`.
         bits: Of the outputs, 8 or 16.
+        starts: As of :meth:`RecurrentStep.ranges`.
+
+    Returns:
+        A range for the output, and for each state that the layer returns.
     """
     step: RecurrentStep[Any] = RecurrentStep(layer)
-    return step.ranges(bits)["hidden"]
+    ranges = step.ranges(bits, starts)
+    return [ranges[name] for name in ("hidden", *(step.states if layer.return_state else ()))]
+
+
+def initial_states(call: Call, tensors: Sequence[Any] | None = None) -> list[Any]:
+    """Returns the states before the first step that a recurrent layer gets; [] where it gets none.
+
+    Args:
+        call: A call of a layer of one of the `KINDS`.
+        tensors: What stands for its inputs; None: the inputs themselves.
+    """
+    states = keras.tree.flatten(named_arguments(call, tensors).get("initial_state"))
+    return [state for state in states if state is not None]
 
 
 def has_mask(call: Call) -> bool:
@@ -200,14 +222,15 @@ def has_mask(call: Call) -> bool:
 
 
 def fits_fused_lstm(call: Call) -> bool:
-    """Returns whether UNIDIRECTIONAL_SEQUENCE_LSTM computes a recurrent layer that has no state.
+    """Returns whether UNIDIRECTIONAL_SEQUENCE_LSTM computes a recurrent layer.
 
     Args:
         call: A call of a layer of one of the `KINDS` with an integer form.
     """
     step: RecurrentStep[Any] = RecurrentStep(call.operation)
     standard = (step.activation, step.gate) == ("tanh", "sigmoid")
-    return step.kind == "LSTM" and standard and not has_mask(call)
+    states = bool(initial_states(call)) or call.operation.return_state
+    return step.kind == "LSTM" and standard and not has_mask(call) and not states
 
 
 def reason_for_float_loop(call: Call) -> str | None:
@@ -217,16 +240,20 @@ def reason_for_float_loop(call: Call) -> str | None:
         call: A call of a layer of one of the `KINDS`.
     """
     layer = call.operation
-    if len(call.inputs) != 1 + has_mask(call):
-        return f"no integer form of {call.kind} with an initial state"
+    step: RecurrentStep[Any] = RecurrentStep(layer)
+    states = initial_states(call)
+    # TANH and LOGISTIC have a prescribed range, which such a state would be cut to.
+    if states and (step.kind == "SimpleRNN" and step.activation in _FIXED):
+        return f"no integer form of {call.kind} of {step.activation} with an initial state"
+    if states and len(call.inputs) != 1 + len(step.states) + has_mask(call):
+        return f"no integer form of {call.kind} with an initial state of constants"
     if has_mask(call) and layer.zero_output_for_mask:
         return f"no integer form of {call.kind} with zero_output_for_mask=True"
-    step: RecurrentStep[Any] = RecurrentStep(layer)
     functions = [step.activation] + ([step.gate] if step.kind != "SimpleRNN" else [])
     other = [name for name in functions if name not in ACTIVATIONS]
     if other:
         return f"no integer form of the activation {other[0]!r} in a recurrent layer"
-    for argument in ("return_state", "stateful", "unroll"):
+    for argument in ("stateful", "unroll"):
         if getattr(layer, argument):
             return f"no integer form of {step.kind} with {argument}=True"
     return None

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -59,29 +59,41 @@ class LeavesPlaceholder:
 
 
 def placeholder(
-    name: str, x: tf.Tensor, units: int, steps: int | bool, mask: tf.Tensor | None = None
-) -> tf.Tensor:
+    name: str,
+    x: tf.Tensor,
+    units: int,
+    steps: int | bool,
+    others: Sequence[tf.Tensor] = (),
+    states: int = 0,
+) -> Any:
     """Returns an output that the converter writes as a custom operator.
 
     Args:
         name: Name of the operator, after `PLACEHOLDER`.
         x: Its input, (batch, steps, features).
-        units: Last size of the output.
+        units: Last size of the outputs.
         steps: Steps of the output; True: those of the input; False: it has no axis of steps.
-        mask: Which steps count, (batch, steps): the second input.
+        others: Its further inputs.
+        states: Number of further outputs, (batch, units).
+
+    Returns:
+        The output; a list of all outputs where there are several.
     """
     implements = f'name: "{PLACEHOLDER}{name}" attr {{ key: "tfl_fusable_op" value {{ b: true }} }}'
 
-    def body(x: tf.Tensor, *mask: tf.Tensor) -> tf.Tensor:
+    def body(x: tf.Tensor, *others: tf.Tensor) -> Any:
         # What it computes is never run; it depends on the inputs, and has the shape.
         sizes = [tf.shape(x)[1] if steps is True else steps] if steps else []
-        total = tf.add_n([tf.reduce_sum(tf.cast(each, tf.float32)) for each in (x, *mask)])
-        return tf.zeros([tf.shape(x)[0], *sizes, units]) + total
+        total = tf.add_n([tf.reduce_sum(tf.cast(each, tf.float32)) for each in (x, *others)])
+        output = tf.zeros([tf.shape(x)[0], *sizes, units]) + total
+        state = tf.zeros([tf.shape(x)[0], units])
+        return [output, *(state + total + float(1 + place) for place in range(states))]
 
-    inputs = [x] if mask is None else [x, mask]
-    found = tf.function(body, autograph=False, experimental_implements=implements)(*inputs)
+    found = tf.function(body, autograph=False, experimental_implements=implements)(x, *others)
     middle = [x.shape[1] if steps is True else steps] if steps else []
-    return tf.ensure_shape(found, [x.shape[0], *middle, units])
+    shapes = [[x.shape[0], *middle, units], *[[x.shape[0], units]] * states]
+    outputs = [tf.ensure_shape(*pair) for pair in zip(found, shapes, strict=True)]
+    return outputs if states else outputs[0]
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -94,6 +106,7 @@ class QuantizedRecurrent(QuantizedKernel):
         ranges: As of :class:`FakeQuant`, of the ranges inside; "percentile" and "mse" are the
             extremes of a step's units, which are few.
         momentum: As of :class:`FakeQuant`.
+        starts: Whether some call gives the states before the first step, which may be any numbers.
         **options: As of :class:`QuantizedKernel`.
     """
 
@@ -103,10 +116,12 @@ class QuantizedRecurrent(QuantizedKernel):
         state_bits: int = 16,
         ranges: str = "moving_average",
         momentum: float = 0.99,
+        starts: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(layer, **options)
         self.state_bits, self.ranges, self.momentum = state_bits, ranges, momentum
+        self.starts = starts
         self.step: RecurrentStep[Any] = RecurrentStep(layer)
         found = self._new_ranges()
         self.range_names, self.fake_quants = list(found), list(found.values())
@@ -116,7 +131,7 @@ class QuantizedRecurrent(QuantizedKernel):
         bits, kept = self.state_bits, extremes_instead_of_histograms(self.ranges)
         return {
             name: FakeQuant(bits, kept, self.momentum, fixed=fixed, name=f"{name}_range")
-            for name, fixed in self.step.ranges(bits).items()
+            for name, fixed in self.step.ranges(bits, self.starts).items()
         }
 
     @property
@@ -139,7 +154,14 @@ class QuantizedRecurrent(QuantizedKernel):
         """
         return self.fake_quants[self.range_names.index(name)]
 
-    def call(self, x: Any, use: int = 0, training: bool | None = None, mask: Any = None) -> Any:
+    def call(
+        self,
+        x: Any,
+        use: int = 0,
+        training: bool | None = None,
+        mask: Any = None,
+        initial_state: Sequence[Any] | None = None,
+    ) -> Any:
         """Computes all steps.
 
         Args:
@@ -148,13 +170,22 @@ class QuantizedRecurrent(QuantizedKernel):
                 of its own in the file.
             training: Whether ranges are observed, and inputs dropped.
             mask: Where an example's step counts, (batch, steps).
+            initial_state: The states before the first step, (batch, units); None: zeros.
+
+        Returns:
+            The output, and a list with the states after it where the layer returns them.
         """
-        layer = self.layer
+        layer, given = self.layer, list(initial_state or ())
         if getattr(_TRACED, "placeholders", False):
-            return placeholder(self.name, x, layer.units, layer.return_sequences, mask)
+            others = given if mask is None else [*given, mask]
+            returned = len(self.step.states) if layer.return_state else 0
+            return placeholder(self.name, x, layer.units, layer.return_sequences, others, returned)
         math = _RoundedMath(self, training)
         masks = self._dropped(x, training)
+        lows, highs = math.extremes_of_states(x, given)
         states = [tf.zeros([tf.shape(x)[0], layer.units], x.dtype)] * len(self.step.states)
+        if given:
+            states = [math.rounded(*pair) for pair in zip(given, self.step.states, strict=True)]
 
         def one_step(given: Any, before: Any) -> tuple[Any, list[Any]]:
             *before, lows, highs = before
@@ -164,17 +195,18 @@ class QuantizedRecurrent(QuantizedKernel):
             new = self.step(math, given, [first, *before[1:]])
             return new[0], [*new, *math.widened(lows, highs)]
 
-        none = tf.zeros([tf.shape(x)[0], len(self.range_names)])
         last, outputs, ends = loop_over_steps(
             one_step,
             x,
-            [*states, none, none],
+            [*states, lows, highs],
             mask=mask,
             go_backwards=layer.go_backwards,
             return_all_outputs=layer.return_sequences,
         )
-        math.observe(*ends[-2:])
-        return outputs if layer.return_sequences else last
+        *states, lows, highs = ends
+        math.observe(lows, highs)
+        output = outputs if layer.return_sequences else last
+        return [output, *states] if layer.return_state else output
 
     def _dropped(self, x: Any, training: bool | None) -> tuple[Any, Any]:
         """Factors of the inputs and of the state, the same in all steps, as in Keras' cells."""
@@ -190,14 +222,19 @@ class QuantizedRecurrent(QuantizedKernel):
         return factors[0], factors[1]
 
     def compute_output_spec(
-        self, x: Any, training: Any = None, use: int = 0, mask: Any = None
+        self,
+        x: Any,
+        training: Any = None,
+        use: int = 0,
+        mask: Any = None,
+        initial_state: Any = None,
     ) -> Any:
         """Returns the layer's own output."""
         return self.layer.compute_output_spec(x)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the layer's configuration, for saving."""
-        names = "state_bits", "ranges", "momentum"
+        names = "state_bits", "ranges", "momentum", "starts"
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
@@ -247,11 +284,44 @@ class _RoundedMath:
             return x
         return self._rounded(keras.activations.get(function)(x), name)
 
+    def extremes_of_states(self, x: Any, states: Sequence[Any]) -> tuple[Any, Any]:
+        """The extremes before the first step, (batch, ranges): of given states, else zeros.
+
+        Args:
+            x: The inputs of the layer.
+            states: The states; none where they are zeros.
+        """
+        zeros = tf.zeros([tf.shape(x)[0], 1])
+        held = {
+            name: tf.stop_gradient(tf.cast(state, tf.float32))
+            for name, state in zip(self.owner.step.states, states, strict=False)
+        }
+        ends = [
+            tf.concat(
+                [
+                    reduce(held[name], axis=-1, keepdims=True) if name in held else zeros
+                    for name in self.owner.range_names
+                ],
+                axis=-1,
+            )
+            for reduce in (tf.reduce_min, tf.reduce_max)
+        ]
+        return tf.minimum(ends[0], 0.0), tf.maximum(ends[1], 0.0)
+
     def _rounded(self, value: Any, name: str) -> Any:
+        held = tf.stop_gradient(tf.cast(value, tf.float32))
+        self.extremes[name] = tf.reduce_min(held, axis=-1), tf.reduce_max(held, axis=-1)
+        return self.rounded(value, name)
+
+    def rounded(self, value: Any, name: str) -> Any:
+        """Returns numbers rounded to a range, which does not observe them.
+
+        Args:
+            value: The numbers.
+            name: Name of the range.
+        """
         layer = self.owner.range_of(name)
         single = tf.cast(value, tf.float32)
-        held = tf.stop_gradient(single)
-        self.extremes[name] = tf.reduce_min(held, axis=-1), tf.reduce_max(held, axis=-1)
         if not layer.active or not self.owner.active or self.calibrates:
             return value
         # The first batch sets the range: until its end there is none to round to.

@@ -67,16 +67,24 @@ def residual_branches(flow: Walk, readers: set[int] | None = None) -> list[Branc
 
 
 def _is_residual(flow: Walk, call: Call) -> bool:
-    if call.kind != "Add" or len(call.inputs) != 2 or call.inputs[0] == call.inputs[1]:
+    if call.kind != "Add" or not 2 <= len(call.inputs) == len(set(call.inputs)):
         return False
     shapes = [value.shape for value in (*call.inputs, *call.outputs)]
     even = len({len(shape) for shape in shapes}) == 1 and len({shape[-1] for shape in shapes}) == 1
     floats = all("float" in value.dtype for value in call.inputs)
+    return even and floats and len(shapes[0]) <= 4 and _is_normalized(flow, call)
+
+
+def _is_normalized(flow: Walk, call: Call) -> bool:
+    """Whether a normalization reads a call's output, perhaps behind a Dropout."""
     (output,) = call.outputs
     if output in flow.outputs:  # which have the bits of activations
         return False
-    readers = [each.kind for each in flow.calls if output in each.inputs]
-    return even and floats and len(shapes[0]) <= 4 and any(k in NORMALIZATIONS for k in readers)
+    readers = [each for each in flow.calls if output in each.inputs]
+    return any(
+        each.kind in NORMALIZATIONS or (each.kind in IDLE and _is_normalized(flow, each))
+        for each in readers
+    )
 
 
 def _users(flow: Walk, call: Call) -> int:

@@ -8,7 +8,8 @@ bits the integers are
     a, b    of 8 bits, from kernels and normalizations
     sum     QUANTIZE of each to 16 bits, a DEPTHWISE_CONV_2D where a Rescaling is on the way, ADD
 
-and a normalization, whose steps have 16 bits anyway, reads the sum as it is. Everything else that
+and a normalization, whose steps have 16 bits anyway, reads the sum as it is, also behind a Dropout.
+So does a further sum: that of three tensors is one of a sum and a tensor. Everything else that
 reads a sum gets it with 8 bits.
 
 References:
@@ -19,11 +20,12 @@ References:
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tfnas.graph.batchnorm import layers_of
 from tfnas.graph.functional import Call, LayerCopies, Value, Walk
+from tfnas.graph.idle_layers import IDLE
 from tfnas.quantization.fake_quant import FakeQuant
 from tfnas.quantization.inner_ranges import BITS, InnerRange
 from tfnas.quantization.integer_layers import FloatInput
@@ -39,6 +41,17 @@ if TYPE_CHECKING:
 def has_wide_sums(model: keras.Model) -> bool:
     """Whether a normalization of a quantization-aware model reads sums of more bits than 8."""
     return any(each.input_bits > each.bits for each in layers_of(model, NormalizationForm))
+
+
+def _readers_of(
+    call: Call, users: Mapping[Value, Sequence[Call]], hands_on: Callable[[Call], bool]
+) -> tuple[list[Call], list[Call]]:
+    """The calls that read a call's outputs, and those between that hand them on as they are."""
+    readers, moves = list[Call](), [call]
+    for move in moves:
+        for user in (user for value in move.outputs for user in users[value]):
+            (moves if hands_on(user) else readers).append(user)
+    return readers, moves[1:]
 
 
 class ResidualSums:
@@ -57,6 +70,7 @@ class ResidualSums:
         self.spec, self.copies = spec, copies
         self.values: set[Value] = set()  # of 16 bits
         self._calls: set[int] = set()  # of sums, and of what scales their inputs
+        self._moves: set[int] = set()  # of what hands a sum on, as Dropout
         self._readers: set[int] = set()  # of normalizations that read 16 bits
         self._others: dict[Value, Any] = {}  # tensors with the other number of bits
         if spec.widens_sums:
@@ -73,18 +87,26 @@ class ResidualSums:
             once = uses[id(call.operation)] == 1
             return call.kind in NORMALIZATIONS and once and role_of(call) is Role.FORM
 
+        def stays_inside(call: Call) -> bool:
+            shown = any(value in flow.outputs for value in call.outputs)
+            return not shown and uses[id(call.operation)] == 1
+
+        def hands_on(call: Call) -> bool:
+            return call.kind in IDLE and role_of(call) is Role.SAME and stays_inside(call)
+
         for call in reversed(flow.calls):
-            if any(value in flow.outputs for value in call.outputs) or uses[id(call.operation)] > 1:
+            if not stays_inside(call):
                 continue
-            readers = [user for value in call.outputs for user in users[value]]
+            readers, moves = _readers_of(call, users, hands_on)
+            ours = bool(readers) and all(id(user) in self._calls for user in readers)
             if call.kind == "Add" and role_of(call) is Role.COMPUTE:
-                found = len(call.inputs) == 2 and any(map(normalizes, readers))
+                found = len(call.inputs) == 2 and (ours or any(map(normalizes, readers)))
             else:
-                ours = all(id(user) in self._calls for user in readers)
-                found = role_of(call) is Role.AFFINE and bool(readers) and ours
+                found = role_of(call) is Role.AFFINE and ours
             if found:
                 self._calls.add(id(call))
-                self.values.update(call.outputs)
+                self._moves.update(map(id, moves))
+                self.values.update(value for each in (call, *moves) for value in each.outputs)
                 self._readers.update(id(user) for user in readers if normalizes(user))
 
     def has(self, call: Call) -> bool:
@@ -105,7 +127,7 @@ class ResidualSums:
             tensors: A tensor for each of its inputs.
             narrow: Rounds a tensor to the bits of activations; its first argument is a name.
         """
-        if not self._calls or self.are_read(call):
+        if not self._calls or self.are_read(call) or id(call) in self._moves:
             return tensors
         wide = self.has(call)
         return [

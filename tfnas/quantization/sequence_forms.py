@@ -14,7 +14,7 @@ import keras
 
 from tfnas.graph.functional import Call, LayerCopies
 from tfnas.keras_private import mask_of
-from tfnas.quantization.recurrent_cells import KINDS, has_mask
+from tfnas.quantization.recurrent_cells import KINDS, has_mask, initial_states
 
 Parts = Callable[[Any], list[Any]]
 _JOINS = {"sum": "Add", "mul": "Multiply", "concat": "Concatenate", "ave": "Add"}
@@ -34,10 +34,10 @@ def opened_wrapper(
         parts_of: Returns the layers that compute together what a layer does.
 
     Returns:
-        The outputs; None for other calls, for those with states, and for a TimeDistributed with a
-        mask.
+        The outputs; None for other calls, for layers with stateful=True, and for a TimeDistributed
+        with a mask.
     """
-    if call.kind == "Bidirectional" and len(call.inputs) == 1 + has_mask(call):
+    if call.kind == "Bidirectional":
         return _both_directions(call, tensors, copies)
     masked = mask_of(call.node.input_tensors[0]) is not None
     if call.kind == "TimeDistributed" and len(call.inputs) == 1 and not masked:
@@ -78,11 +78,23 @@ def _both_directions(call: Call, tensors: list[Any], copies: LayerCopies) -> lis
     layers = wrapper.forward_layer, wrapper.backward_layer
     if any(type(layer).__name__ not in KINDS for layer in layers):
         return None
-    if wrapper.return_state or wrapper.stateful:
+    states, mask = initial_states(call, tensors), {"mask": tensors[-1]} if has_mask(call) else {}
+    half = len(states) // 2
+    if wrapper.stateful or len(tensors) != 1 + len(states) + len(mask):
         return None
-    outputs = [_steps(layer, tensors, copies) for layer in layers]
+    starts = [{"initial_state": part} for part in (states[:half], states[half:]) if part]
+    found = [
+        _steps(layer, tensors[0], mask, start, copies)
+        for layer, start in zip(layers, starts or [{}, {}], strict=True)
+    ]
+    (first, *states), (second, *more) = found
     if wrapper.return_sequences:
-        outputs[1] = _reversed(outputs[1], [1])
+        second = _reversed(second, [1])
+    return [*_joined(wrapper, [first, second], copies), *states, *more]
+
+
+def _joined(wrapper: Any, outputs: list[Any], copies: LayerCopies) -> list[Any]:
+    """The outputs of both directions as a Bidirectional merges them."""
     if wrapper.merge_mode is None:
         return outputs
     join = getattr(keras.layers, _JOINS[wrapper.merge_mode])
@@ -114,12 +126,21 @@ def _zeroes(layer: Any) -> bool:
     return layer.zero_output_for_mask and layer.return_sequences and not states
 
 
-def _steps(layer: Any, tensors: list[Any], copies: LayerCopies) -> Any:
-    """The output of a recurrent layer, whose mask is the second tensor where it has one."""
-    mask = {"mask": tensors[1]} if len(tensors) > 1 else {}
+def _steps(
+    layer: Any, x: Any, mask: dict[str, Any], start: dict[str, Any], copies: LayerCopies
+) -> list[Any]:
+    """The output of a recurrent layer, and the states that it returns.
+
+    Args:
+        layer: The layer.
+        x: Its input.
+        mask: Its mask, by that name; {}: it has none.
+        start: Its initial state, by that name; {}: it has none.
+        copies: Copies of layers.
+    """
     if mask and _zeroes(layer):
-        return _zeroed(layer, tensors[:1], mask, copies)
-    return copies.of(layer)(tensors[0], **mask)
+        return [_zeroed(layer, [x], {**mask, **start}, copies)]
+    return list(keras.tree.flatten(copies.of(layer)(x, **mask, **start)))
 
 
 def _zeroed(layer: Any, args: Sequence[Any], kwargs: dict[str, Any], copies: LayerCopies) -> Any:

@@ -50,6 +50,7 @@ _BITS = {"int4": 4, "int8": 8, "int16": 16}
 RANGES = ("moving_average", "percentile", "mse", "learned")
 ROUNDINGS = ("nearest", "second_order")
 RECURRENT = ("loop", "fused")
+DENSE_SCALES = ("per_tensor", "per_channel")
 FLOAT = "float32"
 _ALL = "*"
 
@@ -106,6 +107,11 @@ class QuantSpec:
             `tfnas.smooth_activations(model, data, residual=True)` before it: a few channels of
             their sums are far larger than the others. It costs some bytes and time a sum. A
             quantization-aware model that was made with 16 keeps them in any int8 file.
+        dense_scales: Scales of the kernels of Dense and EinsumDense layers, those inside of
+            attention too: "per_tensor", one for the kernel; "per_channel", one for each output
+            channel, as convolutions have: these layers become convolutions of size 1. It is for
+            kernels whose channels differ in size, as in transformers, and costs some bytes a
+            channel. A quantization-aware model keeps the scales that it was made with.
         weight_only: With float activations, whether operators dequantize their weights and
             compute in floats: as accurate as the weights allow, no faster than floats.
 
@@ -126,6 +132,7 @@ class QuantSpec:
     state_bits: int = 16
     recurrent: str = "loop"
     residual_bits: int = 8
+    dense_scales: str = "per_tensor"
 
     def __post_init__(self) -> None:
         formats = self.weights, self.activations, self.weight_only
@@ -151,14 +158,33 @@ class QuantSpec:
             )
         if not (_is_number(self.eight_bit_share) and 0.0 <= self.eight_bit_share <= 1.0):
             raise ValueError(f"eight_bit_share must be in [0, 1], got {self.eight_bit_share!r}")
-        if self.state_bits not in (8, 16) or isinstance(self.state_bits, float):
-            raise ValueError(f"state_bits must be 8 or 16, got {self.state_bits!r}")
         if self.residual_bits not in (8, 16) or isinstance(self.residual_bits, float):
             raise ValueError(f"residual_bits must be 8 or 16, got {self.residual_bits!r}")
         if self.residual_bits > 8 and self.activations == FLOAT:
             raise ValueError(
                 f"residual_bits 16 goes with integer activations, got {self.activations!r}"
             )
+        if self.dense_scales not in DENSE_SCALES:
+            raise ValueError(
+                f"dense_scales must be one of {', '.join(DENSE_SCALES)}, got {self.dense_scales!r}"
+            )
+        if self.has_channel_scales and self.activations == FLOAT:
+            raise ValueError(
+                f"dense_scales 'per_channel' goes with integer activations, got "
+                f"{self.activations!r}"
+            )
+        self._check_recurrent()
+        object.__setattr__(self, "layers", _pairs(self.layers))
+        if not isinstance(self.ranges, str) or self.ranges not in RANGES:
+            raise ValueError(f"ranges must be one of {', '.join(RANGES)}, got {self.ranges!r}")
+        if not (_is_number(self.momentum) and 0.0 <= self.momentum < 1.0):
+            raise ValueError(f"momentum must be in [0, 1), got {self.momentum!r}")
+        if not (_is_number(self.percentile) and 50.0 < self.percentile < 100.0):
+            raise ValueError(f"percentile must be in (50, 100), got {self.percentile!r}")
+
+    def _check_recurrent(self) -> None:
+        if self.state_bits not in (8, 16) or isinstance(self.state_bits, float):
+            raise ValueError(f"state_bits must be 8 or 16, got {self.state_bits!r}")
         if self.recurrent not in RECURRENT:
             raise ValueError(
                 f"recurrent must be one of {', '.join(RECURRENT)}, got {self.recurrent!r}"
@@ -172,13 +198,6 @@ class QuantSpec:
                 "state_bits must be 16 with recurrent 'fused', whose operator chooses its own "
                 f"bits, got state_bits={self.state_bits}, recurrent={self.recurrent!r}"
             )
-        object.__setattr__(self, "layers", _pairs(self.layers))
-        if not isinstance(self.ranges, str) or self.ranges not in RANGES:
-            raise ValueError(f"ranges must be one of {', '.join(RANGES)}, got {self.ranges!r}")
-        if not (_is_number(self.momentum) and 0.0 <= self.momentum < 1.0):
-            raise ValueError(f"momentum must be in [0, 1), got {self.momentum!r}")
-        if not (_is_number(self.percentile) and 50.0 < self.percentile < 100.0):
-            raise ValueError(f"percentile must be in (50, 100), got {self.percentile!r}")
 
     @classmethod
     def of(cls, mode: str | QuantSpec) -> QuantSpec:
@@ -243,6 +262,19 @@ class QuantSpec:
             False for 16-bit activations, whose sums have 16 bits anyway.
         """
         return self.residual_bits > self.activation_bits
+
+    @property
+    def has_channel_scales(self) -> bool:
+        """Whether kernels of Dense layers have a scale for each output channel.
+
+        Example:
+            >>> QuantSpec(dense_scales="per_channel").has_channel_scales
+            True
+
+        Returns:
+            False for one scale.
+        """
+        return self.dense_scales == "per_channel"
 
     @property
     def needs_calibration(self) -> bool:

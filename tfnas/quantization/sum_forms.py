@@ -33,15 +33,21 @@ def _has_two_shapes(call: Call) -> bool:
     return known and len(ranks) == 1 and 1 <= min(ranks) <= 3
 
 
-def as_difference(call: Call, tensors: list[Any], copies: LayerCopies) -> Any:
+def as_difference(
+    call: Call, tensors: list[Any], copies: LayerCopies
+) -> tuple[Any, list[keras.layers.Layer]]:
     """Returns the sum of two tensors as the larger one minus the negative of the smaller one.
 
     Args:
         call: One of the :func:`sums_of_shapes`.
         tensors: The inputs of the new model's call.
         copies: Names of the new model.
+
+    Returns:
+        The sum, and the layers that compute it.
     """
     large, small = sorted(tensors, key=lambda tensor: -math.prod(tensor.shape[1:]))
     name = call.name.split("/")[-1]
-    negative = keras.layers.Rescaling(-1.0, name=copies.unique(f"{name}_negative"))(small)
-    return keras.layers.Subtract(name=copies.unique(name))([large, negative])
+    negative = keras.layers.Rescaling(-1.0, name=copies.unique(f"{name}_negative"))
+    difference = keras.layers.Subtract(name=copies.unique(name))
+    return difference([large, negative(small)]), [negative, difference]

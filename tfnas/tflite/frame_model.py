@@ -20,7 +20,12 @@ from tfnas.quantization.fake_quant import FakeQuant
 from tfnas.quantization.fused_lstm import QuantizedFusedLstm
 from tfnas.quantization.integer_layers import ChannelAffine
 from tfnas.quantization.quantized_kernel import PACKAGE, QuantizedKernel
-from tfnas.quantization.recurrent_cells import KINDS, has_mask, reason_for_float_loop
+from tfnas.quantization.recurrent_cells import (
+    KINDS,
+    has_mask,
+    initial_states,
+    reason_for_float_loop,
+)
 from tfnas.quantization.recurrent_forms import LeavesPlaceholder, QuantizedRecurrent, placeholder
 
 _FRAME_BY_FRAME = {
@@ -201,6 +206,10 @@ class _Frames:
             reason = "it has the ranges of a fused operator (recurrent='fused')"
         if has_mask(call):
             reason = "it gets a mask"
+        if initial_states(call):
+            reason = "it gets an initial state"
+        if layer.return_state:
+            reason = "it returns its state"
         if layer.go_backwards:
             reason = "it starts at the last frame"
         if reason is not None:

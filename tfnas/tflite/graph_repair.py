@@ -7,8 +7,9 @@ that TFLite's kernels don't accept, though it gets them right after post-trainin
   in 32 bits, too few for sums of 16-bit times 8-bit products;
 - a LOGISTIC with a scale of 2^-16 and a zero point, where the kernel requires 2^-15 and 0.
 
-It also has no form for a change of types (:mod:`tfnas.tflite.float_gaps`) and for functions that
-are tables (:mod:`tfnas.tflite.activation_tables`). With 8 bits too, it silently clips a bias that
+It also has no form for a change of types (:mod:`tfnas.tflite.float_gaps`), for functions that are
+tables (:mod:`tfnas.tflite.activation_tables`) and for comparisons of integers
+(:mod:`tfnas.tflite.integer_comparisons`). With 8 bits too, it silently clips a bias that
 overflows its 32 bits.
 """
 
@@ -22,6 +23,7 @@ from ai_edge_litert import schema_py_generated as schema
 from tfnas.tflite.activation_tables import write_tables
 from tfnas.tflite.flatbuffer import OperatorInfo, kind_of, pack, unpack
 from tfnas.tflite.float_gaps import close_float_gaps
+from tfnas.tflite.integer_comparisons import compare_integers
 from tfnas.tflite.unused_parts import remove_unused
 
 _OPERATOR, _TYPE = schema.BuiltinOperator, schema.TensorType
@@ -69,8 +71,7 @@ def repair(content: bytes) -> bytes:
             the scale of a LOGISTIC that has to change.
     """
     model = unpack(content)
-    gaps, tables = close_float_gaps(model), write_tables(model)
-    changed = gaps or tables
+    changed = any([close_float_gaps(model), write_tables(model), compare_integers(model)])
     if changed:
         remove_unused(model)
     for graph in model.subgraphs:

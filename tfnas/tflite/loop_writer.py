@@ -8,6 +8,7 @@ DYNAMIC_UPDATE_SLICE; where only the last one is needed, it is the state after t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -27,24 +28,35 @@ class LoopWriter:
         main: Writes the graph that the loop is in.
         layer: The layer, see :class:`StepWriter`.
         x: Index of its input in that graph, (batch, steps, features).
-        output: Index of its output there.
+        outputs: Indices of its outputs there: the output, and the states after it where the layer
+            returns them. States that nothing reads are floats.
         mask: Index of the mask there, (batch, steps); None: all steps count.
+        states: Indices of the states before the first step there, (batch, units); none: zeros.
     """
 
     def __init__(
-        self, main: GraphWriter, layer: Any, x: int, output: int, mask: int | None = None
+        self,
+        main: GraphWriter,
+        layer: Any,
+        x: int,
+        outputs: Sequence[int],
+        *,
+        mask: int | None = None,
+        states: Sequence[int] = (),
     ) -> None:
-        self.main, self.layer, self.x, self.output, self.mask = main, layer, x, output, mask
+        self.main, self.layer, self.x, self.mask = main, layer, x, mask
+        self.output, self.last_states, self.first_states = outputs[0], outputs[1:], states
         tensor = main.graph.tensors[x]
         signature = tensor.shape if tensor.shapeSignature is None else tensor.shapeSignature
         self.batch, self.steps, self.features = (
             None if size < 0 else int(size) for size in signature
         )
         self.outer = StepWriter(main, layer, self.batch)
-        self.form, self.output_form = self.outer.form_of(x), self.outer.form_of(output)
+        self.form, self.output_form = self.outer.form_of(x), self.outer.form_of(self.output)
         self.states = self.outer.state_formats()
         self.units: int = self.outer.layer.units
-        self.collects: bool = self.outer.layer.return_sequences
+        read = self.output_form.scale is not None  # else nothing reads the output
+        self.collects: bool = self.outer.layer.return_sequences and read
         self._sizes: dict[int, int] = {}
 
     def write(self) -> None:
@@ -61,7 +73,7 @@ class LoopWriter:
         if self.collects:
             given.append(self._filled((self.steps, self.units), self.output_form, "no_outputs"))
             ends.append(self.output)
-        given += [self._filled((self.units,), form, "first_state") for form in self.states]
+        given += self._first_states()
         last = [main.tensor((self.batch, self.units), f, "last_state") for f in self.states]
         condition, body = self._condition(), self._body()
         main.operator(
@@ -71,14 +83,26 @@ class LoopWriter:
             condSubgraphIndex=condition,
             bodySubgraphIndex=body,
         )
-        if self.collects:
+        if not self.collects:
+            self._show(last[0], self.output)
+        for state, output in zip(last, self.last_states, strict=False):
+            self._show(state, output)
+
+    def _first_states(self) -> list[int]:
+        """The states before the first step in the formats of the loop."""
+        pairs = zip(self.first_states, self.states, strict=False)
+        given = [self.outer.converted(state, form, "first_state") for state, form in pairs]
+        return given or [self._filled((self.units,), f, "first_state") for f in self.states]
+
+    def _show(self, state: int, output: int) -> None:
+        """Writes a state after the loop to an output, where the output is an integer."""
+        main, form = self.main, self.outer.form_of(output)
+        if form.scale is None:  # nothing reads it
             return
-        if self.states[0] == self.output_form:
-            main.operator(
-                "RESHAPE", [last[0], main.numbers([-1, self.units], "shape")], [self.output]
-            )
+        if self.outer.form_of(state) == form:
+            main.operator("RESHAPE", [state, main.numbers([-1, self.units], "shape")], [output])
         else:
-            main.operator("QUANTIZE", [last[0]], [self.output])
+            main.operator("QUANTIZE", [state], [output])
 
     def _filled(self, sizes: tuple[Any, ...], form: NumberFormat, name: str) -> int:
         """A tensor of zeros, for all examples."""

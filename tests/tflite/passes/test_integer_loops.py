@@ -134,13 +134,13 @@ def test_outputs_that_are_moved_before_they_are_joined():
         assert np.median(apart) <= 1.001
 
 
-def test_an_initial_state_stays_float_and_is_named():
+def test_an_initial_state_that_tanh_would_cut_off_stays_float_and_is_named():
     inputs = keras.Input((STEPS, FEATURES))
     start = layers.Dense(4)(inputs[:, 0])
-    model = keras.Model(inputs, layers.GRU(4, name="memory")(inputs, initial_state=start))
+    model = keras.Model(inputs, layers.SimpleRNN(4, name="memory")(inputs, initial_state=start))
     skipped = tfnas.unquantized_layers(quantize_aware_partly(model))
     found = {each.name: each.reason for each in skipped}
-    assert found["memory"] == "no integer form of GRU with an initial state"
+    assert found["memory"] == "no integer form of SimpleRNN of tanh with an initial state"
 
 
 def test_an_integer_file_of_a_large_layer_is_small():

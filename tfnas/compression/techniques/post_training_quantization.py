@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfnas.compression.techniques.quantized_models import (
     ALLOW_FLOAT_HELP,
+    DENSE_SCALES_HELP,
     EQUALIZE_HELP,
     FORMATS_HELP,
     RESIDUAL_HELP,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from tfnas.quantization.spec import QuantSpec
     from tfnas.tflite.artifact import Artifact
 
-_OF_SPEC = "rounding", "eight_bit_share", "ranges", "layers", "residual_bits"
+_OF_SPEC = "rounding", "eight_bit_share", "ranges", "layers", "residual_bits", "dense_scales"
 
 
 @documented
@@ -67,6 +68,9 @@ class PtqSettings:
     smooth: float | None = option(None, SMOOTH_HELP, low=0, high=1)
     equalize: bool = option(False, EQUALIZE_HELP)
     residual_bits: int = option(8, RESIDUAL_HELP, low=8, high=16)
+    dense_scales: str = option(
+        "per_tensor", DENSE_SCALES_HELP, choices=("per_tensor", "per_channel")
+    )
     layers: Any = option((), FORMATS_HELP, parse=parse_formats)
     allow_float: bool = option(False, ALLOW_FLOAT_HELP, flag=False)
 

@@ -25,6 +25,10 @@ RESIDUAL_HELP = (
     "bits of the sums of residual branches that a normalization reads; 16 beside activations of 8 "
     "is for transformers with outliers, best with smooth, which then scales these branches as well"
 )
+DENSE_SCALES_HELP = (
+    "scales of the kernels of Dense layers, those of attention too: one for the kernel, or one for "
+    "each output channel, for which they become convolutions of size 1"
+)
 SMOOTH_HELP = (
     "SmoothQuant before rounding: share of the outliers of activations behind a normalization "
     "that moves into the weights that read it, such as 0.5; default: none"

@@ -5,7 +5,11 @@ from __future__ import annotations
 from tfnas.quantization.float32_model import other_precision_layers
 from tfnas.quantization.fused_lstm import fused_layers
 from tfnas.quantization.inner_ranges import InnerRange
-from tfnas.quantization.quantize_aware import fake_quants, has_4_bit_kernel
+from tfnas.quantization.quantize_aware import (
+    fake_quants,
+    has_4_bit_kernel,
+    has_channel_scales,
+)
 from tfnas.quantization.recurrent_forms import step_layers
 from tfnas.quantization.residual_sums import has_wide_sums
 from tfnas.tflite.passes.conversion_state import Conversion
@@ -60,6 +64,12 @@ def _check(conversion: Conversion) -> None:
             f"residual_bits must be 8 as model {model.name!r} was trained for, got "
             f"{spec.residual_bits}: tfnas.quantize_aware(model, tfnas.QuantSpec(residual_bits=16)) "
             "trains for it"
+        )
+    if spec.has_channel_scales and not has_channel_scales(model):
+        raise ValueError(
+            f"dense_scales must be 'per_tensor' as model {model.name!r} was trained for, got "
+            f"{spec.dense_scales!r}: tfnas.quantize_aware(model, "
+            "tfnas.QuantSpec(dense_scales='per_channel')) trains for it"
         )
     infinite = [layer.name for layer in layers if not layer.is_finite]
     if infinite:

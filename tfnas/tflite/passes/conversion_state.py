@@ -81,7 +81,8 @@ class Conversion:
         # The converter's calibrator ends the process on the loops of recurrent layers.
         if self.aware or not self.spec.needs_calibration:
             return False
-        custom = self.has_own_formats or self.has_recurrent_layers or self.has_normalizations
+        own = self.has_own_formats or self.has_own_layout
+        custom = own or self.has_recurrent_layers or self.has_normalizations
         # There is no state to calibrate a file of one frame with.
         return custom or self.attends or self.streaming
 
@@ -91,6 +92,14 @@ class Conversion:
         spec = self.spec
         custom = bool(spec.layers) or spec.weights == "int4" or spec.correct or spec.rounds
         return custom or (spec.ranges, spec.recurrent) != (QuantSpec().ranges, "loop")
+
+    @property
+    def has_own_layout(self) -> bool:
+        """Whether the specification asks for integers where the converter puts none by itself.
+
+        Unlike with formats of its own, no layer stays float for that.
+        """
+        return self.spec.widens_sums or self.spec.has_channel_scales
 
     @property
     def ranges_of_converter(self) -> bool:

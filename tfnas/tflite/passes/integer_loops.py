@@ -8,7 +8,7 @@ The converter writes DEQUANTIZE, a custom operator and QUANTIZE for a
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from typing import Any
 
 from ai_edge_litert import schema_py_generated as schema
@@ -46,10 +46,13 @@ def write_integer_loops(conversion: Conversion) -> Conversion:
         layer = layers[place.name]
         writer = GraphWriter(model, place.graph, f"{conversion.model.name}/{layer.layer.name}_1/")
         if isinstance(layer, QuantizedFusedLstm):
-            write_fused_lstm(writer, layer, place.x, place.output)
+            write_fused_lstm(writer, layer, place.x, place.outputs[0])
         else:
-            LoopWriter(writer, layer, place.x, place.output, place.mask).write()
+            LoopWriter(
+                writer, layer, place.x, place.outputs, mask=place.mask, states=place.states
+            ).write()
         place.replace(writer.operators)
+    _read_sizes_of_integers(model)
     remove_unused(model)
     content = pack(model)
     origin = {**conversion.origin, "recurrent_layers": form_in_file(content)}
@@ -65,15 +68,18 @@ class Placeholder:
         name: Name of the layer.
         operator: The operator.
         x: Index of its input, before a DEQUANTIZE.
-        output: Index of its output, which has the format of the QUANTIZE that was behind it.
-        mask: Index of its second input; None: it has one alone.
+        outputs: Indices of its outputs, which have the format of the QUANTIZE that was behind
+            them; those that nothing reads may be floats.
+        states: Indices of the states before the first step, as integers; none: zeros.
+        mask: Index of the mask; None: all steps count.
     """
 
     graph: Any
     name: str
     operator: Any
     x: int
-    output: int
+    outputs: Sequence[int]
+    states: Sequence[int]
     mask: int | None = None
 
     def replace(self, operators: list[Any]) -> None:
@@ -104,14 +110,34 @@ def placeholders(model: Any, floats: Container[str] = ()) -> list[Placeholder]:
             name = _placeholder_name(model, operator)
             if name is None:
                 continue
-            x, output = int(operator.inputs[0]), int(operator.outputs[0])
-            before = producers.get(x)
-            integer = name not in floats and _make_integer(model, number, output, name)
-            if integer and before is not None and _is(model, before, "DEQUANTIZE"):
-                x = int(before.inputs[0])
-            mask = int(operator.inputs[1]) if len(operator.inputs) > 1 else None
-            found.append(Placeholder(graph, name, operator, x, output, mask))
+            inputs, outputs = integers(operator.inputs), integers(operator.outputs)
+            masks = [i for i in inputs if graph.tensors[i].type == schema.TensorType.BOOL]
+            numbers = [i for i in inputs if i not in masks]
+            made = name not in floats and [
+                _make_integer(model, number, output, name) for output in outputs
+            ]
+            if made and any(made):
+                numbers = [_before_dequantize(model, producers.get(i), i) for i in numbers]
+            x, *states = numbers
+            mask = masks[0] if masks else None
+            found.append(Placeholder(graph, name, operator, x, outputs, states, mask))
     return found
+
+
+def _read_sizes_of_integers(model: Any) -> None:
+    """Lets each SHAPE of dequantized numbers read the integers, which have the same sizes."""
+    for graph in model.subgraphs:
+        producers = {index: op for op in graph.operators for index in integers(op.outputs)}
+        for op in graph.operators:
+            if _is(model, op, "SHAPE"):
+                op.inputs = [_before_dequantize(model, producers.get(i), i) for i in op.inputs]
+
+
+def _before_dequantize(model: Any, producer: Any, tensor: int) -> int:
+    """The integers that a tensor of floats is made of; the tensor itself where there are none."""
+    if producer is None or not _is(model, producer, "DEQUANTIZE"):
+        return tensor
+    return int(producer.inputs[0])
 
 
 def _make_integer(model: Any, number: int, output: int, name: str) -> bool:

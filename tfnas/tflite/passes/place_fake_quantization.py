@@ -31,7 +31,7 @@ def place_fake_quantization(conversion: Conversion) -> Conversion:
     if not (conversion.has_own_formats or placed.has_recurrent_layers):
         left = layers_in_the_way(placed.model, conversion.spec, unquantized_layers(placed.model))
         if are_refused(left):
-            if not conversion.has_normalizations:
+            if not (conversion.has_normalizations or conversion.has_own_layout):
                 return conversion  # the converter's own ranges may do
             raise ConversionError(message_of_refusal(conversion.spec, left))
     return placed

@@ -109,13 +109,13 @@ class _States:
         units, formats = steps.layer.units, steps.state_formats()
         before = [self.writer.tensor((1, units), f, "state") for f in formats]
         new = steps.write(frame, before)
-        if steps.form_of(place.output) == formats[0]:
+        if steps.form_of(place.outputs[0]) == formats[0]:
             shown = new[0]
         else:
-            shown = steps.converted(new[0], steps.form_of(place.output), "output")
-        shape = [int(size) for size in self.writer.graph.tensors[place.output].shape]
+            shown = steps.converted(new[0], steps.form_of(place.outputs[0]), "output")
+        shape = [int(size) for size in self.writer.graph.tensors[place.outputs[0]].shape]
         self.writer.operator(
-            "RESHAPE", [shown, self.writer.numbers(shape, "output_shape")], [place.output]
+            "RESHAPE", [shown, self.writer.numbers(shape, "output_shape")], [place.outputs[0]]
         )
         place.replace(self.writer.operators)
         for name, old, now in zip(steps.step.states, before, new, strict=True):
@@ -123,7 +123,7 @@ class _States:
 
     def write_window(self, layer: FrameWindow) -> None:
         """Writes the frames before, joined with the new one."""
-        writer, x, output = self.writer, self.place.x, self.place.output
+        writer, x, output = self.writer, self.place.x, self.place.outputs[0]
         form = NumberFormat.of_tensor(writer.graph.tensors[x])
         channels = int(writer.graph.tensors[x].shape[-1])
         shape = (1, layer.size - 1, channels)
