@@ -74,8 +74,8 @@ def _check(conversion: Conversion) -> None:
     infinite = [layer.name for layer in layers if not layer.is_finite]
     if infinite:
         raise ValueError(
-            "calibration data must give finite numbers in all layers, got NaN or infinity for "
-            f"{infinite[0]!r} and {len(infinite) - 1} more"
+            "calibration and training data must give finite numbers in all layers, got NaN or "
+            f"infinity for {infinite[0]!r} and {len(infinite) - 1} more"
         )
     unknown = [layer.name for layer in layers if not layer.observed]
     if unknown:
