@@ -77,7 +77,8 @@ def test_rounding_by_data(tfnas_command, tmp_path, model, npz):
     code, _, err = tfnas_command("export", model, *flags)
     assert code == 1  # all kernels with 8 bits are no file of 4 bits
     assert "got none" in err
-    code, _, err = tfnas_command("export", model, *flags, "--eight_bit_share=0.1")
+    more = ("--eight_bit_share=0.1", "--calibration_copies=2")
+    code, _, err = tfnas_command("export", model, *flags, *more)
     assert (code, err) == (0, "")
     graph = tfnas.Artifact.load(target).graphs[0]
     bits = [op.inputs[1].dtype for op in graph.operators if "CONV" in op.name]
@@ -107,6 +108,7 @@ def test_even_channels_and_ranges(tfnas_command, tmp_path):
         (["--ranges=mse"], "ranges 'mse' needs a mode of integer activations, got 'float32'"),
         (["--mode=int8", "--percentile=99"], "percentile needs ranges 'percentile', got 'moving"),
         (["--dense_scales=per_channel"], "dense_scales per_channel needs a mode of integer"),
+        (["--calibration_copies=3"], "calibration_copies 3 needs a mode of integer activations"),
         (["--residual_bits=16"], "residual_bits 16 needs a mode of integer activations, got"),
         (["--equalize"], "equalize needs a mode that quantizes, got 'float32'"),
         (["--smooth=0"], "smooth needs a mode that quantizes, got 'float32'"),

@@ -158,7 +158,8 @@ def test_biases_are_corrected_where_each_weight_goes_to_its_nearest_step(model, 
 
 def test_channels_are_evened_first_and_ranges_are_chosen(model, context, digits):
     own = technique("ptq")
-    outcome = own.run(model, PtqSettings(equalize=True, ranges="percentile"), context)
+    settings = PtqSettings(equalize=True, ranges="percentile", calibration_copies=2)
+    outcome = own.run(model, settings, context)
     assert (
         own.remarks(outcome, {})[0] == "2 pairs of layers are equalized, 1 layer is left as it is"
     )
@@ -176,6 +177,8 @@ def test_what_it_refuses(model, context, digits, tmp_path):
         technique("ptq").for_amount(6)
     with pytest.raises(ValueError, match=r"eight_bit_share must be in \[0, 1\], got 2"):
         PtqSettings(eight_bit_share=2)
+    with pytest.raises(ValueError, match=r"calibration_copies must be .* 1, got 0"):
+        PtqSettings(calibration_copies=0)
     with pytest.raises(ValueError, match="layers must name layers with a kernel, got 'none'"):
         technique("ptq").check(model, PtqSettings(layers={"none": "int8"}), context)
     aware = tfnas.quantize_aware(model, "int8", digits.x_train[:32])

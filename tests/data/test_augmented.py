@@ -39,7 +39,8 @@ def test_copies_are_mirrored_and_moved_and_follow_from_the_seed():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((np.zeros((3, 4)),), r"images must be of shape .*, got \(3, 4\)"),
+        ((np.zeros((3, 4)),), r"images must be an array .*, got \(3, 4\)"),
+        (({"x": IMAGES},), r"images must be an array .*, got dict"),
         ((IMAGES, 0), "copies must be a whole number of at least 1, got 0"),
         ((IMAGES, True), "copies must be a whole number of at least 1, got True"),
         ((IMAGES, 2, ["turn"]), "augment must hold some of flip, shift"),

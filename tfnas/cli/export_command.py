@@ -22,6 +22,7 @@ from tfnas.cli.common import (
     loading_of,
 )
 from tfnas.compression.techniques.quantized_models import (
+    COPIES_HELP,
     DENSE_SCALES_HELP,
     EQUALIZE_HELP,
     RESIDUAL_HELP,
@@ -135,6 +136,7 @@ def _define_formats(common: dict[str, Any]) -> None:
     flags.DEFINE_enum("residual_bits", "8", ["8", "16"], RESIDUAL_HELP, **common)
     scales = list(DENSE_SCALES)
     flags.DEFINE_enum("dense_scales", scales[0], scales, DENSE_SCALES_HELP, **common)
+    flags.DEFINE_integer("calibration_copies", 1, COPIES_HELP, lower_bound=1, **common)
 
 
 def main(positional: list[str], values: flags.FlagValues) -> int:
@@ -148,6 +150,8 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
         names = {name: values[name].value for name in ("inputs", "targets")}
         inputs, split = data.load_calibration(model, values["data"].value, image_size=size, **names)
         typical = data.spread(inputs, _CALIBRATION)
+        if (copies := values["calibration_copies"].value) > 1:
+            typical = data.augmented(typical, copies)
     evened = _evened(model, typical, values)
     artifact, report = _convert(evened, typical, values)
     artifact = artifact.minified() if values["slim"].value else artifact
@@ -242,7 +246,8 @@ def _check_ranges(values: flags.FlagValues) -> None:
         raise ValueError(
             f"ranges {ranges!r} needs a mode of integer activations, got {recipe or mode!r}"
         )
-    for name, usual in (("residual_bits", "8"), ("dense_scales", default.dense_scales)):
+    usuals = {"residual_bits": "8", "dense_scales": default.dense_scales, "calibration_copies": 1}
+    for name, usual in usuals.items():
         value = values[name].value
         if value != usual and (recipe or not _calibrates(mode)):
             raise ValueError(

@@ -119,10 +119,11 @@ def augmented(
         ValueError: `images` are no images, `copies` is no whole number of at least 1, or `augment`
             is empty or has unknown names.
     """
-    images = np.asarray(images)
+    given, images = type(images).__name__, np.asarray(images)
     if images.ndim != 4:
         raise ValueError(
-            f"images must be of shape (n, height, width, channels), got {images.shape}"
+            "images must be an array (n, height, width, channels) to have changed copies, got "
+            f"{images.shape or given}"
         )
     if isinstance(copies, bool) or not isinstance(copies, int) or copies < 1:
         raise ValueError(f"copies must be a whole number of at least 1, got {copies!r}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tfnas.compression.techniques.quantized_models import (
     ALLOW_FLOAT_HELP,
+    COPIES_HELP,
     DENSE_SCALES_HELP,
     EQUALIZE_HELP,
     FORMATS_HELP,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     import keras
 
     from tfnas.compression.technique_context import Context
+    from tfnas.data.examples import Nested
     from tfnas.quantization.round_model import RoundedLayer
     from tfnas.quantization.spec import QuantSpec
     from tfnas.tflite.artifact import Artifact
@@ -71,6 +73,7 @@ class PtqSettings:
     dense_scales: str = option(
         "per_tensor", DENSE_SCALES_HELP, choices=("per_tensor", "per_channel")
     )
+    calibration_copies: int = option(1, COPIES_HELP, low=1)
     layers: Any = option((), FORMATS_HELP, parse=parse_formats)
     allow_float: bool = option(False, ALLOW_FLOAT_HELP, flag=False)
 
@@ -114,6 +117,14 @@ def _numbers(layer: RoundedLayer) -> tuple[str, str, str]:
     return f"{layer.nearest:.2e}", f"{layer.error:.2e}", f"{layer.seconds:.1f}"
 
 
+def _with_copies(inputs: Nested, settings: PtqSettings) -> Nested:
+    """Inputs, and changed copies of them where the settings have any."""
+    from tfnas.data import augmented
+
+    copies = settings.calibration_copies
+    return augmented(inputs, copies) if copies > 1 else inputs
+
+
 class PostTrainingQuantization(Technique[PtqSettings]):
     """Makes weights and activations integers, without training."""
 
@@ -139,6 +150,7 @@ class PostTrainingQuantization(Technique[PtqSettings]):
     def check(self, model: keras.Model, settings: PtqSettings, context: Context) -> None:
         """Quantizes a copy that is thrown away, so that a bad argument fails before long work."""
         quantized_for_training(model, settings.spec, settings.allow_float)
+        _with_copies(context.calibration(1), settings)
 
     def apply(self, model: keras.Model, settings: PtqSettings, context: Context) -> Applied:
         """Returns a quantization-aware copy that converts without calibration data."""
@@ -148,7 +160,7 @@ class PostTrainingQuantization(Technique[PtqSettings]):
         from tfnas.quantization.post_training import quantized_after_training
 
         context.progress.phase(f"{settings.mode} without training, rounding {settings.rounding}")
-        spec, inputs = settings.spec, context.calibration()
+        spec, inputs = settings.spec, _with_copies(context.calibration(), settings)
         model, evened = even_channels(
             as_functional(model, inputs),
             inputs,

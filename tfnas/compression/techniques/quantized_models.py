@@ -29,6 +29,10 @@ DENSE_SCALES_HELP = (
     "scales of the kernels of Dense layers, those of attention too: one for the kernel, or one for "
     "each output channel, for which they become convolutions of size 1"
 )
+COPIES_HELP = (
+    "images that find ranges and rounding: each as it is, and N - 1 times mirrored at random and "
+    "moved; for rounding second_order of large networks"
+)
 SMOOTH_HELP = (
     "SmoothQuant before rounding: share of the outliers of activations behind a normalization "
     "that moves into the weights that read it, such as 0.5; default: none"
