@@ -68,3 +68,11 @@ def test_other_bits_and_values(mode, value):
     file = tfnas.to_tflite(model, mode, x)
     expected = model.predict(x, verbose=0)
     assert np.abs(file.predict(x, reference=True) - expected).max() < 0.04 * np.ptp(expected)
+
+
+def test_a_value_that_the_numbers_cannot_have_is_refused():
+    inputs = keras.Input((5, 3))
+    x = keras.layers.Dense(2, "relu", name="positive")(inputs)
+    model = keras.Model(inputs, keras.layers.LSTM(3)(keras.layers.Masking(-1.0)(x)))
+    with pytest.raises(ValueError, match=r"mask_value must be .* 0 to inf, .*, got -1"):
+        tfnas.quantize_aware(model, "int8")

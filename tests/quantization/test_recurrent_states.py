@@ -99,3 +99,34 @@ def test_a_fused_lstm_has_no_states_outside():
     model = keras.Model([inputs, state], [lstm(inputs), lstm(inputs, initial_state=[state, state])])
     with pytest.raises(ValueError, match="recurrent must be 'loop'"):
         tfnas.quantize_aware(model, tfnas.QuantSpec(recurrent="fused"))
+
+
+def test_a_mask_by_position_is_a_mask_and_beside_a_state_stays_float():
+    x, mask = keras.Input((7, 5), name="x"), keras.Input((7,), dtype="bool", name="mask")
+    masked = L.LSTM(4, name="masked")(x, None, mask)
+    state = L.Dense(4, name="state")(L.GlobalAveragePooling1D()(x))
+    both = L.GRU(4, name="both")(x, state, mask)
+    model = keras.Model([x, mask], [masked, both])
+    counts = RNG.random((64, 7)) < 0.5
+    spec = tfnas.QuantSpec("int8", layers={"both": "float32"})
+    aware = tfnas.quantize_aware(model, spec, data=[SOURCE, counts])
+    reasons = {each.layer: each.reason for each in tfnas.unquantized_layers(aware)}
+    assert reasons == {"both": "no integer form of GRU with a mask and an initial state"}
+    for found, expected in zip(aware([SOURCE, counts]), model([SOURCE, counts]), strict=True):
+        assert np.abs(found - expected).max() < 0.03 * np.ptp(expected)
+
+
+@pytest.mark.parametrize("through", [False, True])
+def test_what_a_recurrent_layer_reads_is_an_output_through_another_layer(through):
+    x = keras.Input((7, 5))
+    steps = L.LSTM(4, return_sequences=True, name="first")(x)
+    shown = L.Rescaling(1.0)(steps) if through else steps
+    model = keras.Model(x, [shown, L.LSTM(3, name="second")(steps)])
+    aware = tfnas.quantize_aware(model, "int8", data=SOURCE)
+    if not through:
+        with pytest.raises(tfnas.ConversionError, match=r"second' must not read an output .*Resc"):
+            tfnas.to_tflite(aware, "int8")
+        return
+    file = tfnas.to_tflite(aware, "int8")
+    for apart in steps_apart(file.predict(SOURCE[:8], reference=True), aware(SOURCE[:8]), file):
+        assert apart.max() <= 1.01

@@ -36,9 +36,11 @@ def test_layers_without_an_integer_form_are_named_first(model, zeros):
         tfnas.to_tflite(model, "int8", zeros)
 
 
-@pytest.mark.parametrize("weights", ["int8", "int4"])
-def test_infinite_numbers_are_no_range(model, zeros, weights):
-    spec = tfnas.QuantSpec(weights, "int8", layers=FLOATS)
+@pytest.mark.parametrize(
+    ("weights", "ranges"), [("int8", "moving_average"), ("int4", "percentile"), ("int8", "mse")]
+)
+def test_infinite_numbers_are_no_range(model, zeros, weights, ranges):
+    spec = tfnas.QuantSpec(weights, "int8", ranges=ranges, layers=FLOATS)
     with pytest.raises(ValueError, match="must give finite numbers in all layers, got NaN or inf"):
         tfnas.to_tflite(model, spec, zeros)
     assert tfnas.to_tflite(model, spec, zeros[4:]).predict(zeros).shape == (20, 2)

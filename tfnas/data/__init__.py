@@ -1,6 +1,6 @@
 """Data sets: named ones, `.npz` files, folders of images, and data of the caller."""
 
-from tfnas.data.augmentation import augmented
+from tfnas.data.augmented_copies import augmented
 from tfnas.data.data_for_model import any_data, load_calibration, load_for
 from tfnas.data.data_split import DataSplit
 from tfnas.data.datasets import load

@@ -12,7 +12,6 @@ the rounding and nothing else. After a change of it the model's functions must b
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import keras
@@ -32,6 +31,7 @@ MIN_RANGE_16 = 2.0**-13
 # A range no wider than this was never left by 0: a ReLU that is dead on all data. Its values stay 0
 # in any range, while steps as fine as its own would overflow the integers around it.
 _NO_RANGE, _RANGE_OF_ZEROS = 2e-6, 1.0
+_LARGEST = 3e38  # just below the largest float32 number
 _BY_HISTOGRAM = ("percentile", "mse")
 _HELD = ("learned", "mse")  # no moving average in training
 
@@ -176,7 +176,7 @@ class FakeQuant(keras.layers.Layer):
     def is_finite(self) -> bool:
         """Whether the range can be divided into steps: what was observed was finite."""
         low, high = self._ends()
-        return math.isfinite(high - low)
+        return max(-low, high) < _LARGEST  # histograms count infinity as the largest number
 
     def _ends(self) -> tuple[float, float]:
         low, high = (float(keras.ops.convert_to_numpy(v)) for v in (self.low, self.high))

@@ -7,6 +7,7 @@ model in training and its file mask the same steps (:mod:`tfnas.tflite.integer_c
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
@@ -69,7 +70,16 @@ def compared(number: float, x: Any, grid: Any, copies: LayerCopies) -> Any:
         x: The numbers, rounded to the grid.
         grid: The fake quantization that has rounded them.
         copies: Gives names to new layers.
+
+    Raises:
+        ValueError: The numbers can't have this value, since their range is known without data.
     """
+    low, high = grid.fixed or (-math.inf if grid.relu is None else 0.0, grid.relu or math.inf)
+    if not low <= number <= high:
+        raise ValueError(
+            f"mask_value must be a number that {grid.name!r} can have, {low:g} to {high:g}, in an "
+            f"integer file, got {number:g}"
+        )
     constant = ComparedNumber([number], x.dtype, name=copies.unique("compared_number"))
     rounded = grid(constant(x), training=False)
     return DiffersFrom(number, name=copies.unique("differs"))(x, rounded)

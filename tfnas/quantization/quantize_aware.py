@@ -355,7 +355,10 @@ def has_4_bit_kernel(model: keras.Model) -> bool:
 
 def has_channel_scales(model: keras.Model) -> bool:
     """Returns whether a quantization-aware model has Dense layers with a scale per channel."""
-    return any(kernel.as_convolution for kernel in layers_of(model, QuantizedKernel))
+    dense = keras.layers.Dense | keras.layers.EinsumDense
+    kernels = [k for k in layers_of(model, QuantizedKernel) if isinstance(k.layer, dense)]
+    # With 4 bits they have them anyway.
+    return any(k.as_convolution for k in [k for k in kernels if k.bits > 4] or kernels)
 
 
 def unquantized_layers(model: keras.Model) -> list[Skipped]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import tfnas
-from tfnas.data import augmentation
+from tfnas.data import augmented_copies
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (70, 16, 8, 3), dtype=np.uint8)
 
@@ -14,7 +14,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (70, 16, 8, 3), dtype=np.uint
 def test_the_example_is_true():
     finder = doctest.DocTestFinder()
     runner = doctest.DocTestRunner()
-    for test in finder.find(augmentation.augmented, globs={}):
+    for test in finder.find(augmented_copies.augmented, globs={}):
         runner.run(test)
     assert runner.summarize() == (0, 4)
 
