@@ -110,7 +110,7 @@ def test_a_mask_by_position_is_a_mask_and_beside_a_state_stays_float():
     counts = RNG.random((64, 7)) < 0.5
     spec = tfnas.QuantSpec("int8", layers={"both": "float32"})
     aware = tfnas.quantize_aware(model, spec, data=[SOURCE, counts])
-    reasons = {each.layer: each.reason for each in tfnas.unquantized_layers(aware)}
+    reasons = {each.name: each.reason for each in tfnas.unquantized_layers(aware)}
     assert reasons == {"both": "no integer form of GRU with a mask and an initial state"}
     for found, expected in zip(aware([SOURCE, counts]), model([SOURCE, counts]), strict=True):
         assert np.abs(found - expected).max() < 0.03 * np.ptp(expected)
@@ -129,4 +129,5 @@ def test_what_a_recurrent_layer_reads_is_an_output_through_another_layer(through
         return
     file = tfnas.to_tflite(aware, "int8")
     for apart in steps_apart(file.predict(SOURCE[:8], reference=True), aware(SOURCE[:8]), file):
-        assert apart.max() <= 1.01
+        assert apart.max() <= 2.01  # the recurrent layer's step, and that of the scaling
+        assert np.median(apart) < 0.01
