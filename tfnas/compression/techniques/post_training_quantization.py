@@ -150,7 +150,8 @@ class PostTrainingQuantization(Technique[PtqSettings]):
     def check(self, model: keras.Model, settings: PtqSettings, context: Context) -> None:
         """Quantizes a copy that is thrown away, so that a bad argument fails before long work."""
         quantized_for_training(model, settings.spec, settings.allow_float)
-        _with_copies(context.calibration(1), settings)
+        if settings.calibration_copies > 1:  # refuses what are no images
+            _with_copies(context.calibration(1), settings)
 
     def apply(self, model: keras.Model, settings: PtqSettings, context: Context) -> Applied:
         """Returns a quantization-aware copy that converts without calibration data."""
