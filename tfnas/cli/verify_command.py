@@ -7,12 +7,7 @@ import pathlib
 from absl import flags
 
 from tfnas.cli import early_checks
-from tfnas.cli.common import (
-    define_data_file,
-    define_image_size,
-    define_signature,
-    loading_of,
-)
+from tfnas.cli.common import define_data_file, define_image_size, define_signature, loading_of
 from tfnas.runtime.files import write_atomically
 
 SUMMARY = "compare the outputs of a .tflite file with those of its Keras model"

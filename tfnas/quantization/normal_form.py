@@ -34,12 +34,7 @@ from tfnas.quantization.integer_layers import (
     finds_categories,
     hard_silu,
 )
-from tfnas.quantization.layer_roles import (
-    BINARY,
-    KERNEL_LAYERS,
-    activation_name,
-    activation_of,
-)
+from tfnas.quantization.layer_roles import BINARY, KERNEL_LAYERS, activation_name, activation_of
 from tfnas.quantization.mask_forms import opened_masking
 from tfnas.quantization.reduction_forms import summed
 from tfnas.quantization.sequence_forms import opened_wrapper, reversed_places, zeroed_steps

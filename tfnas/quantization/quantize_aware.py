@@ -45,6 +45,7 @@ from tfnas.quantization.float_islands import (
     message_of_refusal,
 )
 from tfnas.quantization.fused_lstm import fused_layers
+from tfnas.quantization.inner_ranges import InnerRange
 from tfnas.quantization.integer_inputs import with_integer_inputs
 from tfnas.quantization.integer_layers import (
     ChannelAffine,
@@ -330,6 +331,19 @@ def fake_quants(model: keras.Model) -> list[FakeQuant]:
     return layers_of(model, FakeQuant)
 
 
+def ranges_between_layers(model: keras.Model) -> list[FakeQuant]:
+    """Returns the FakeQuant layers that have the bits of activations.
+
+    Recurrent steps and normalizations count in bits of their own.
+    """
+    inside = {id(range_) for layer in step_layers(model) for range_ in layer.fake_quants}
+    return [
+        each
+        for each in fake_quants(model)
+        if id(each) not in inside and not isinstance(each, InnerRange)
+    ]
+
+
 def check_not_quantized(model: keras.Model) -> None:
     """Raises ValueError where a model is quantization-aware already."""
     if fake_quants(model):
@@ -381,9 +395,7 @@ def unquantized_layers(model: keras.Model) -> list[Skipped]:
     skipped = []
     flow = walk(model)
     front = {id(call) for call in calls_in_front(flow)}
-    inside = {id(range_) for layer in step_layers(model) for range_ in layer.fake_quants}
-    between = [each for each in fake_quants(model) if id(each) not in inside]
-    bits = max((layer.bits for layer in between if type(layer) is FakeQuant), default=8)
+    bits = max((layer.bits for layer in ranges_between_layers(model)), default=8)
     floats = {
         value: call.operation.bits
         for call in flow.calls

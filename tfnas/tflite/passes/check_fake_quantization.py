@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from tfnas.quantization.float32_model import other_precision_layers
 from tfnas.quantization.fused_lstm import fused_layers
-from tfnas.quantization.inner_ranges import InnerRange
 from tfnas.quantization.quantize_aware import (
     fake_quants,
     has_4_bit_kernel,
     has_channel_scales,
+    ranges_between_layers,
 )
-from tfnas.quantization.recurrent_forms import step_layers
 from tfnas.quantization.residual_sums import has_wide_sums
 from tfnas.tflite.passes.conversion_state import Conversion
+
+if TYPE_CHECKING:
+    import keras
 
 
 def check_fake_quantization(conversion: Conversion) -> Conversion:
@@ -36,23 +40,20 @@ def check_fake_quantization(conversion: Conversion) -> Conversion:
                 "rounding must be 'nearest' for a quantization-aware model, whose training has "
                 f"chosen the integers, got {conversion.spec.rounding!r}"
             )
-        _check(conversion)
+        _check_formats(conversion)
+        _check_ranges(conversion.model)
+        _check_computation(conversion.model)
     return conversion
 
 
-def _check(conversion: Conversion) -> None:
+def _check_formats(conversion: Conversion) -> None:
+    """Raises ValueError where a file of other formats is asked for than the model was made for."""
     model, spec = conversion.model, conversion.spec
-    layers = fake_quants(model)
-    # Recurrent steps and normalizations count in bits of their own.
-    inside = {id(range_) for layer in step_layers(model) for range_ in layer.fake_quants}
-    between = (
-        layer for layer in layers if id(layer) not in inside and not isinstance(layer, InnerRange)
-    )
-    wrong = next((layer for layer in between if layer.bits != spec.activation_bits), None)
-    if wrong is not None:
+    wrong = [each for each in ranges_between_layers(model) if each.bits != spec.activation_bits]
+    if wrong:
         raise ValueError(
-            f"mode must have activations of {wrong.bits} bits as model {model.name!r} was trained "
-            f"for, got {spec.mode!r}"
+            f"mode must have activations of {wrong[0].bits} bits as model {model.name!r} was "
+            f"trained for, got {spec.mode!r}"
         )
     if spec.recurrent == "fused" and not fused_layers(model):
         raise ValueError(
@@ -71,6 +72,16 @@ def _check(conversion: Conversion) -> None:
             f"{spec.dense_scales!r}: tfnas.quantize_aware(model, "
             "tfnas.QuantSpec(dense_scales='per_channel')) trains for it"
         )
+    if spec.weights == "int4" and not has_4_bit_kernel(model):
+        raise ValueError(
+            f"mode must have weights of 8 bits as model {model.name!r} was trained for, got "
+            f"{spec.mode!r}"
+        )
+
+
+def _check_ranges(model: keras.Model) -> None:
+    """Raises ValueError where a model has not seen data, or infinite numbers."""
+    layers = fake_quants(model)
     infinite = [layer.name for layer in layers if not layer.is_finite]
     if infinite:
         raise ValueError(
@@ -83,11 +94,10 @@ def _check(conversion: Conversion) -> None:
             f"model must have seen data before it is exported, got no range for {unknown[0]!r} and "
             f"{len(unknown) - 1} more: train it, or tfnas.quantize_aware(model, data=...)"
         )
-    if spec.weights == "int4" and not has_4_bit_kernel(model):
-        raise ValueError(
-            f"mode must have weights of 8 bits as model {model.name!r} was trained for, got "
-            f"{spec.mode!r}"
-        )
+
+
+def _check_computation(model: keras.Model) -> None:
+    """Raises ValueError where a model computes in another precision, or does not round."""
     others = other_precision_layers(model)
     if others:
         raise ValueError(
@@ -95,6 +105,6 @@ def _check(conversion: Conversion) -> None:
             "precision, which can't be rebuilt in float32 because its class has no full "
             "get_config()"
         )
-    inactive = [layer.name for layer in layers if not layer.active]
+    inactive = [layer.name for layer in fake_quants(model) if not layer.active]
     if inactive:
         raise ValueError(f"model must round its activations, got {inactive[0]!r} inactive")
