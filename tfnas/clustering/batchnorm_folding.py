@@ -17,7 +17,6 @@ References:
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from collections.abc import Collection
 from typing import Any
 
@@ -117,19 +116,15 @@ def normalized_kernels(flow: Walk) -> list[NormalizedKernel]:
     Args:
         flow: The calls of a model.
     """
-    uses = Counter(value for call in flow.calls for value in call.inputs)
-    uses.update(flow.outputs)
-    producers = {value: call for call in flow.calls for value in call.outputs}
-    calls = Counter(id(call.operation) for call in flow.calls)
     found = []
     for norm in (call for call in flow.calls if call.kind == "BatchNormalization"):
-        before, alone = _before(norm.inputs[0], producers, uses)
+        before, alone = _before(norm.inputs[0], flow)
         if before is not None:
-            reason = _obstacle(norm, before, calls, alone)
+            reason = _obstacle(norm, before, flow, alone)
             found.append(NormalizedKernel(norm, before, False, reason))
             continue
-        behind = _behind(norm.outputs[0], flow, uses)
-        found += [NormalizedKernel(norm, b, True, _obstacle(norm, b, calls, True)) for b in behind]
+        behind = _behind(norm.outputs[0], flow)
+        found += [NormalizedKernel(norm, b, True, _obstacle(norm, b, flow, True)) for b in behind]
     return found
 
 
@@ -200,8 +195,9 @@ def foldable(pairs: list[NormalizedKernel], layers: Collection[str] | None) -> s
     return selected - {id(p.norm) for p in pairs if p.obstacle}
 
 
-def _before(value: Value, producers: Any, uses: Any) -> tuple[Call | None, bool]:
+def _before(value: Value, flow: Walk) -> tuple[Call | None, bool]:
     """The call of the kernel before a value, and whether its output has no other user."""
+    uses, producers = flow.uses, flow.producers
     alone = uses[value] == 1
     producer = producers.get(value)
     while producer is not None and producer.kind in IDLE:
@@ -213,14 +209,14 @@ def _before(value: Value, producers: Any, uses: Any) -> tuple[Call | None, bool]
     return (producer if linear else None), alone
 
 
-def _behind(value: Value, flow: Walk, uses: Any) -> list[Call]:
+def _behind(value: Value, flow: Walk) -> list[Call]:
     """The Dense calls that use a value; none if anything else uses it too."""
     found: list[Call] = []
     pending = [value]
     while pending:
         current = pending.pop()
-        users = [call for call in flow.calls if current in call.inputs]
-        if len(users) != uses[current]:  # an output of the model
+        users = flow.readers[current]
+        if len(users) != flow.uses[current]:  # an output of the model
             return []
         for user in users:
             if user.kind in IDLE:
@@ -232,12 +228,12 @@ def _behind(value: Value, flow: Walk, uses: Any) -> list[Call]:
     return found
 
 
-def _obstacle(norm: Call, kernel: Call, calls: Any, alone: bool) -> str | None:
+def _obstacle(norm: Call, kernel: Call, flow: Walk, alone: bool) -> str | None:
     layer, bn = kernel.operation, norm.operation
     rank = len(norm.inputs[0].shape)
     axis = bn.axis[0] if isinstance(bn.axis, list | tuple) else bn.axis
     channels = 1 if getattr(layer, "data_format", None) == "channels_first" else rank - 1
-    if calls[id(layer)] > 1:
+    if len(flow.calls_of(layer)) > 1:
         return "its layer is called several times"
     if not alone:
         return "its layer's output is also used elsewhere"

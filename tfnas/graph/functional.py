@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections import Counter
+import functools
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -117,6 +118,36 @@ class Walk:
     inputs: tuple[Value, ...]
     calls: tuple[Call, ...]
     outputs: tuple[Value, ...]
+
+    @functools.cached_property
+    def producers(self) -> dict[Value, Call]:
+        """The call that makes each value; the model's inputs have none."""
+        return {value: call for call in self.calls for value in call.outputs}
+
+    @functools.cached_property
+    def readers(self) -> defaultdict[Value, list[Call]]:
+        """The calls that read each value, in order; one that reads it twice is there once."""
+        found: defaultdict[Value, list[Call]] = defaultdict(list)
+        for call in self.calls:
+            for value in dict.fromkeys(call.inputs):
+                found[value].append(call)
+        return found
+
+    @functools.cached_property
+    def uses(self) -> Counter[Value]:
+        """How often each value is read by a call, or is an output of the model."""
+        return Counter([*(v for call in self.calls for v in call.inputs), *self.outputs])
+
+    def calls_of(self, operation: Any) -> list[Call]:
+        """Returns the calls of a layer or operation, in order."""
+        return self._calls_by_id.get(id(operation), [])
+
+    @functools.cached_property
+    def _calls_by_id(self) -> dict[int, list[Call]]:
+        found: dict[int, list[Call]] = {}
+        for call in self.calls:
+            found.setdefault(id(call.operation), []).append(call)
+        return found
 
 
 def walk(model: keras.Model, inputs: Sequence[Value] | None = None) -> Walk:

@@ -138,11 +138,11 @@ def _norm_behind(flow: Walk, calls: list[Call]) -> Any:
     if len(calls) != 1 or any(calls[0].outputs[0] is value for value in flow.outputs):
         return None
     layer, output = calls[0].operation, calls[0].outputs[0]
-    consumers = [call for call in flow.calls if any(output is value for value in call.inputs)]
+    consumers = flow.readers[output]
     if len(consumers) != 1 or consumers[0].kind != "BatchNormalization":
         return None
     norm = consumers[0].operation
-    once = sum(call.operation is norm for call in flow.calls) == 1
+    once = len(flow.calls_of(norm)) == 1
     linear = layer.activation is None or layer.activation.__name__ == "linear"
     over_channels = norm.axis in (-1, len(output.shape) - 1)
     return norm if once and linear and over_channels else None

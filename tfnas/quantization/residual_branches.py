@@ -53,7 +53,7 @@ def residual_branches(flow: Walk, readers: set[int] | None = None) -> list[Branc
         flow: The calls of a model.
         readers: Ids of the operations that stand before the sums; None: the sums themselves.
     """
-    producers = {value: call for call in flow.calls for value in call.outputs}
+    producers = flow.producers
     found = []
     for call in flow.calls:
         known = _is_residual(flow, call) if readers is None else id(call.operation) in readers
@@ -80,17 +80,14 @@ def _is_normalized(flow: Walk, call: Call) -> bool:
     (output,) = call.outputs
     if output in flow.outputs:  # which have the bits of activations
         return False
-    readers = [each for each in flow.calls if output in each.inputs]
     return any(
         each.kind in NORMALIZATIONS or (each.kind in IDLE and _is_normalized(flow, each))
-        for each in readers
+        for each in flow.readers[output]
     )
 
 
 def _users(flow: Walk, call: Call) -> int:
-    values = call.outputs
-    uses = sum(value in values for each in flow.calls for value in each.inputs)
-    return uses + sum(value in values for value in flow.outputs)
+    return sum(flow.uses[value] for value in call.outputs)
 
 
 def output_axes(flow: Walk, call: Call) -> list[ChannelAxis]:
@@ -110,7 +107,7 @@ def output_axes(flow: Walk, call: Call) -> list[ChannelAxis]:
         raise NotScalable(f"{call.name} ({call.kind}) has no kernel at its end")
     if len(call.outputs) != 1 or _users(flow, call) != 1:
         raise NotScalable(f"several layers read {call.name}")
-    if sum(each.operation is call.operation for each in flow.calls) > 1:
+    if len(flow.calls_of(call.operation)) > 1:
         raise NotScalable(f"{call.name} is called several times")
     if not _ends_with_kernel_channels(layer):
         raise NotScalable(f"{call.name} has other channels than its kernel")

@@ -19,8 +19,7 @@ References:
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tfnas.graph.batchnorm import layers_of
@@ -44,12 +43,12 @@ def has_wide_sums(model: keras.Model) -> bool:
 
 
 def _readers_of(
-    call: Call, users: Mapping[Value, Sequence[Call]], hands_on: Callable[[Call], bool]
+    call: Call, flow: Walk, hands_on: Callable[[Call], bool]
 ) -> tuple[list[Call], list[Call]]:
     """The calls that read a call's outputs, and those between that hand them on as they are."""
     readers, moves = list[Call](), [call]
     for move in moves:
-        for user in (user for value in move.outputs for user in users[value]):
+        for user in (user for value in move.outputs for user in flow.readers[value]):
             (moves if hands_on(user) else readers).append(user)
     return readers, moves[1:]
 
@@ -77,19 +76,16 @@ class ResidualSums:
             self._find(flow, role_of)
 
     def _find(self, flow: Walk, role_of: Callable[[Call], Role]) -> None:
-        users: dict[Value, list[Call]] = defaultdict(list)
-        for call in flow.calls:
-            for value in call.inputs:
-                users[value].append(call)
-        uses = Counter(id(call.operation) for call in flow.calls)
+        def is_called_once(call: Call) -> bool:
+            return len(flow.calls_of(call.operation)) == 1
 
         def normalizes(call: Call) -> bool:
-            once = uses[id(call.operation)] == 1
-            return call.kind in NORMALIZATIONS and once and role_of(call) is Role.FORM
+            known = call.kind in NORMALIZATIONS and is_called_once(call)
+            return known and role_of(call) is Role.FORM
 
         def stays_inside(call: Call) -> bool:
             shown = any(value in flow.outputs for value in call.outputs)
-            return not shown and uses[id(call.operation)] == 1
+            return not shown and is_called_once(call)
 
         def hands_on(call: Call) -> bool:
             return call.kind in IDLE and role_of(call) is Role.SAME and stays_inside(call)
@@ -97,7 +93,7 @@ class ResidualSums:
         for call in reversed(flow.calls):
             if not stays_inside(call):
                 continue
-            readers, moves = _readers_of(call, users, hands_on)
+            readers, moves = _readers_of(call, flow, hands_on)
             ours = bool(readers) and all(id(user) in self._calls for user in readers)
             if call.kind == "Add" and role_of(call) is Role.COMPUTE:
                 found = len(call.inputs) == 2 and (ours or any(map(normalizes, readers)))

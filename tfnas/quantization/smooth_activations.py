@@ -15,7 +15,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import numbers
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -208,18 +207,17 @@ def _readers(flow: Walk, call: Call, sums: set[int]) -> tuple[list[ChannelAxis],
         sums: Ids of the operations by which it goes into residual sums.
     """
     layer, (value,) = call.operation, call.outputs
-    uses = Counter(id(each.operation) for each in flow.calls)
-    if uses[id(layer)] > 1:
+    if len(flow.calls_of(layer)) > 1:
         raise NotScalable("it is called several times")
     axis = layer.axis if isinstance(layer.axis, int) else tuple(layer.axis)
     if axis not in (-1, (-1,), len(value.shape) - 1, (len(value.shape) - 1,)):
         raise NotScalable("it normalizes another axis than the last one")
     if getattr(layer, _NORMALIZATIONS[call.kind][0], None) is None:
         raise NotScalable("it has no factors")
-    readers = [each for each in flow.calls if value in each.inputs]
+    readers = flow.readers[value]
     if value in flow.outputs or not readers:
         raise NotScalable("it is an output of the model")
-    shared = [each.name for each in readers if uses[id(each.operation)] > 1]
+    shared = [each.name for each in readers if len(flow.calls_of(each.operation)) > 1]
     if shared:
         raise NotScalable(f"{shared[0]} is called several times")
     kernels = [each for each in readers if id(each.operation) not in sums]

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -190,12 +189,11 @@ def _pair(flow: Walk, call: Call) -> _Pair:
     Raises:
         NotScalable: There is none.
     """
-    uses = Counter(id(each.operation) for each in flow.calls)
-    _check_first(call, uses)
+    _check_first(call, flow)
     norm, current = None, call
     while True:
         current = _next(flow, current)
-        if uses[id(current.operation)] > 1:
+        if len(flow.calls_of(current.operation)) > 1:
             raise NotScalable(f"{current.name} is called several times")
         if current.kind in CHANNEL_LAYERS or current.kind == "EinsumDense":
             break
@@ -211,9 +209,9 @@ def _pair(flow: Walk, call: Call) -> _Pair:
     return _Pair(call, norm, current.name, axes)
 
 
-def _check_first(call: Call, uses: Counter[int]) -> None:
+def _check_first(call: Call, flow: Walk) -> None:
     layer = call.operation
-    if uses[id(layer)] > 1:
+    if len(flow.calls_of(layer)) > 1:
         raise NotScalable("it is called several times")
     if getattr(layer, "data_format", "channels_last") != "channels_last":
         raise NotScalable("its channels come first")
@@ -226,7 +224,7 @@ def _check_first(call: Call, uses: Counter[int]) -> None:
 def _next(flow: Walk, call: Call) -> Call:
     """The only call that reads an output."""
     (value,) = call.outputs
-    readers = [each for each in flow.calls if value in each.inputs]
+    readers = flow.readers[value]
     if len(readers) != 1 or value in flow.outputs or len(readers[0].inputs) != 1:
         raise NotScalable("its output is read by several layers, by a merge, or by none")
     return readers[0]
@@ -249,8 +247,7 @@ def _lets_pass(call: Call) -> bool:
 
 def _flattens(flow: Walk, reader: Call) -> bool:
     """Whether a Flatten is right before a layer, perhaps with layers that change nothing."""
-    kinds = {value: call for call in flow.calls for value in call.outputs}
-    call = kinds.get(reader.inputs[0])
+    call = flow.producers.get(reader.inputs[0])
     while call is not None and call.kind in IDLE:
-        call = kinds.get(call.inputs[0])
+        call = flow.producers.get(call.inputs[0])
     return call is not None and call.kind == "Flatten"

@@ -141,7 +141,6 @@ class _Frames:
     def __init__(self, original: keras.Model) -> None:
         self.original, self.copies = original, LayerCopies()
         self.flow: Walk = walk(original)
-        self.producers = {value: call for call in self.flow.calls for value in call.outputs}
         self.in_time = {value for value in self.flow.inputs if len(value.shape) >= 2}
 
     def model(self) -> keras.Model:
@@ -247,9 +246,9 @@ class _Frames:
 
     def _rounding_before(self, call: Call) -> FakeQuant | None:
         """The fake quantization that the input of a convolution comes from."""
-        producer = self.producers.get(call.inputs[0])
+        producer = self.flow.producers.get(call.inputs[0])
         while producer is not None and producer.kind in IDLE:
-            producer = self.producers.get(producer.inputs[0])
+            producer = self.flow.producers.get(producer.inputs[0])
         if producer is not None and isinstance(producer.operation, FakeQuant):
             return producer.operation
         return None

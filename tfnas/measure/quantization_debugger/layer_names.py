@@ -27,8 +27,8 @@ class LayerNames:
             found = [(layer.name, layer) for layer in layers]
         else:
             found = [(call.name, call.operation) for call in flow.calls]
-            producers = {value: call.name for call in flow.calls for value in call.outputs}
-            self.outputs = tuple(producers.get(value, "") for value in flow.outputs)
+            makers = [flow.producers.get(value) for value in flow.outputs]
+            self.outputs = tuple("" if maker is None else maker.name for maker in makers)
         self.with_kernel = {name for name, layer in found if _has_kernel(layer)}
         self._paths = {tuple(name.split("/")) for name, _ in found}
         self._prefixes = {path[:n] for path in self._paths for n in range(1, len(path) + 1)}
