@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import os
 import pathlib
 import re
-import sys
 import types
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from tfnas.runtime.argument_rules import near
+from tfnas.runtime.user_modules import user_module
 
 if TYPE_CHECKING:
     from tfnas.loading import Loading
@@ -187,7 +185,7 @@ def loading_of(values: flags.FlagValues) -> Loading:
 
     objects: dict[str, Any] = {}
     for name in values["import"].value:
-        module = _imported(name, "import")
+        module = user_module(name, "--import")
         objects |= {
             item.__name__: item
             for item in vars(module).values()
@@ -209,7 +207,7 @@ def named_function(name: str, flag: str) -> Callable[..., Any]:
     module_name, _, attribute = name.partition(":")
     if not attribute:
         raise ValueError(f"--{flag} must be MODULE:FUNCTION, got {name!r}")
-    module = _imported(module_name, flag)
+    module = user_module(module_name, f"--{flag}")
     found = getattr(module, attribute, None)
     if not callable(found):
         known = [each for each, value in vars(module).items() if inspect.isfunction(value)]
@@ -218,20 +216,6 @@ def named_function(name: str, flag: str) -> Callable[..., Any]:
             f"{near(attribute, known)}"
         )
     return found
-
-
-def _imported(name: str, flag: str) -> types.ModuleType:
-    if not all(part.isidentifier() for part in name.split(".")) or name.endswith(".py"):
-        raise ValueError(f"--{flag} must name a module, such as my_layers, got {name!r}")
-    here = os.getcwd()
-    if here not in sys.path:
-        sys.path.insert(0, here)  # as `python -m` does
-    try:
-        return importlib.import_module(name)
-    except Exception as error:  # a module of the user's own can raise anything
-        raise ValueError(
-            f"--{flag} must name a module that can be imported, got {name!r}: {error}"
-        ) from error
 
 
 def load_model_and_split(

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import os
-import sys
-from types import ModuleType
 from typing import Any
 
 import cloudpickle
@@ -14,6 +10,7 @@ import keras_tuner as kt
 
 from tfnas.nas.search_config import check_hypermodel_name
 from tfnas.runtime.argument_rules import did_you_mean
+from tfnas.runtime.user_modules import user_module
 
 
 def imported_hypermodel(name: str) -> kt.HyperModel | Any:
@@ -29,7 +26,7 @@ def imported_hypermodel(name: str) -> kt.HyperModel | Any:
     """
     check_hypermodel_name(name)
     module_name, _, attribute = name.partition(":")
-    module = _imported(module_name)
+    module = user_module(module_name, "hypermodel")
     if not hasattr(module, attribute):
         known = [each for each, value in vars(module).items() if _is_hypermodel(value)]
         raise ValueError(
@@ -52,21 +49,6 @@ def imported_hypermodel(name: str) -> kt.HyperModel | Any:
         )
     cloudpickle.register_pickle_by_value(module)  # workers need not find the module
     return found
-
-
-def _imported(name: str) -> ModuleType:
-    folder = os.getcwd()
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise
-        raise ValueError(
-            f"hypermodel must name a module in the current folder or an installed one, got "
-            f"{name!r}: {error}"
-        ) from error
 
 
 def _is_hypermodel(value: Any) -> bool:

@@ -14,6 +14,7 @@ stay the same.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -34,14 +35,34 @@ from tfnas.quantization.integer_layers import (
     finds_categories,
     hard_silu,
 )
-from tfnas.quantization.layer_roles import BINARY, KERNEL_LAYERS, activation_name, activation_of
+from tfnas.quantization.layer_roles import KERNEL_LAYERS, activation_name, activation_of
 from tfnas.quantization.mask_forms import opened_masking
 from tfnas.quantization.reduction_forms import summed
 from tfnas.quantization.sequence_forms import opened_wrapper, reversed_places, zeroed_steps
 from tfnas.quantization.sum_forms import as_difference, sums_of_shapes
 
 _SPLIT = (*KERNEL_LAYERS, "Conv1DTranspose", "SeparableConv1D", "SeparableConv2D")
-Origins = dict[int, tuple[str, str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Origins:
+    """Where layers of a normal form come from: (path, class) in the model, by the layer's id.
+
+    Args:
+        kernels: Of the parts of layers with a kernel.
+        sums: Of the layers that compute a sum as a difference.
+    """
+
+    kernels: dict[int, tuple[str, str]] = dataclasses.field(default_factory=dict)
+    sums: dict[int, tuple[str, str]] = dataclasses.field(default_factory=dict)
+
+    def of_kernel(self, call: Call) -> tuple[str, str] | None:
+        """The path and class of the layer with a kernel that a call is a part of."""
+        return self.kernels.get(id(call.operation))
+
+    def identity(self, call: Call) -> tuple[str, str]:
+        """The name and class that a call without a kernel has in the original model."""
+        return self.sums.get(id(call.operation), (call.name, call.kind))
 
 
 def normal_form(model: keras.Model, bits: int = 8) -> tuple[keras.Model, Origins]:
@@ -53,18 +74,17 @@ def normal_form(model: keras.Model, bits: int = 8) -> tuple[keras.Model, Origins
             layers that have one.
 
     Returns:
-        The model, and a dictionary to the (path, class) in `model`: from the id of each layer with
-        a kernel, and of those that compute a sum as a difference.
+        The model, and where its layers come from.
     """
     copies = LayerCopies()
     split: dict[int, list[Any]] = {}
-    origins: Origins = {}
+    origins = Origins()
 
     def parts_of(layer: Any, call: Call, x: Any = None) -> list[Any]:
         if id(layer) not in split:
             known = {} if x is None else output_sizes(layer, x)
             split[id(layer)] = _split_layer(layer, copies, known)
-            origins.update({id(part): (call.name, call.kind) for part in split[id(layer)]})
+            origins.kernels.update({id(p): (call.name, call.kind) for p in split[id(layer)]})
         return split[id(layer)]
 
     def other_function(operation: Any, function: str | None, call: Call, tensor: Any) -> Any:
@@ -98,7 +118,7 @@ def normal_form(model: keras.Model, bits: int = 8) -> tuple[keras.Model, Origins
             return opened
         if id(call) in sums:
             output, made = as_difference(call, tensors, copies)
-            origins.update({id(part): (call.name, call.kind) for part in made})
+            origins.sums.update({id(part): (call.name, call.kind) for part in made})
             return [output]
         if (other := _other_operations(call, tensors, copies)) is not None:
             return other
@@ -115,26 +135,6 @@ def normal_form(model: keras.Model, bits: int = 8) -> tuple[keras.Model, Origins
     flat = rebuild(model, apply, class_of=None, flow=flow)
     copies.carry_weights()
     return flat, origins
-
-
-def kernel_origins(origins: Origins) -> list[tuple[str, str]]:
-    """Returns where the layers with kernels come from.
-
-    Args:
-        origins: As :func:`normal_form` returns them.
-    """
-    return [origin for origin in origins.values() if origin[1] not in BINARY]
-
-
-def identity_of(call: Call, origins: Origins) -> tuple[str, str]:
-    """Returns the name and class that a call without a kernel has in the original model.
-
-    Args:
-        call: A call of a model in normal form.
-        origins: As :func:`normal_form` returns them.
-    """
-    origin = origins.get(id(call.operation))
-    return origin if origin and origin[1] in BINARY else (call.name, call.kind)
 
 
 def _attention(
@@ -178,6 +178,11 @@ def _other_activation(
     if function is None:
         return None
     name = copies.unique(f"{operation.name}_16_bits")
+    if function in ("abs", "absolute"):
+        opposite = keras.layers.Rescaling(-1.0, name=copies.unique(f"{operation.name}_opposite"))
+        return keras.layers.Maximum(name=name)([tensor, opposite(tensor)])
+    if function == "square":
+        return keras.layers.Multiply(name=name)([tensor, tensor])
     return sixteen_bit_activation(operation, function, tensor, name)
 
 

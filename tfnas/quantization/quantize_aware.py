@@ -34,6 +34,7 @@ from tfnas.quantization.call_forms import MASKED, meets_constants
 from tfnas.quantization.einsum_forms import IntegerEinsum, IntegerRepeat
 from tfnas.quantization.fake_quant import FakeQuant
 from tfnas.quantization.fake_quant_placement import FakeQuantBuilder
+from tfnas.quantization.file_plan import FilePlan
 from tfnas.quantization.float32_model import to_float32
 from tfnas.quantization.float_islands import (
     BY_SPECIFICATION,
@@ -63,7 +64,7 @@ from tfnas.quantization.layer_roles import (
     role,
 )
 from tfnas.quantization.mask_forms import DiffersFrom
-from tfnas.quantization.normal_form import identity_of, kernel_origins, normal_form
+from tfnas.quantization.normal_form import normal_form
 from tfnas.quantization.normalization_forms import NormalizationForm
 from tfnas.quantization.quantized_kernel import QuantizedKernel
 from tfnas.quantization.recurrent_forms import QuantizedRecurrent, step_layers
@@ -186,16 +187,17 @@ def with_fake_quantization(model: keras.Model, spec: QuantSpec, fixed: bool = Fa
     flow = walk(flat)
     names = [(c.name, c.kind) for c in flow.calls if role(c) in WITH_WEIGHTS]
     others = [
-        (*identity_of(c, origins), activation_name(c))
+        (*origins.identity(c), activation_name(c))
         for c in flow.calls
         if role(c) not in WITH_WEIGHTS
     ]
-    spec.check_patterns([*names, *kernel_origins(origins)], others)
-    builder = FakeQuantBuilder(flow, spec, origins, fixed)
+    spec.check_patterns([*names, *origins.kernels.values()], others)
+    plan = FilePlan(flow, spec, origins, fixed)
+    builder = FakeQuantBuilder(plan)
     raw = {
         tensor.name
         for tensor, value in zip(functional_inside(flat).inputs, flow.inputs, strict=True)
-        if value in builder.raw
+        if value in plan.raw
     }
     quantized = rebuild(
         flat,
@@ -359,7 +361,7 @@ def quantizable_layers(model: keras.Model) -> set[str]:
     """
     flat, origins = normal_form(model)
     own = {call.name for call in walk(flat).calls if role(call) in WITH_WEIGHTS}
-    return own | {path for path, _ in kernel_origins(origins)}
+    return own | {path for path, _ in origins.kernels.values()}
 
 
 def has_4_bit_kernel(model: keras.Model) -> bool:

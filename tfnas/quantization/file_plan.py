@@ -1,0 +1,290 @@
+"""What an integer file does with each call of a model: its role, its bits, and who rounds.
+
+The model is in normal form (:mod:`tfnas.quantization.normal_form`). Nothing is built here; the
+answers say what the converter does, and :mod:`tfnas.quantization.fake_quant_placement` follows.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from tfnas.graph.functional import Call, Value, Walk
+from tfnas.graph.kernel_state import channels_share_values
+from tfnas.graph.preprocessing import calls_in_front
+from tfnas.quantization.call_forms import (
+    EQUAL_MASKED,
+    is_equal_scores,
+    masked_scores,
+    meets_constants,
+    number_behind,
+)
+from tfnas.quantization.embedding_forms import table_bits
+from tfnas.quantization.layer_registry import WITH_WEIGHTS
+from tfnas.quantization.layer_roles import (
+    ONE_SCALE,
+    Role,
+    activation_name,
+    fixed_range,
+    fuses_relu,
+    is_channel_norm,
+    kernel_bits,
+    relu_limit,
+    role,
+)
+from tfnas.quantization.normal_form import Origins
+from tfnas.quantization.recurrent_cells import initial_states, output_ranges
+from tfnas.quantization.spec import QuantSpec
+
+_MOVES = (Role.SAME,)
+
+
+class FilePlan:
+    """Answers about the calls of a model in normal form.
+
+    Args:
+        flow: The model's calls.
+        spec: The number formats.
+        origins: See :func:`tfnas.quantization.normal_form.normal_form`.
+        fixed: Whether the grids of kernels can be fixed, see
+            :class:`~tfnas.quantization.quantized_kernel.QuantizedKernel`.
+    """
+
+    def __init__(self, flow: Walk, spec: QuantSpec, origins: Origins, fixed: bool = False) -> None:
+        self.flow, self.spec, self.origins, self.fixed = flow, spec, origins, fixed
+        # Preprocessing is not in the file, whose inputs are the values that it makes.
+        front = calls_in_front(flow)
+        self._front = {id(call) for call in front}
+        inside = {v for call in flow.calls if not self.is_in_front(call) for v in call.inputs}
+        # Preprocessing reads numbers that are not rounded: bins of rounded ones would be others.
+        self.raw = {value for call in front for value in call.inputs}
+        # What others read of its numbers is rounded where they do, once.
+        self.entries = (self.raw | {v for call in front for v in call.outputs}) & inside
+        # Their constants are of 8 bits, see layer_roles.
+        self._met = meets_constants(flow) if spec.activation_bits > 8 else set()
+
+    def is_in_front(self, call: Call) -> bool:
+        """Whether a call is preprocessing, which is not in the file."""
+        return id(call) in self._front
+
+    def role(self, call: Call) -> Role:
+        """The role of a call; FLOAT where the specification leaves a layer without kernel float."""
+        found = role(call, self.spec.activation_bits)
+        return Role.FLOAT if self.is_island(call) or id(call) in self._met else found
+
+    def own_role(self, call: Call) -> Role:
+        """The role of a call that has operators of its own in the file; FLOAT for any other."""
+        alone = not self.is_in_front(call) and not self.is_taken_up(call)
+        return self.role(call) if alone and not self.stays_float(call) else Role.FLOAT
+
+    def is_island(self, call: Call) -> bool:
+        """Whether the specification leaves a layer float that has no kernel."""
+        if role(call) in WITH_WEIGHTS or self.is_in_front(call):
+            return False
+        own, names = self.origins.identity(call), self.origins.of_kernel(call)
+        if names is not None and role(call) is Role.RELU:
+            return False  # the activation of a layer with a kernel, clipped as its output is
+        return self.spec.leaves_float(*own, *(names or own), activation_name(call))
+
+    def stays_float(self, call: Call) -> bool:
+        """Whether a call is float in the file, by its kind or by the specification."""
+        if self.is_in_front(call):
+            return False
+        call_role = self.role(call)
+        if call_role is Role.NORM and self.folds(call):
+            return self.stays_float(self.flow.producers[call.inputs[0]])
+        if call_role is Role.NORM:
+            return not is_channel_norm(call)
+        if call.kind == "Concatenate" and self.spec.activation_bits == 8:
+            return any(self._comes_from_float(value) for value in call.inputs)
+        return call_role is Role.FLOAT or (
+            call_role in WITH_WEIGHTS and self.weight_bits(call) is None
+        )
+
+    def _comes_from_float(self, value: Value) -> bool:
+        """Whether a value is the output of a float layer, perhaps clipped or moved since.
+
+        An integer concatenation has one scale for all inputs, which the converter can't give to
+        the output of a float operator.
+        """
+        producer = self.flow.producers.get(self._source(value, (Role.RELU, Role.SAME)))
+        return producer is not None and self.stays_float(producer)
+
+    def source(self, value: Value) -> Value:
+        """The value that a value comes from by any number of calls that move values."""
+        return self._source(value, _MOVES)
+
+    def _source(self, value: Value, roles: tuple[Role, ...]) -> Value:
+        producer = self.flow.producers.get(value)
+        while producer is not None and self.role(producer) in roles:
+            value = producer.inputs[0]
+            producer = self.flow.producers.get(value)
+        return value
+
+    def _only_reader(self, value: Value) -> Call | None:
+        return self.flow.readers[value][0] if self._is_used_once(value) else None
+
+    def _is_used_once(self, value: Value) -> bool:
+        return self.flow.uses[value] == 1 and bool(self.flow.readers[value])
+
+    # Weights.
+
+    def weight_bits(self, call: Call) -> int | None:
+        """Bits of a kernel, by the name of its layer or of the layer that it was split off."""
+        own = call.name, call.kind
+        return self.spec.weight_bits(*own, *(self.origins.of_kernel(call) or own))
+
+    def kernel_settings(self, call: Call, bits: int) -> dict[str, Any]:
+        """How a kernel is quantized whose layer has these bits.
+
+        A Dense layer with a scale for each channel, or with fixed grids of 4 bits, is a convolution
+        in the file.
+        """
+        bits = kernel_bits(call.kind, bits, self.spec.activation_bits)
+        shared = _channels_share_values(call)
+        if self.spec.has_channel_scales and not shared:
+            as_convolution = call.kind in ("Dense", "EinsumDense")
+        else:
+            four = self.fixed and bits == 4 and call.kind == "Dense"
+            as_convolution = four and len(call.inputs[0].shape) <= 4
+        return {
+            "bits": bits,
+            "one_scale": shared,
+            "as_convolution": as_convolution,
+            "fixed": self.fixed,
+            "factor": self._factor(call) or 1.0,
+        }
+
+    def has_scale_of_table(self, call: Call) -> bool:
+        """Whether a call's output is on the grid of its table, and needs no range of its own."""
+        is_table = role(call) is Role.ROWS and self.spec.activation_bits == 8
+        bits = self.weight_bits(call) if is_table else None
+        return bits is not None and table_bits(call.operation, bits) == 8
+
+    def starts(self, call: Call) -> bool:
+        """Whether some call of a recurrent layer gives it the states before the first step."""
+        return any(map(initial_states, self.flow.calls_of(call.operation)))
+
+    # What is computed by the operator before it.
+
+    def folds(self, norm: Call) -> bool:
+        """Whether a BatchNormalization is folded into the kernel before it."""
+        producer = self.flow.producers.get(norm.inputs[0])
+        if producer is None or not is_channel_norm(norm):
+            return False
+        if self.role(producer) is not Role.KERNEL or self.flow.uses[norm.inputs[0]] != 1:
+            return False
+        # A kernel with one scale can't take up a factor per channel.
+        return producer.kind not in ONE_SCALE
+
+    def is_taken_up(self, call: Call) -> bool:
+        """Whether a call is a Rescaling that the kernel before it takes up."""
+        producer = self.flow.producers.get(call.inputs[0]) if call.kind == "Rescaling" else None
+        if producer is None or role(producer) is not Role.KERNEL or self.stays_float(producer):
+            return False
+        return self._factor(producer) is not None
+
+    def _factor(self, call: Call) -> float | None:
+        """The number that an EinsumDense takes up from the Rescaling behind each of its calls."""
+        if call.kind != "EinsumDense":
+            return None
+        readers = [self._only_reader(c.outputs[0]) for c in self.flow.calls_of(call.operation)]
+        found = {None if reader is None else number_behind(reader) for reader in readers}
+        return found.pop() if len(found) == 1 else None
+
+    # Ranges of outputs.
+
+    def fixed_ranges(self, call: Call) -> list[tuple[float, float] | None]:
+        """The ranges of the outputs that need no data; None for others."""
+        bits, call_role = self.spec.activation_bits, self.role(call)
+        if call_role is Role.LOOP and not self.stays_float(call):
+            return output_ranges(call.operation, bits, self.starts(call))
+        found = fixed_range(call, bits) if call_role is Role.FIXED else None
+        found = (EQUAL_MASKED, 0.0) if is_equal_scores(call) else found
+        return [found] * len(call.outputs)
+
+    def is_rounded_later(self, call: Call, value: Value) -> bool:
+        """Whether an output needs no rounding here: the next call is fused, or it is an integer."""
+        if "float" not in value.dtype:  # "bfloat16" holds "float" too
+            return True
+        reader = self._only_reader(value)
+        if reader is None:
+            return False
+        if self.role(reader) is Role.RELU:
+            return fuses_relu(call)
+        if masked_scores(reader) is not None:
+            return role(call) is Role.COMPUTE  # its ranges are those of the places that count
+        if self.is_taken_up(reader):
+            return True
+        return self.role(reader) is Role.NORM and self.folds(reader)
+
+    def has_one_range(self, call: Call) -> bool:
+        """Whether a call's inputs and output have one range in the file."""
+        joins = call.kind == "Concatenate" and self.spec.activation_bits == 8
+        merges = call.kind in ("Maximum", "Minimum") and self.role(call) is Role.COMPUTE
+        return (joins or merges) and not self.stays_float(call)
+
+    def rounds_to_one_range(self, call: Call) -> bool:
+        """Whether a call with one range is where that range is placed, with no ReLU behind it."""
+        return self.has_one_range(call) and not self.is_rounded_later(call, call.outputs[0])
+
+    def takes_the_range_of_a_merge(self, call: Call, value: Value) -> bool:
+        """Whether the file gives a value the range of the Concatenate or Maximum that it goes into.
+
+        The converter does so where a value is used nowhere else and its operator can round to any
+        range; it is rounded after the merge then. Any other value has its own range, and the file
+        rounds it a second time, to the joint one.
+        """
+        reader = self._only_reader(value)
+        if reader is None or not self.rounds_to_one_range(reader):
+            return False
+        if self.role(call) is Role.RELU:
+            producer = self.flow.producers.get(call.inputs[0])
+            return (
+                producer is not None
+                and relu_limit(call) in (6.0, math.inf)  # others are operators of their own
+                and self.flow.uses[call.inputs[0]] == 1
+                and fuses_relu(producer)
+                and self._takes_any_range(producer)
+            )
+        return self._takes_any_range(call)
+
+    def _takes_any_range(self, call: Call) -> bool:
+        roles = (Role.KERNEL, Role.NORM, Role.AFFINE, Role.COMPUTE, Role.LOOP)
+        found = self.role(call) in roles and not self.has_one_range(call)
+        return found and not self.stays_float(call)
+
+    def joins_its_source(self, value: Value) -> bool:
+        """Whether a call with one range reads a moved value beside what it was moved from."""
+        source = self.source(value)
+        return any(
+            self.has_one_range(reader)
+            and any(v is not value and self.source(v) is source for v in reader.inputs)
+            for reader in self.flow.readers[value]
+        )
+
+    def is_from_a_loop(self, value: Value) -> bool:
+        """Whether a value is the output of a loop, perhaps moved since."""
+        producer = self.flow.producers.get(self.source(value))
+        if producer is None or self.role(producer) is not Role.LOOP:
+            return False
+        return not self.stays_float(producer)
+
+    def is_sliced(self, value: Value) -> bool:
+        """Whether a slice is among the calls that moved a value."""
+        source = self.source(value)
+        while value is not source:
+            move = self.flow.producers[value]
+            if move.kind == "GetItem":
+                return True
+            value = move.inputs[0]
+        return False
+
+
+def _channels_share_values(call: Call) -> bool:
+    kernel = np.asarray(call.operation.kernel)
+    if "Depthwise" in call.kind:
+        kernel = kernel.reshape(*kernel.shape[:-2], -1)
+    return channels_share_values(kernel)
