@@ -1209,7 +1209,7 @@ def test_mixed_precision(policy, digits):
     assert (found.argmax(1) == expected.argmax(1)).mean() >= 0.97
     assert [q.name for q in fake_quants(single)] == [q.name for q in fake_quants(trainable)]
     np.testing.assert_array_equal(ranges_of(single), ranges_of(trainable))
-    np.testing.assert_allclose(tfnas.to_tflite(trainable).predict(x), expected, atol=0.1)
+    np.testing.assert_allclose(tfnas.to_tflite(trainable, "float32").predict(x), expected, atol=0.1)
 
 
 def test_a_layer_of_half_precision_that_cannot_be_rebuilt_is_named():

@@ -98,7 +98,8 @@ def _define_formats(common: dict[str, Any]) -> None:
         "mode",
         "float32",
         [*MODES, MIXED],
-        "number formats of the file; mixed: one for each layer, chosen for --size",
+        "number formats of the file; mixed: one for each layer, chosen for --size; a model that "
+        "was trained quantization-aware has its own where none are given",
         **common,
     )
     define_layers(common)
@@ -143,9 +144,10 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
     """Runs the command."""
     from tfnas import data
 
-    source, target = pathlib.Path(positional[0]), _target(positional, values)
-    size = data.parse_size(values["image_size"].value)
+    source, size = pathlib.Path(positional[0]), data.parse_size(values["image_size"].value)
     model, split, typical = loading_of(values).load(source), None, None
+    _take_trained_formats(model, values)
+    target = _target(positional, values)
     if values["data"].value:
         names = {name: values[name].value for name in ("inputs", "targets")}
         inputs, split = data.load_calibration(model, values["data"].value, image_size=size, **names)
@@ -170,6 +172,19 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
     if split is not None and not values["streaming"].value:  # labels are those of sequences
         _print_accuracy(model, artifact, split)
     return 0
+
+
+def _take_trained_formats(model: Any, values: flags.FlagValues) -> None:
+    """Sets --mode, where it is not given, to what a quantization-aware model was trained for."""
+    from tfnas.quantization.trained_formats import trained_formats
+
+    if values["mode"].present or values["recipe"].value:
+        return
+    trained = trained_formats(model)
+    if trained is not None:
+        values["mode"].value = trained.mode
+        if not values["quiet"].value:
+            print(f"{model.name!r} is quantization-aware: --mode={trained.mode}")
 
 
 def _target(positional: list[str], values: flags.FlagValues) -> pathlib.Path:

@@ -148,7 +148,7 @@ class CandidateStore:
         typical = functools.partial(context.calibration, COMPARED)
         self.models = ModelStore(loading, typical, context.progress.phase)
         self.context, self.folder, self.gzipped, self.target = context, folder, gzipped, target
-        self.baseline = to_tflite(context.original)
+        self.baseline = to_tflite(context.original, "float32")
         self.assessment = self._assess(self.baseline)
         self.profile = profile(context.original)
         self.candidates: list[Candidate] = []

@@ -66,7 +66,7 @@ PASSES: tuple[Callable[[Conversion], Conversion], ...] = (
 
 def to_tflite(
     model: keras.Model,
-    mode: str | QuantSpec = "float32",
+    mode: str | QuantSpec | None = None,
     calibration: CalibrationData | None = None,
     *,
     sparse: bool = False,
@@ -92,7 +92,8 @@ def to_tflite(
             in the formats that need no change of layers. Lookups of words, hashes and bins in front
             of a model stay out of the file, see :func:`tfnas.split_preprocessing`.
         mode: The number formats of the file, as a :class:`tfnas.QuantSpec` (which may give
-            single layers another format) or as one of these names:
+            single layers another format) or as one of the names below. None: of a
+            quantization-aware model the formats that it was trained for, of others "float32".
 
             - "float32";
             - "float16": weights of 16 bits;
@@ -167,7 +168,7 @@ def to_tflite(
     References:
         `tf.lite.TFLiteConverter`: https://www.tensorflow.org/api_docs/python/tf/lite/TFLiteConverter
     """
-    spec = QuantSpec.of(mode)
+    spec = _formats(model, mode)
     if rounding is not None:
         spec = dataclasses.replace(spec, rounding=rounding)
     _check_budget(budget_seconds, spec)
@@ -190,6 +191,17 @@ def to_tflite(
     if streaming or sparse:
         return file
     return with_comparison(file, model, spec, lambda other: to_tflite(model, other))
+
+
+def _formats(model: Any, mode: str | QuantSpec | None) -> QuantSpec:
+    if mode is not None:
+        return QuantSpec.of(mode)
+    import keras
+
+    from tfnas.quantization.trained_formats import trained_formats
+
+    trained = trained_formats(model) if isinstance(model, keras.Model) else None
+    return trained or QuantSpec.of("float32")
 
 
 def converted(conversion: Conversion) -> Artifact:

@@ -183,7 +183,7 @@ class PostTrainingQuantization(Technique[PtqSettings]):
         from tfnas.tflite.convert import to_tflite
 
         mode: str = outcome.settings.mode
-        files, notes = [("original, float32", to_tflite(original))], []
+        files, notes = [("original, float32", to_tflite(original, "float32"))], []
         try:
             nearest = to_tflite(original, mode, context.calibration())
             files.append((f"rounded to nearest, {mode}", nearest))

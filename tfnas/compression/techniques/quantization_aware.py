@@ -131,7 +131,7 @@ class QuantizationAware(Technique[QatSettings]):
         from tfnas.tflite.convert import to_tflite
 
         spec, notes = outcome.settings.spec, []
-        files = [("original, float32", to_tflite(original))]
+        files = [("original, float32", to_tflite(original, "float32"))]
         try:
             label = f"post-training, {spec.mode}"
             files.append((label, to_tflite(original, spec, context.calibration())))

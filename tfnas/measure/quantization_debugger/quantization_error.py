@@ -106,7 +106,7 @@ def quantization_error(
     check_same_ends(model, artifact)
     _check_quantized(artifact)
     float_model = strip_quantization(model) if fake_quants(model) else model
-    comparison = Comparison(float_model, to_tflite(float_model), artifact, columns)
+    comparison = Comparison(float_model, to_tflite(float_model, "float32"), artifact, columns)
     comparison.run()
     rows = comparison.layers()
     kept = [FloatLayers((), artifact.size, comparison.outputs())]
