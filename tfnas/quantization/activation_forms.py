@@ -15,6 +15,7 @@ References:
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -104,6 +105,31 @@ class SixteenBitActivation(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
         return {**super().get_config(), "function": self.function, "alpha": self.alpha}
+
+
+def arithmetic_form(function: str, x: Any, base: str, name: Callable[[str], str]) -> Any:
+    """Returns a function of a 16-bit tensor by layers of arithmetic, which have 16-bit kernels.
+
+    Args:
+        function: Name of the function.
+        x: A Keras tensor.
+        base: Name of the layer that makes the result, and beginning of the others' names.
+        name: Returns an unused layer name that resembles the requested one.
+
+    Returns:
+        A Keras tensor; None where the function has no such form.
+    """
+    layers = keras.layers
+    if function in ("abs", "absolute"):
+        opposite = layers.Rescaling(-1.0, name=name(f"{base}_opposite"))(x)
+        return layers.Maximum(name=name(base))([x, opposite])
+    if function == "square":
+        return layers.Multiply(name=name(base))([x, x])
+    if function == "hard_sigmoid":  # relu6(x + 3) / 6
+        shifted = layers.Rescaling(1.0, 3.0, name=name(f"{base}_shift"))(x)
+        gate = layers.ReLU(6.0, name=name(f"{base}_gate"))(shifted)
+        return layers.Rescaling(1 / 6, name=name(base))(gate)
+    return None
 
 
 def sixteen_bit_activation(operation: Any, function: str | None, x: Any, name: str) -> Any:

@@ -24,7 +24,7 @@ import numpy as np
 
 from tfnas.graph.functional import Call, LayerCopies, rebuild, walk
 from tfnas.quantization.activation_calls import opened_activation
-from tfnas.quantization.activation_forms import sixteen_bit_activation
+from tfnas.quantization.activation_forms import arithmetic_form, sixteen_bit_activation
 from tfnas.quantization.attention_forms import averaged_places, opened_attention, plain_attention
 from tfnas.quantization.constant_forms import with_constant_input
 from tfnas.quantization.dot_forms import opened_dot
@@ -177,13 +177,10 @@ def _other_activation(
         return hard_silu(tensor, copies.unique)
     if function is None:
         return None
-    name = copies.unique(f"{operation.name}_16_bits")
-    if function in ("abs", "absolute"):
-        opposite = keras.layers.Rescaling(-1.0, name=copies.unique(f"{operation.name}_opposite"))
-        return keras.layers.Maximum(name=name)([tensor, opposite(tensor)])
-    if function == "square":
-        return keras.layers.Multiply(name=name)([tensor, tensor])
-    return sixteen_bit_activation(operation, function, tensor, name)
+    base = f"{operation.name}_16_bits"
+    if (output := arithmetic_form(function, tensor, base, copies.unique)) is not None:
+        return output
+    return sixteen_bit_activation(operation, function, tensor, copies.unique(base))
 
 
 def _averages_whole_images(call: Call) -> bool:

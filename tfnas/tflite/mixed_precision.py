@@ -191,7 +191,9 @@ def mixed_precision(
     candidates = _check_arguments(size, activations, weight_only, formats)
     if not is_tf_keras(model):
         model = opened_model(model, data)
-    float_file = to_tflite(model, "float32")  # the first error is of a model that can't be converted
+    float_file = to_tflite(
+        model, "float32"
+    )  # the first error is of a model that can't be converted
     columns = fitting_columns(model, data, EXAMPLES)
     if activations != FLOAT and is_tf_keras(model):
         raise ValueError(
