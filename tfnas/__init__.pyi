@@ -61,12 +61,12 @@ from tfnas.pruning.sensitivity import sensitivity as sensitivity
 from tfnas.pruning.structured.channel_importance import Importance as Importance
 from tfnas.pruning.structured.iterative import ChannelPruning as ChannelPruning
 from tfnas.pruning.structured.prune_channels import prune_channels as prune_channels
+from tfnas.quantization.aware_models import unquantized_layers as unquantized_layers
 from tfnas.quantization.bias_correction import correct_bias as correct_bias
 from tfnas.quantization.quantization_schedule import QuantizationSchedule as QuantizationSchedule
 from tfnas.quantization.quantize_aware import calibrate as calibrate
 from tfnas.quantization.quantize_aware import quantize_aware as quantize_aware
 from tfnas.quantization.quantize_aware import strip_quantization as strip_quantization
-from tfnas.quantization.quantize_aware import unquantized_layers as unquantized_layers
 from tfnas.quantization.smooth_activations import smooth_activations as smooth_activations
 from tfnas.quantization.spec import QuantSpec as QuantSpec
 from tfnas.quantization.weight_equalization import equalize_weights as equalize_weights

@@ -23,7 +23,7 @@ from tfnas.graph.functional import clone
 from tfnas.jobs.search_job import _with_latency
 from tfnas.nas.samplers.random_search import RandomSampler
 from tfnas.nas.trial_failures import INFEASIBLE
-from tfnas.quantization.quantize_aware import fake_quants
+from tfnas.quantization.aware_models import fake_quants
 from tfnas.targets import device
 from tfnas.tflite.flatbuffer import read_graphs
 

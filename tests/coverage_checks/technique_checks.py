@@ -23,8 +23,9 @@ from tfnas.keras_private import all_layers
 from tfnas.pruning.structured.channel_groups import trace
 from tfnas.pruning.structured.channel_masks import mask_channels
 from tfnas.pruning.structured.slicing import slice_channels
+from tfnas.quantization.aware_models import fake_quants
 from tfnas.quantization.fake_quant import FakeQuant
-from tfnas.quantization.quantize_aware import fake_quants, quantize_aware_partly
+from tfnas.quantization.quantize_aware import quantize_aware_partly
 
 CLUSTERS = 4
 _PRECISIONS = {"bfloat16": 2.0**-8, "float16": 2.0**-11}

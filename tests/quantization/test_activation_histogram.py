@@ -14,7 +14,7 @@ from tfnas.quantization.activation_histogram import (
     least_error_range,
     percentile_range,
 )
-from tfnas.quantization.quantize_aware import fake_quants
+from tfnas.quantization.aware_models import fake_quants
 
 BIN = 2.0**-8
 FLOATS = st.floats(-1e6, 1e6, width=32)

@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras import layers as L
 
 import tfnas
-from tfnas.quantization.quantize_aware import has_channel_scales
+from tfnas.quantization.aware_models import has_channel_scales
 from tfnas.quantization.quantized_kernel import QuantizedKernel
 
 CHANNELS = tfnas.QuantSpec("int8", dense_scales="per_channel")

@@ -19,9 +19,10 @@ from keras import layers, ops
 import tfnas
 from tfnas.graph.batchnorm import layers_of
 from tfnas.graph.functional import refresh_normalization
+from tfnas.quantization.aware_models import fake_quants
 from tfnas.quantization.fake_quant import FakeQuant
 from tfnas.quantization.float32_model import to_float32
-from tfnas.quantization.quantize_aware import fake_quants, quantize_aware_partly
+from tfnas.quantization.quantize_aware import quantize_aware_partly
 from tfnas.quantization.quantized_kernel import QuantizedKernel, dilated_conv2d
 from tfnas.tflite.file_weights import read_kernels
 

@@ -10,8 +10,8 @@ from ai_edge_litert import schema_py_generated as schema
 from keras import layers
 
 import tfnas
+from tfnas.quantization.aware_models import fake_quants
 from tfnas.quantization.fake_quant import FakeQuant
-from tfnas.quantization.quantize_aware import fake_quants
 from tfnas.tflite.graph_repair import repair
 
 MODE = "int16x8"

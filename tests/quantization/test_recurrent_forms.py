@@ -6,7 +6,7 @@ import pytest
 from keras import layers
 
 import tfnas
-from tfnas.quantization.quantize_aware import fake_quants
+from tfnas.quantization.aware_models import fake_quants
 from tfnas.quantization.recurrent_cells import RecurrentStep
 from tfnas.quantization.recurrent_forms import step_layers
 

@@ -8,7 +8,7 @@ import pytest
 
 import tfnas
 from tfnas.cli.app import main
-from tfnas.quantization.trained_formats import trained_formats
+from tfnas.quantization.aware_models import trained_formats
 
 X = np.random.default_rng(0).normal(size=(40, 6)).astype("float32")
 

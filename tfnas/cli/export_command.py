@@ -176,7 +176,7 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
 
 def _take_trained_formats(model: Any, values: flags.FlagValues) -> None:
     """Sets --mode, where it is not given, to what a quantization-aware model was trained for."""
-    from tfnas.quantization.trained_formats import trained_formats
+    from tfnas.quantization.aware_models import trained_formats
 
     if values["mode"].present or values["recipe"].value:
         return

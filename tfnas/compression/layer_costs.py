@@ -11,7 +11,8 @@ from tfnas.compression.model_analysis import file_errors, named, noise_of
 from tfnas.measure.profile import profile
 from tfnas.measure.quantization_debugger.file_comparison import BITS
 from tfnas.measure.quantization_debugger.layer_names import LayerNames
-from tfnas.quantization.quantize_aware import fake_quants, strip_quantization
+from tfnas.quantization.aware_models import fake_quants
+from tfnas.quantization.quantize_aware import strip_quantization
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.file_weights import read_kernels
 

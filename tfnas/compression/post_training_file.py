@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tfnas.compression.technique_context import Context
 from tfnas.compression.techniques.technique import NotPossible
-from tfnas.quantization.quantize_aware import fake_quants
+from tfnas.quantization.aware_models import fake_quants
 from tfnas.quantization.spec import QuantSpec
 from tfnas.tflite.convert import to_tflite
 

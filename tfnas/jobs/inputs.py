@@ -20,7 +20,8 @@ from tfnas.graph.preprocessing import preprocessed, preprocessing_layers, split_
 from tfnas.jobs.finished_search import finished_config
 from tfnas.loading import Loading
 from tfnas.nas.search_config import SearchConfig
-from tfnas.quantization.quantize_aware import fake_quants, strip_quantization
+from tfnas.quantization.aware_models import fake_quants
+from tfnas.quantization.quantize_aware import strip_quantization
 from tfnas.runtime.store import damage_named
 from tfnas.search_space.json_records import check_types
 from tfnas.tflite.recurrent_layers import recurrent_layers

@@ -38,7 +38,7 @@ from tfnas.nas.supernet.supernet_tuner import SupernetTuner
 from tfnas.nas.trial_failures import INFEASIBLE
 from tfnas.nas.trial_log import TrialLog, failure_cause
 from tfnas.optional import require
-from tfnas.quantization.quantize_aware import fake_quants
+from tfnas.quantization.aware_models import fake_quants
 from tfnas.quantization.spec import QuantSpec
 from tfnas.reports import search_report
 from tfnas.reports.content import Words

@@ -58,7 +58,7 @@ from tfnas.nas.trial_patches import TrialPatches, with_costs, with_patches
 from tfnas.nas.tuner_config import TunerConfig
 from tfnas.nas.weight_files import read_weights
 from tfnas.nas.weight_inheritance import inherit_weights
-from tfnas.quantization.quantize_aware import fake_quants
+from tfnas.quantization.aware_models import fake_quants
 from tfnas.quantization.spec import QuantSpec
 from tfnas.runtime.files import save_model, write_atomically
 from tfnas.search_space.compression import Compression

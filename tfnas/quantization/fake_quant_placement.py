@@ -2,7 +2,7 @@
 
 The model is in normal form (:mod:`tfnas.quantization.normal_form`). An output is rounded where the
 converter puts it into a tensor of the file, so once after a fused convolution, BatchNormalization
-and ReLU; :mod:`tfnas.quantization.file_plan` says where that is.
+and ReLU; :mod:`tfnas.quantization.range_plan` says where that is.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from tfnas.quantization.mask_forms import compared
 from tfnas.quantization.normalization_forms import NormalizationForm
 from tfnas.quantization.placed_ranges import PlacedRanges
 from tfnas.quantization.quantized_kernel import QuantizedKernel, QuantizedWeights
+from tfnas.quantization.range_plan import RangePlan
 from tfnas.quantization.recurrent_cells import fits_fused_lstm, has_mask, initial_states
 from tfnas.quantization.recurrent_forms import QuantizedRecurrent
 from tfnas.quantization.residual_sums import ResidualSums
@@ -56,6 +57,7 @@ class FakeQuantBuilder:
 
     def __init__(self, plan: FilePlan) -> None:
         self.plan, self.spec, self.flow = plan, plan.spec, plan.flow
+        self.places = RangePlan(plan)
         self.least = MIN_RANGE_16 if self.spec.activation_bits > 8 else 0.0
         self.copies = LayerCopies()
         self.ranges = PlacedRanges(self.spec)
@@ -115,7 +117,7 @@ class FakeQuantBuilder:
         producer = self.flow.producers.get(call.inputs[0])
         after_float = producer is not None and self.plan.stays_float(producer)
         limit = relu_limit(call)
-        if self.plan.takes_the_range_of_a_merge(call, call.outputs[0]):
+        if self.places.takes_the_range_of_a_merge(call, call.outputs[0]):
             maximum = None if limit == math.inf else limit
             return keras.layers.ReLU(maximum, name=self.copies.unique(call.name))(tensor)
         return self.ranges.rounded(call.name, tensor, relu=limit, after_float=after_float)
@@ -132,11 +134,11 @@ class FakeQuantBuilder:
         if (same := self._range_of_all(call, tensors)) is not None:
             return [self.ranges.rounded_again(same, tensor) for tensor in outputs]
         after_float = self.plan.stays_float(call)
-        fixed_ranges = self.plan.fixed_ranges(call)
+        fixed_ranges = self.places.fixed_ranges(call)
         return [
             tensor
-            if self.plan.is_rounded_later(call, value)
-            or self.plan.takes_the_range_of_a_merge(call, value)
+            if self.places.is_rounded_later(call, value)
+            or self.places.takes_the_range_of_a_merge(call, value)
             else self.ranges.rounded(call.name, tensor, fixed=fixed, after_float=after_float)
             for value, tensor, fixed in zip(call.outputs, outputs, fixed_ranges, strict=True)
         ]
@@ -150,7 +152,7 @@ class FakeQuantBuilder:
         layer = self.ranges.of(tensor)
         if layer is None or "float" not in value.dtype:
             return output
-        if self.plan.joins_its_source(value):
+        if self.places.joins_its_source(value):
             return self.ranges.rounded_again(layer, output)
         return self.ranges.note(layer, output)
 
@@ -161,7 +163,7 @@ class FakeQuantBuilder:
         scales that are nearly equal; and on fixed ranges that are equal, as of an LSTM's two
         directions, where the file fixes the batch.
         """
-        if not self.plan.rounds_to_one_range(call):
+        if not self.places.rounds_to_one_range(call):
             return None
         known = [layer for layer in map(self.ranges.of, tensors) if layer is not None]
         one = len({layer.fixed or id(layer) for layer in known}) == 1
@@ -179,8 +181,8 @@ class FakeQuantBuilder:
         Returns:
             The inputs of the call, and the layer of its range; None where there is no loop.
         """
-        loops = [self.plan.is_from_a_loop(value) for value in call.inputs]
-        if not any(loops) or not self.plan.rounds_to_one_range(call):
+        loops = [self.places.is_from_a_loop(value) for value in call.inputs]
+        if not any(loops) or not self.places.rounds_to_one_range(call):
             return tensors, None
         if self._range_of_all(call, tensors) is not None:
             return tensors, None
@@ -194,7 +196,7 @@ class FakeQuantBuilder:
         What a slice reads has the range of its output; other moves are not called again, since a
         Dropout in training would drop other numbers for another reader.
         """
-        if not self.plan.is_sliced(value):
+        if not self.places.is_sliced(value):
             return joint(self._read[value], ahead=True)
         move = self.flow.producers[value]
         before = self._rounded_ahead(move.inputs[0], joint)

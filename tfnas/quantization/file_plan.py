@@ -1,4 +1,4 @@
-"""What an integer file does with each call of a model: its role, its bits, and who rounds.
+"""What an integer file does with each call of a model: its role and its bits.
 
 The model is in normal form (:mod:`tfnas.quantization.normal_form`). Nothing is built here; the
 answers say what the converter does, and :mod:`tfnas.quantization.fake_quant_placement` follows.
@@ -6,7 +6,6 @@ answers say what the converter does, and :mod:`tfnas.quantization.fake_quant_pla
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,6 @@ from tfnas.graph.functional import Call, Value, Walk
 from tfnas.graph.kernel_state import channels_share_values
 from tfnas.graph.preprocessing import calls_in_front
 from tfnas.quantization.call_forms import (
-    EQUAL_MASKED,
-    is_equal_scores,
-    masked_scores,
     meets_constants,
     number_behind,
 )
@@ -27,15 +23,12 @@ from tfnas.quantization.layer_roles import (
     ONE_SCALE,
     Role,
     activation_name,
-    fixed_range,
-    fuses_relu,
     is_channel_norm,
     kernel_bits,
-    relu_limit,
     role,
 )
 from tfnas.quantization.normal_form import Origins
-from tfnas.quantization.recurrent_cells import initial_states, output_ranges
+from tfnas.quantization.recurrent_cells import initial_states
 from tfnas.quantization.spec import QuantSpec
 
 _MOVES = (Role.SAME,)
@@ -123,11 +116,10 @@ class FilePlan:
             producer = self.flow.producers.get(value)
         return value
 
-    def _only_reader(self, value: Value) -> Call | None:
-        return self.flow.readers[value][0] if self._is_used_once(value) else None
-
-    def _is_used_once(self, value: Value) -> bool:
-        return self.flow.uses[value] == 1 and bool(self.flow.readers[value])
+    def only_reader(self, value: Value) -> Call | None:
+        """The call that reads a value, where that is its only use."""
+        readers = self.flow.readers[value]
+        return readers[0] if readers and self.flow.uses[value] == 1 else None
 
     # Weights.
 
@@ -190,97 +182,9 @@ class FilePlan:
         """The number that an EinsumDense takes up from the Rescaling behind each of its calls."""
         if call.kind != "EinsumDense":
             return None
-        readers = [self._only_reader(c.outputs[0]) for c in self.flow.calls_of(call.operation)]
+        readers = [self.only_reader(c.outputs[0]) for c in self.flow.calls_of(call.operation)]
         found = {None if reader is None else number_behind(reader) for reader in readers}
         return found.pop() if len(found) == 1 else None
-
-    # Ranges of outputs.
-
-    def fixed_ranges(self, call: Call) -> list[tuple[float, float] | None]:
-        """The ranges of the outputs that need no data; None for others."""
-        bits, call_role = self.spec.activation_bits, self.role(call)
-        if call_role is Role.LOOP and not self.stays_float(call):
-            return output_ranges(call.operation, bits, self.starts(call))
-        found = fixed_range(call, bits) if call_role is Role.FIXED else None
-        found = (EQUAL_MASKED, 0.0) if is_equal_scores(call) else found
-        return [found] * len(call.outputs)
-
-    def is_rounded_later(self, call: Call, value: Value) -> bool:
-        """Whether an output needs no rounding here: the next call is fused, or it is an integer."""
-        if "float" not in value.dtype:  # "bfloat16" holds "float" too
-            return True
-        reader = self._only_reader(value)
-        if reader is None:
-            return False
-        if self.role(reader) is Role.RELU:
-            return fuses_relu(call)
-        if masked_scores(reader) is not None:
-            return role(call) is Role.COMPUTE  # its ranges are those of the places that count
-        if self.is_taken_up(reader):
-            return True
-        return self.role(reader) is Role.NORM and self.folds(reader)
-
-    def has_one_range(self, call: Call) -> bool:
-        """Whether a call's inputs and output have one range in the file."""
-        joins = call.kind == "Concatenate" and self.spec.activation_bits == 8
-        merges = call.kind in ("Maximum", "Minimum") and self.role(call) is Role.COMPUTE
-        return (joins or merges) and not self.stays_float(call)
-
-    def rounds_to_one_range(self, call: Call) -> bool:
-        """Whether a call with one range is where that range is placed, with no ReLU behind it."""
-        return self.has_one_range(call) and not self.is_rounded_later(call, call.outputs[0])
-
-    def takes_the_range_of_a_merge(self, call: Call, value: Value) -> bool:
-        """Whether the file gives a value the range of the Concatenate or Maximum that it goes into.
-
-        The converter does so where a value is used nowhere else and its operator can round to any
-        range; it is rounded after the merge then. Any other value has its own range, and the file
-        rounds it a second time, to the joint one.
-        """
-        reader = self._only_reader(value)
-        if reader is None or not self.rounds_to_one_range(reader):
-            return False
-        if self.role(call) is Role.RELU:
-            producer = self.flow.producers.get(call.inputs[0])
-            return (
-                producer is not None
-                and relu_limit(call) in (6.0, math.inf)  # others are operators of their own
-                and self.flow.uses[call.inputs[0]] == 1
-                and fuses_relu(producer)
-                and self._takes_any_range(producer)
-            )
-        return self._takes_any_range(call)
-
-    def _takes_any_range(self, call: Call) -> bool:
-        roles = (Role.KERNEL, Role.NORM, Role.AFFINE, Role.COMPUTE, Role.LOOP)
-        found = self.role(call) in roles and not self.has_one_range(call)
-        return found and not self.stays_float(call)
-
-    def joins_its_source(self, value: Value) -> bool:
-        """Whether a call with one range reads a moved value beside what it was moved from."""
-        source = self.source(value)
-        return any(
-            self.has_one_range(reader)
-            and any(v is not value and self.source(v) is source for v in reader.inputs)
-            for reader in self.flow.readers[value]
-        )
-
-    def is_from_a_loop(self, value: Value) -> bool:
-        """Whether a value is the output of a loop, perhaps moved since."""
-        producer = self.flow.producers.get(self.source(value))
-        if producer is None or self.role(producer) is not Role.LOOP:
-            return False
-        return not self.stays_float(producer)
-
-    def is_sliced(self, value: Value) -> bool:
-        """Whether a slice is among the calls that moved a value."""
-        source = self.source(value)
-        while value is not source:
-            move = self.flow.producers[value]
-            if move.kind == "GetItem":
-                return True
-            value = move.inputs[0]
-        return False
 
 
 def _channels_share_values(call: Call) -> bool:

@@ -5,11 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tfnas.graph.functional_form import as_functional
-from tfnas.quantization.quantize_aware import (
-    check_not_quantized,
-    has_4_bit_kernel,
-    quantize_aware_partly,
-)
+from tfnas.quantization.aware_models import check_not_quantized, has_4_bit_kernel
+from tfnas.quantization.quantize_aware import quantize_aware_partly
 from tfnas.quantization.round_model import RoundedLayer, rounded_model, with_eight_bit_layers
 from tfnas.quantization.spec import QuantSpec
 

@@ -198,7 +198,7 @@ def _formats(model: Any, mode: str | QuantSpec | None) -> QuantSpec:
         return QuantSpec.of(mode)
     import keras
 
-    from tfnas.quantization.trained_formats import trained_formats
+    from tfnas.quantization.aware_models import trained_formats
 
     trained = trained_formats(model) if isinstance(model, keras.Model) else None
     return trained or QuantSpec.of("float32")

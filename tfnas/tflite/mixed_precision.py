@@ -35,7 +35,8 @@ from tfnas.graph.divergence import divergence
 from tfnas.graph.functional_form import opened_model
 from tfnas.graph.lower_hull import lower_hull
 from tfnas.legacy.rebuild import is_tf_keras
-from tfnas.quantization.quantize_aware import fake_quants, quantizable_layers
+from tfnas.quantization.aware_models import fake_quants
+from tfnas.quantization.quantize_aware import quantizable_layers
 from tfnas.quantization.spec import FLOAT, QuantSpec
 from tfnas.table import table
 from tfnas.tflite.artifact import Artifact
@@ -191,9 +192,8 @@ def mixed_precision(
     candidates = _check_arguments(size, activations, weight_only, formats)
     if not is_tf_keras(model):
         model = opened_model(model, data)
-    float_file = to_tflite(
-        model, "float32"
-    )  # the first error is of a model that can't be converted
+    # The first error is of a model that can't be converted.
+    float_file = to_tflite(model, "float32")
     columns = fitting_columns(model, data, EXAMPLES)
     if activations != FLOAT and is_tf_keras(model):
         raise ValueError(

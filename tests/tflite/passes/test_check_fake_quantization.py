@@ -2,7 +2,7 @@ import pytest
 from small_conversions import conversion, network, quantized
 
 import tfnas
-from tfnas.quantization.quantize_aware import fake_quants
+from tfnas.quantization.aware_models import fake_quants
 from tfnas.tflite.passes import check_fake_quantization as module
 from tfnas.tflite.passes.check_fake_quantization import check_fake_quantization
 

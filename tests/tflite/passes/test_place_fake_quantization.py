@@ -5,7 +5,7 @@ import pytest
 from small_conversions import X, conversion
 
 import tfnas
-from tfnas.quantization.quantize_aware import fake_quants, has_4_bit_kernel
+from tfnas.quantization.aware_models import fake_quants, has_4_bit_kernel
 from tfnas.quantization.spec import QuantSpec
 from tfnas.tflite.passes.place_fake_quantization import place_fake_quantization
 

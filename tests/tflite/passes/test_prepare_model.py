@@ -1,8 +1,8 @@
 import pytest
 from small_conversions import X, conversion, network, quantized
 
+from tfnas.quantization.aware_models import fake_quants
 from tfnas.quantization.float32_model import other_precision_layers
-from tfnas.quantization.quantize_aware import fake_quants
 from tfnas.quantization.spec import QuantSpec
 from tfnas.tflite.passes import prepare_model
 from tfnas.tflite.passes.prepare_model import prepare

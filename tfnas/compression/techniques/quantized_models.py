@@ -61,7 +61,7 @@ def float_layer_lines(model: keras.Model) -> list[str]:
     Args:
         model: A quantization-aware model.
     """
-    from tfnas.quantization.quantize_aware import unquantized_layers
+    from tfnas.quantization.aware_models import unquantized_layers
 
     skipped = unquantized_layers(model)
     if not skipped:

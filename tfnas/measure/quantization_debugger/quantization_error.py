@@ -36,7 +36,8 @@ from tfnas.measure.quantization_debugger.float_layers import (
     layers_with_format,
     with_float_layers,
 )
-from tfnas.quantization.quantize_aware import fake_quants, strip_quantization
+from tfnas.quantization.aware_models import fake_quants
+from tfnas.quantization.quantize_aware import strip_quantization
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.convert import to_tflite
 from tfnas.tflite.file_weights import read_kernels

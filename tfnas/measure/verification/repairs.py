@@ -10,7 +10,8 @@ import keras
 import numpy as np
 
 from tfnas.measure.verification.departure import Departure
-from tfnas.quantization.quantize_aware import fake_quants, strip_quantization
+from tfnas.quantization.aware_models import fake_quants
+from tfnas.quantization.quantize_aware import strip_quantization
 from tfnas.quantization.spec import QuantSpec
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.convert import to_tflite

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tfnas.quantization.float32_model import other_precision_layers
-from tfnas.quantization.fused_lstm import fused_layers
-from tfnas.quantization.quantize_aware import (
+from tfnas.quantization.aware_models import (
     fake_quants,
     has_4_bit_kernel,
     has_channel_scales,
     ranges_between_layers,
 )
+from tfnas.quantization.float32_model import other_precision_layers
+from tfnas.quantization.fused_lstm import fused_layers
 from tfnas.quantization.residual_sums import has_wide_sums
 from tfnas.tflite.passes.conversion_state import Conversion
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from tfnas.graph.functional import Skipped
 from tfnas.legacy.rebuild import is_tf_keras
+from tfnas.quantization.aware_models import unquantized_layers
 from tfnas.quantization.float_islands import are_refused, layers_in_the_way, message_of_refusal
-from tfnas.quantization.quantize_aware import unquantized_layers
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.conversion_error import ConversionError
 from tfnas.tflite.file_weights import FileKernel, read_kernels

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
+from tfnas.quantization.aware_models import unquantized_layers
 from tfnas.quantization.float_islands import are_refused, layers_in_the_way, message_of_refusal
 from tfnas.quantization.post_training import quantized_after_training
-from tfnas.quantization.quantize_aware import unquantized_layers
 from tfnas.tflite.conversion_error import ConversionError
 from tfnas.tflite.passes.conversion_state import Conversion
 from tfnas.tflite.passes.read_calibration import as_inputs

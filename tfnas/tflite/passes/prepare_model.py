@@ -8,10 +8,11 @@ from tfnas.graph.compatibility import check_not_quantized_by_keras
 from tfnas.graph.model_class import plain
 from tfnas.legacy.rebuild import is_tf_keras
 from tfnas.legacy.tfmot_qat import is_quantized
+from tfnas.quantization.aware_models import fake_quants
 from tfnas.quantization.float32_model import to_float32
 from tfnas.quantization.integer_inputs import with_integer_inputs
 from tfnas.quantization.normal_form import with_integer_categories
-from tfnas.quantization.quantize_aware import fake_quants, strip_quantization
+from tfnas.quantization.quantize_aware import strip_quantization
 from tfnas.tflite.passes.conversion_state import Conversion
 
 

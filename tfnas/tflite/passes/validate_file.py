@@ -13,7 +13,7 @@ import numpy as np
 
 from tfnas.legacy.rebuild import is_tf_keras
 from tfnas.legacy.tfmot_qat import computes_in_float
-from tfnas.quantization.quantize_aware import unquantized_layers
+from tfnas.quantization.aware_models import unquantized_layers
 from tfnas.quantization.spec import QuantSpec
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.conversion_error import ConversionError

@@ -1,0 +1,163 @@
+"""Questions about a quantization-aware model: its ranges, its formats, what stays float."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+from tfnas.graph.batchnorm import layers_of
+from tfnas.graph.functional import Call, Skipped, walk
+from tfnas.graph.preprocessing import calls_in_front
+from tfnas.quantization.activation_forms import PReluForm
+from tfnas.quantization.call_forms import meets_constants
+from tfnas.quantization.einsum_forms import IntegerEinsum, IntegerRepeat
+from tfnas.quantization.fake_quant import FakeQuant
+from tfnas.quantization.float_islands import BY_SPECIFICATION, JOINS_FLOATS, KEPT_OUT
+from tfnas.quantization.inner_ranges import InnerRange
+from tfnas.quantization.integer_layers import (
+    ChannelAffine,
+    FloatConcatenate,
+    FloatInput,
+    OneHotCategories,
+    SixteenBitForm,
+)
+from tfnas.quantization.layer_registry import WITH_WEIGHTS
+from tfnas.quantization.layer_roles import Role, is_channel_norm, reason_for_float, role
+from tfnas.quantization.normalization_forms import NormalizationForm
+from tfnas.quantization.quantized_kernel import QuantizedKernel
+from tfnas.quantization.recurrent_forms import step_layers
+from tfnas.quantization.spec import QuantSpec
+
+# Layers that compute with rounded numbers.
+ROUNDED_LAYERS = (
+    QuantizedKernel,
+    ChannelAffine,
+    NormalizationForm,
+    PReluForm,
+    SixteenBitForm,
+    OneHotCategories,
+    FloatConcatenate,
+)
+
+
+def fake_quants(model: keras.Model) -> list[FakeQuant]:
+    """Returns the FakeQuant layers of a model; an empty list if it is not quantization-aware."""
+    return layers_of(model, FakeQuant)
+
+
+def ranges_between_layers(model: keras.Model) -> list[FakeQuant]:
+    """Returns the FakeQuant layers that have the bits of activations.
+
+    Recurrent steps and normalizations count in bits of their own.
+    """
+    inside = {id(range_) for layer in step_layers(model) for range_ in layer.fake_quants}
+    return [
+        each
+        for each in fake_quants(model)
+        if id(each) not in inside and not isinstance(each, InnerRange)
+    ]
+
+
+def check_not_quantized(model: keras.Model) -> None:
+    """Raises ValueError where a model is quantization-aware already."""
+    if fake_quants(model):
+        raise ValueError(f"model must not be quantized yet, got {model.name!r}, which is")
+
+
+def has_4_bit_kernel(model: keras.Model) -> bool:
+    """Returns whether a quantization-aware model rounds some kernel to 4 bits."""
+    return any(kernel.bits == 4 for kernel in layers_of(model, QuantizedKernel))
+
+
+def has_channel_scales(model: keras.Model) -> bool:
+    """Returns whether a quantization-aware model has Dense layers with a scale per channel."""
+    dense = keras.layers.Dense | keras.layers.EinsumDense
+    kernels = [k for k in layers_of(model, QuantizedKernel) if isinstance(k.layer, dense)]
+    # With 4 bits they have them anyway.
+    return any(k.as_convolution for k in [k for k in kernels if k.bits > 4] or kernels)
+
+
+def trained_formats(model: keras.Model) -> QuantSpec | None:
+    """Returns the number formats of a quantization-aware model; None for any other model.
+
+    What single layers have beside them (floats, wider sums, scales of channels) is in the model.
+
+    Args:
+        model: A Keras 3 model.
+    """
+    ranges = ranges_between_layers(model)
+    if not ranges:
+        return None
+    if max(layer.bits for layer in ranges) > 8:
+        return QuantSpec.of("int16x8")
+    return QuantSpec.of("int8x4" if has_4_bit_kernel(model) else "int8")
+
+
+def unquantized_layers(model: keras.Model) -> list[Skipped]:
+    """Returns the layers of a quantization-aware model that stay float, with reasons.
+
+    Example:
+        >>> import keras, tfnas
+        >>> layers = [keras.Input((4, 8)), keras.layers.UnitNormalization(axis=1)]
+        >>> spec = tfnas.QuantSpec("int8", layers={"UnitNormalization": "float32"})
+        >>> aware = tfnas.quantize_aware(keras.Sequential(layers), spec)
+        >>> tfnas.unquantized_layers(aware)[0].reason
+        'no integer form of UnitNormalization over other axes than the last ones'
+
+    Args:
+        model: A model returned by :func:`tfnas.quantize_aware`.
+
+    Returns:
+        A record for each layer or operation: its name, kind and reason.
+    """
+    skipped = []
+    flow = walk(model)
+    front = {id(call) for call in calls_in_front(flow)}
+    bits = max((layer.bits for layer in ranges_between_layers(model)), default=8)
+    floats = {
+        value: call.operation.bits
+        for call in flow.calls
+        if isinstance(call.operation, FloatInput)
+        for value in call.outputs
+    }
+    met = meets_constants(flow) if bits > 8 else set()
+    for call in flow.calls:
+        if id(call) in front:
+            skipped.append(Skipped(call.name, call.kind, KEPT_OUT))
+            continue
+        if isinstance(call.operation, FloatConcatenate):
+            skipped.append(Skipped(call.operation.layer.name, "Concatenate", JOINS_FLOATS))
+        if isinstance(
+            call.operation, (FakeQuant, FloatInput, IntegerEinsum, IntegerRepeat, *ROUNDED_LAYERS)
+        ):
+            continue
+        call_role = role(call, bits)
+        if id(call) in met and call_role is not Role.FLOAT:
+            reason = f"no 16-bit form of {call.kind} with rows at constant places"
+            skipped.append(Skipped(call.name, call.kind, reason))
+            continue
+        if call_role is Role.NORM and not is_channel_norm(call):
+            reason = "normalizes another axis than the last, or more than 4 dimensions"
+            skipped.append(Skipped(call.name, call.kind, reason))
+        elif call_role in WITH_WEIGHTS or _is_left_float(call, call_role, floats):
+            skipped.append(Skipped(call.name, call.kind, BY_SPECIFICATION))
+        elif call_role is Role.FLOAT:
+            skipped.append(Skipped(call.name, call.kind, reason_for_float(call)))
+    return skipped
+
+
+def _is_left_float(call: Call, call_role: Role, floats: Mapping[Any, int]) -> bool:
+    """Whether a call without a kernel is float though it has an integer form.
+
+    A function that becomes a table has a :class:`FloatInput` of more bits before it.
+    """
+    if call_role is Role.FORM:
+        return True
+    bits = [floats[value] for value in call.inputs if value in floats]
+    return (
+        bool(bits)
+        and call_role is not Role.FLOAT
+        and (call_role is not Role.TABLE or max(bits) <= 8)
+    )
