@@ -116,18 +116,26 @@ def test_a_mask_by_position_is_a_mask_and_beside_a_state_stays_float():
         assert np.abs(found - expected).max() < 0.03 * np.ptp(expected)
 
 
-@pytest.mark.parametrize("through", [False, True])
-def test_what_a_recurrent_layer_reads_is_an_output_through_another_layer(through):
-    x = keras.Input((7, 5))
-    steps = L.LSTM(4, return_sequences=True, name="first")(x)
-    shown = L.Rescaling(1.0)(steps) if through else steps
-    model = keras.Model(x, [shown, L.LSTM(3, name="second")(steps)])
-    aware = tfnas.quantize_aware(model, "int8", data=SOURCE)
-    if not through:
-        with pytest.raises(tfnas.ConversionError, match=r"second' must not read an output .*Resc"):
-            tfnas.to_tflite(aware, "int8")
-        return
-    file = tfnas.to_tflite(aware, "int8")
-    for apart in steps_apart(file.predict(SOURCE[:8], reference=True), aware(SOURCE[:8]), file):
-        assert apart.max() <= 2.01  # the recurrent layer's step, and that of the scaling
-        assert np.median(apart) < 0.01
+def first_and_second():
+    """Steps and states that are outputs of the model, and that a second layer begins with."""
+    keras.utils.set_random_seed(0)
+    x = keras.Input((7, 5), name="x")
+    steps, *states = L.LSTM(4, return_sequences=True, return_state=True, name="first")(x)
+    second = L.LSTM(4, name="second")(steps, initial_state=states)
+    return keras.Model(x, [steps, *states, second], name="two")
+
+
+@pytest.mark.parametrize("mode", ["int8", pytest.param("int16x8", marks=pytest.mark.slow)])
+def test_a_recurrent_layer_may_read_outputs_of_the_model(mode):
+    aware = tfnas.quantize_aware(first_and_second(), mode, data=SOURCE)
+    file = tfnas.to_tflite(aware, mode, batch_size=1)
+    outputs = [t for graph in file.graphs for op in graph.operators for t in op.outputs]
+    assert {t.dtype for t in outputs} <= {"int8", "int16", "int32", "bool"}
+    x = SOURCE[:8]
+    # 16 bits have 256 times as many steps; the kernels' TANH and LOGISTIC are off by some.
+    most, median = (1.01, 0.01) if mode == "int8" else (24.01, 4.01)
+    found = file.predict(x, reference=True)
+    for apart in steps_apart(found, aware(x), file):
+        assert apart.max() <= most
+        assert np.median(apart) <= median
+    assert all(s.max() <= most for s in steps_apart(tfnas.run_micro(file, x), found, file))
