@@ -20,6 +20,7 @@ from keras import layers
 import tfnas
 from tfnas import keras_private
 from tfnas.runtime.randomness import kept_random_state
+from tfnas.tflite.quiet_converter import quiet_converter
 
 
 class Doubled(keras.Model):
@@ -541,12 +542,13 @@ def test_a_file_is_changed_while_its_inputs_and_outputs_are_floats():
 
     doubled = tf.function(lambda x: {"y": rounded(rounded(x) * rounded(tf.constant(2.0)))})
     traced = doubled.get_concrete_function(spec)
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([traced])
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([traced], tf.Module())
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.inference_input_type = converter.inference_output_type = tf.int8
     files = []
     keras_private.change_before_integer_ends(converter, lambda file: files.append(file) or file)
-    file = converter.convert()
+    with quiet_converter():
+        file = converter.convert()
     before, after = (tfnas.Artifact(bytes(content)) for content in (files[0], file))
     assert [before.inputs[0].dtype, before.outputs[0].dtype] == ["float32", "float32"]
     assert [after.inputs[0].dtype, after.outputs[0].dtype] == ["int8", "int8"]
