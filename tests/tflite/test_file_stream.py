@@ -151,5 +151,7 @@ def test_a_file_without_states_and_frames_of_another_shape_are_refused():
         tfnas.FileStream(whole)
     with pytest.raises(ValueError, match=r"must have the shape \(frames, 3\), got \(4, 2\)"):
         tfnas.FileStream(frames)(np.zeros((4, 2)))
+    with pytest.raises(ValueError, match=r"frames must be one or more, .*, got \[0\]"):
+        tfnas.FileStream(frames)(np.zeros((0, 3)))
     with pytest.raises(ValueError, match="frames must hold the inputs"):
         tfnas.FileStream(frames)({"other": np.zeros((4, 3))})

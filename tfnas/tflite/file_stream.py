@@ -56,11 +56,9 @@ class StreamEnds:
                     f"frames of input {tensor.name!r} must have the shape "
                     f"(frames, {', '.join(map(str, tensor.shape[2:]))}), got {array.shape}"
                 )
-        if len({len(array) for array in arrays}) > 1:
-            raise ValueError(
-                "frames must be as many for each input, got "
-                f"{ {name: len(array) for name, array in zip(names, arrays, strict=True)} }"
-            )
+        counts = [len(array) for array in arrays]
+        if len(set(counts)) > 1 or not counts[0]:
+            raise ValueError(f"frames must be one or more, as many for each input, got {counts}")
         return arrays
 
 
