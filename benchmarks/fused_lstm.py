@@ -15,9 +15,6 @@ from __future__ import annotations
 
 import json
 import pathlib
-import subprocess
-import sys
-import tempfile
 from types import ModuleType
 from typing import Any
 
@@ -25,6 +22,7 @@ import keras
 import numpy as np
 import record
 from absl import app, flags
+from micro_times import micro_seconds
 from sequence_models import network
 
 import tfnas
@@ -46,23 +44,6 @@ FORMS = {
     "fused": tfnas.QuantSpec("int8", recurrent="fused"),
 }
 Row = dict[str, Any]
-# Seconds of CPU of an inference, the median of rounds in which the files take turns.
-_MICRO_TIMES = """
-import json, pathlib, sys, time
-import numpy as np
-from tflite_micro import runtime
-files = [runtime.Interpreter.from_bytes(pathlib.Path(p).read_bytes(), arena_size=1 << 20)
-         for p in sys.argv[1:]]
-times = [[] for _ in files]
-for _ in range(21):
-    for file, found in zip(files, times):
-        details = file.get_input_details(0)
-        file.set_input(np.zeros(details["shape"], details["dtype"]), 0)
-        began = time.process_time()
-        file.invoke()
-        found.append(time.process_time() - began)
-print(json.dumps([float(np.median(each)) for each in times]))
-"""
 
 
 def main(_: list[str]) -> None:
@@ -211,12 +192,7 @@ def _add_times(
 
 
 def _micro_times(files: dict[str, tfnas.Artifact]) -> dict[str, str]:
-    with tempfile.TemporaryDirectory() as folder:
-        paths = [f"{folder}/{place}.tflite" for place in range(len(files))]
-        for path, file in zip(paths, files.values(), strict=True):
-            file.save(path)
-        command = [sys.executable, "-c", _MICRO_TIMES, *paths]
-        found = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    found = micro_seconds(list(files.values()))
     return {title: f"{each / found[0]:.2f}" for title, each in zip(files, found, strict=True)}
 
 

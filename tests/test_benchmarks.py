@@ -16,7 +16,7 @@ RESULTS = sorted((BENCHMARKS / "results").glob("*.json"))
 # Not benchmarks: what they share, what another one runs, what makes a file of the package.
 OTHERS = {
     *("collaborative_tfmot", "command_run", "coverage_page", "imagenet", "make_reference"),
-    *("pruning_shapes", "readability", "record", "resnet8", "tables"),
+    *("micro_times", "pruning_shapes", "readability", "record", "resnet8", "tables"),
 }
 FIELDS = {"benchmark", "command", "seed", "date", "commit", "provenance", "notes", "tables"}
 

@@ -17,8 +17,10 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+import tfnas
 from tfnas import keras_private
 from tfnas.runtime.randomness import kept_random_state
+from tfnas.tflite.quiet_converter import quiet_converter
 
 
 class Doubled(keras.Model):
@@ -530,6 +532,27 @@ def test_the_converter_of_a_saved_model_is_that_of_tensorflow(tmp_path):
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     assert ours.convert() == theirs.convert()
     assert len(calibrated) == 1
+
+
+def test_a_file_is_changed_while_its_inputs_and_outputs_are_floats():
+    spec = tf.TensorSpec((1, 2), tf.float32, name="x")
+
+    def rounded(x):
+        return tf.quantization.fake_quant_with_min_max_args(x, -4.0, 4.0)
+
+    doubled = tf.function(lambda x: {"y": rounded(rounded(x) * rounded(tf.constant(2.0)))})
+    traced = doubled.get_concrete_function(spec)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([traced], tf.Module())
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.inference_input_type = converter.inference_output_type = tf.int8
+    files = []
+    keras_private.change_before_integer_ends(converter, lambda file: files.append(file) or file)
+    with quiet_converter():
+        file = converter.convert()
+    before, after = (tfnas.Artifact(bytes(content)) for content in (files[0], file))
+    assert [before.inputs[0].dtype, before.outputs[0].dtype] == ["float32", "float32"]
+    assert [after.inputs[0].dtype, after.outputs[0].dtype] == ["int8", "int8"]
+    assert len(files) == 1
 
 
 def test_an_input_that_the_first_batch_added_is_told_from_one_of_the_user():

@@ -760,6 +760,24 @@ def converter_of(
     return converter
 
 
+def change_before_integer_ends(converter: Any, change: Callable[[bytes], bytes]) -> None:
+    """Lets a converter change the file before it makes integers of inputs and outputs.
+
+    Wraps `_optimize_tflite_model` of `tensorflow.lite.python.lite.TFLiteConverterBase`, which does
+    that for quantization-aware models (TensorFlow 2.21.0).
+
+    Args:
+        converter: TensorFlow's converter; changed in place.
+        change: Gets the file, and returns the one that is used instead.
+    """
+    optimize = converter._optimize_tflite_model
+
+    def changed(content: bytes, *arguments: Any, **options: Any) -> Any:
+        return optimize(change(bytes(content)), *arguments, **options)
+
+    converter._optimize_tflite_model = changed
+
+
 # Calls while a model is opened.
 
 _WATCHED, _REPLACING = threading.local(), threading.Lock()

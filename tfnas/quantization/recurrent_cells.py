@@ -245,8 +245,6 @@ def reason_for_float_loop(call: Call) -> str | None:
     # TANH and LOGISTIC have a prescribed range, which such a state would be cut to.
     if states and (step.kind == "SimpleRNN" and step.activation in _FIXED):
         return f"no integer form of {call.kind} of {step.activation} with an initial state"
-    if states and has_mask(call):  # an output before the first step that counts is 0, no state
-        return f"no integer form of {call.kind} with a mask and an initial state"
     if len(call.inputs) != 1 + bool(states) * len(step.states) + has_mask(call):
         return f"no integer form of {call.kind} with constants as its mask or initial state"
     if has_mask(call) and layer.zero_output_for_mask:

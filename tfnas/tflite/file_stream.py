@@ -2,13 +2,103 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 
 import numpy as np
 
 from tfnas.tflite.artifact import Artifact, as_artifact
+from tfnas.tflite.tensor_details import TensorDetails
 
 STATE = "state_"  # start of the names of states
+
+
+@dataclasses.dataclass(frozen=True)
+class StreamEnds:
+    """Inputs and outputs of a file of one frame, without states, and the states.
+
+    Args:
+        inputs: What a frame consists of.
+        outputs: What is computed of it.
+        before: States before the frame, by name.
+        after: The same states after it.
+    """
+
+    inputs: tuple[TensorDetails, ...]
+    outputs: tuple[TensorDetails, ...]
+    before: dict[str, TensorDetails]
+    after: dict[str, TensorDetails]
+
+    def first_states(self) -> dict[str, np.ndarray]:
+        """Returns the states before the first frame, in the numbers of the file: zeros."""
+        return {
+            name: tensor.quantize(np.zeros(tensor.shape, np.float32))
+            for name, tensor in self.before.items()
+        }
+
+    def frames_of(self, frames: np.ndarray | dict[str, np.ndarray]) -> list[np.ndarray]:
+        """Returns frames as one array an input, (frames, ...).
+
+        Args:
+            frames: One array, or a dictionary by input name.
+
+        Raises:
+            ValueError: An input is missing, or a frame has the wrong shape.
+        """
+        columns = frames if isinstance(frames, dict) else {self.inputs[0].name: frames}
+        names = [tensor.name for tensor in self.inputs]
+        if set(columns) != set(names):
+            raise ValueError(f"frames must hold the inputs {names}, got {sorted(columns)}")
+        arrays = [np.asarray(columns[tensor.name]) for tensor in self.inputs]
+        for tensor, array in zip(self.inputs, arrays, strict=True):
+            if array.shape[1:] != tuple(tensor.shape[2:]):
+                raise ValueError(
+                    f"frames of input {tensor.name!r} must have the shape "
+                    f"(frames, {', '.join(map(str, tensor.shape[2:]))}), got {array.shape}"
+                )
+        counts = [len(array) for array in arrays]
+        if len(set(counts)) > 1 or not counts[0]:
+            raise ValueError(f"frames must be one or more, as many for each input, got {counts}")
+        return arrays
+
+
+def stream_ends(file: Artifact) -> StreamEnds:
+    """Returns the inputs, outputs and states of a file of one frame.
+
+    Args:
+        file: A file of `to_tflite(model, streaming=True)`.
+
+    Raises:
+        ValueError: The file has no states.
+    """
+    after = {tensor.name: tensor for tensor in file.outputs if tensor.name.startswith(STATE)}
+    before = {tensor.name: tensor for tensor in file.inputs if tensor.name in after}
+    if not before or set(before) != set(after):
+        raise ValueError(
+            "file must have states as inputs and outputs of the same names, got "
+            f"{[tensor.name for tensor in file.inputs]} and "
+            f"{[tensor.name for tensor in file.outputs]}: "
+            "tfnas.to_tflite(model, streaming=True) writes them"
+        )
+    inputs = tuple(tensor for tensor in file.inputs if tensor.name not in before)
+    outputs = tuple(tensor for tensor in file.outputs if tensor.name not in after)
+    return StreamEnds(inputs, outputs, before, after)
+
+
+def is_stream(file: Artifact) -> bool:
+    """Whether a file takes one frame, and its states as inputs."""
+    return any(tensor.name.startswith(STATE) for tensor in file.inputs)
+
+
+def of_a_frame(output: np.ndarray) -> np.ndarray:
+    """Returns an output of one example without the axes of the batch and of the one frame.
+
+    Args:
+        output: (1, 1, ...), or (1, ...) of what comes after a last step.
+    """
+    one: np.ndarray = output[0]
+    # A sequence has one frame, which is not told apart from the output of a last step.
+    return one[0] if one.ndim > 1 and len(one) == 1 else one
 
 
 class FileStream:
@@ -37,18 +127,7 @@ class FileStream:
 
     def __init__(self, file: Artifact | str | os.PathLike[str], *, reference: bool = False) -> None:
         file = as_artifact(file)
-        after = {tensor.name: tensor for tensor in file.outputs if tensor.name.startswith(STATE)}
-        before = {tensor.name: tensor for tensor in file.inputs if tensor.name in after}
-        if not before or set(before) != set(after):
-            raise ValueError(
-                "file must have states as inputs and outputs of the same names, got "
-                f"{[tensor.name for tensor in file.inputs]} and "
-                f"{[tensor.name for tensor in file.outputs]}: "
-                "tfnas.to_tflite(model, streaming=True) writes them"
-            )
-        self._before, self._after = before, after
-        self._inputs = [tensor for tensor in file.inputs if tensor.name not in before]
-        self._outputs = [tensor for tensor in file.outputs if tensor.name not in after]
+        self._ends = stream_ends(file)
         self._interpreter = file.interpreter(xnnpack=not reference, reference=reference)
         self._state: dict[str, np.ndarray] = {}
         self.reset()
@@ -65,10 +144,7 @@ class FileStream:
             >>> bool((stream(np.ones((1, 3))) == first).all())
             True
         """
-        self._state = {
-            name: tensor.quantize(np.zeros(tensor.shape, np.float32))
-            for name, tensor in self._before.items()
-        }
+        self._state = self._ends.first_states()
 
     def __call__(self, frames: np.ndarray | dict[str, np.ndarray]) -> np.ndarray | list[np.ndarray]:
         """Runs frames through the file, which goes on from the state after those before.
@@ -81,32 +157,21 @@ class FileStream:
             For each frame the output, (frames, ...), or a list of them with several outputs.
 
         Raises:
-            ValueError: A frame has the wrong shape.
+            ValueError: An input is missing, or a frame has the wrong shape.
         """
-        columns = frames if isinstance(frames, dict) else {self._inputs[0].name: frames}
-        names = [tensor.name for tensor in self._inputs]
-        if set(columns) != set(names):
-            raise ValueError(f"frames must hold the inputs {names}, got {sorted(columns)}")
-        arrays = [np.asarray(columns[tensor.name]) for tensor in self._inputs]
-        for tensor, array in zip(self._inputs, arrays, strict=True):
-            if array.shape[1:] != tuple(tensor.shape[2:]):
-                raise ValueError(
-                    f"frames of input {tensor.name!r} must have the shape "
-                    f"(frames, {', '.join(map(str, tensor.shape[2:]))}), got {array.shape}"
-                )
+        arrays = self._ends.frames_of(frames)
         found = [self._step([array[i] for array in arrays]) for i in range(len(arrays[0]))]
         outputs = [np.stack(column) for column in zip(*found, strict=True)]
         return outputs[0] if len(outputs) == 1 else outputs
 
     def _step(self, frame: list[np.ndarray]) -> list[np.ndarray]:
         """The outputs for one frame."""
-        interpreter = self._interpreter
-        for tensor, values in zip(self._inputs, frame, strict=True):
+        interpreter, ends = self._interpreter, self._ends
+        for tensor, values in zip(ends.inputs, frame, strict=True):
             interpreter.set_tensor(tensor.index, tensor.quantize(values[None, None]))
-        for name, tensor in self._before.items():
+        for name, tensor in ends.before.items():
             interpreter.set_tensor(tensor.index, self._state[name])
         interpreter.invoke()
-        self._state = {n: interpreter.get_tensor(t.index) for n, t in self._after.items()}
-        outputs = [t.dequantize(interpreter.get_tensor(t.index))[0] for t in self._outputs]
-        # A sequence has one frame, which is not told apart from the output of a last step.
-        return [one[0] if one.ndim > 1 and len(one) == 1 else one for one in outputs]
+        self._state = {n: interpreter.get_tensor(t.index) for n, t in ends.after.items()}
+        outputs = [(tensor, interpreter.get_tensor(tensor.index)) for tensor in ends.outputs]
+        return [of_a_frame(tensor.dequantize(values)) for tensor, values in outputs]

@@ -1,9 +1,12 @@
 """Loops over time steps in a `.tflite` file: a WHILE whose body holds the operators of one step.
 
-    counter, inputs, (steps,) (mask,) (outputs,) states -> the same, while counter < steps
+    counter, inputs, (steps,) (mask,) (outputs,) (last output,) states -> the same, while
+    counter < steps
 
 The inputs pass through unchanged. The outputs are written one step at a time by
-DYNAMIC_UPDATE_SLICE; where only the last one is needed, it is the state after the loop.
+DYNAMIC_UPDATE_SLICE; where only the last one is needed, it is the state after the loop. Beside a
+mask and given states the last output is carried on its own: before the first step that counts it
+is 0, and the state is what was given.
 """
 
 from __future__ import annotations
@@ -57,6 +60,7 @@ class LoopWriter:
         self.units: int = self.outer.layer.units
         read = self.output_form.scale is not None  # else nothing reads the output
         self.collects: bool = self.outer.layer.return_sequences and read
+        self.carries_output = mask is not None and bool(states) and read
         self._sizes: dict[int, int] = {}
 
     def write(self) -> None:
@@ -73,6 +77,9 @@ class LoopWriter:
         if self.collects:
             given.append(self._filled((self.steps, self.units), self.output_form, "no_outputs"))
             ends.append(self.output)
+        if self.carries_output:
+            given.append(self._filled((self.units,), self.states[0], "no_output"))
+            ends.append(main.tensor((self.batch, self.units), self.states[0], "last_output"))
         given += self._first_states()
         last = [main.tensor((self.batch, self.units), f, "last_state") for f in self.states]
         condition, body = self._condition(), self._body()
@@ -84,7 +91,7 @@ class LoopWriter:
             bodySubgraphIndex=body,
         )
         if not self.collects:
-            self._show(last[0], self.output)
+            self._show(ends[-1] if self.carries_output else last[0], self.output)
         for state, output in zip(last, self.last_states, strict=False):
             self._show(state, output)
 
@@ -155,6 +162,8 @@ class LoopWriter:
         if self.collects:
             shape = self.batch, self.steps, self.units
             found.append(writer.tensor(shape, self.output_form, "outputs"))
+        if self.carries_output:
+            found.append(writer.tensor((self.batch, self.units), self.states[0], "output_before"))
         found += [writer.tensor((self.batch, self.units), f, "state") for f in self.states]
         return found, steps
 
@@ -174,16 +183,19 @@ class LoopWriter:
         place = self._binary(writer, "SUB", steps, after, "place") if backwards else counter
         one = self._input_of_step(writer, x, place)
         inside, count = StepWriter(writer, self.layer, self.batch), len(self.states)
-        new = inside.write(one, carried[-count:])
-        kept = carried[2 : len(carried) - count - self.collects]
+        rest, before = carried[2:-count], carried[-count:]
+        shown: list[int] = []
+        new = inside.write(one, before)
+        if self.carries_output:  # beside the states, of which the first is the output too
+            before, new = [rest.pop(), *before], [new[0], *new]
+        done = rest.pop() if self.collects else None
         if self.mask is not None:
-            counts = self._step_counts(writer, kept[-1], place)
-            pairs = zip(new, carried[-count:], self.states, strict=True)
-            new = [self._chosen(writer, counts, *pair) for pair in pairs]
-        if self.collects:
-            shown = inside.converted(new[0], self.output_form, "output_of_step")
-            kept.append(self._with_output(writer, carried[-count - 1], shown, counter))
-        return writer.finish(carried, [after, x, *kept, *new])
+            counts = self._step_counts(writer, rest[-1], place)
+            new = [self._chosen(writer, counts, *pair) for pair in zip(new, before, strict=True)]
+        if done is not None:
+            output = inside.converted(new[0], self.output_form, "output_of_step")
+            shown = [self._with_output(writer, done, output, counter)]
+        return writer.finish(carried, [after, x, *rest, *shown, *new])
 
     def _input_of_step(self, writer: GraphWriter, x: int, place: int) -> int:
         one = writer.tensor((self.batch, self.features), self.form, "input_of_step")
@@ -208,10 +220,9 @@ class LoopWriter:
         writer.operator("RESHAPE", [one, shape], [counts])
         return counts
 
-    def _chosen(
-        self, writer: GraphWriter, counts: int, new: int, old: int, form: NumberFormat
-    ) -> int:
+    def _chosen(self, writer: GraphWriter, counts: int, new: int, old: int) -> int:
         """A new state where a step counts, else the old one."""
+        form = NumberFormat.of_tensor(writer.graph.tensors[old])
         found = writer.tensor((self.batch, self.units), form, "kept_state")
         writer.operator("SELECT_V2", [counts, new, old], [found])
         return found

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tfnas.keras_private import converter_of
+from tfnas.keras_private import change_before_integer_ends, converter_of
 from tfnas.quantization.spec import QuantSpec
 from tfnas.tflite.calibrated_ranges import check_calibrated
+from tfnas.tflite.shared_outputs import split_shared_outputs
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -165,6 +166,7 @@ def _set_formats(
         converter.inference_input_type = converter.inference_output_type = tf.as_dtype(
             spec.activations
         )
+        change_before_integer_ends(converter, split_shared_outputs)
         if spec.activations == "int16":
             converter.target_spec.supported_ops = [int16, tf.lite.OpsSet.TFLITE_BUILTINS]
     elif spec.needs_calibration:

@@ -8,6 +8,7 @@ An operation without a rule is opaque: the channels of its inputs are locked, wi
 |----------------------------------------------|----------------------------------------------|
 | convolution, Dense, Embedding, EinsumDense   | new                                          |
 | LSTM, GRU, SimpleRNN, Bidirectional          | new: their units                             |
+| TimeDistributed                              | those of the layer inside, at each step      |
 | attention with heads                         | new; heads, keys and values inside           |
 | depthwise, elementwise, pooling, norms       | those of the input                           |
 | sums, products, concatenation over positions | those of all operands, coupled               |
@@ -40,6 +41,7 @@ from tfnas.pruning.structured.recurrent_rules import RECURRENT_RULES
 from tfnas.pruning.structured.registered_rules import registered_rule
 from tfnas.pruning.structured.reshape_rules import RESHAPE_RULES
 from tfnas.pruning.structured.selection_rules import SELECTION_RULES
+from tfnas.pruning.structured.wrapper_rules import time_distributed
 
 _RULES: dict[str, Rule] = {
     **ELEMENTWISE_RULES,
@@ -77,3 +79,6 @@ def apply_rule(trace: ChannelTrace, call: Call) -> list[Channels]:
     if getattr(call.operation, "lora_enabled", False):
         return trace.opaque(call, f"{call.kind} {call.name!r} has LoRA weights")
     return found(trace, call)
+
+
+_RULES["TimeDistributed"] = time_distributed(apply_rule)

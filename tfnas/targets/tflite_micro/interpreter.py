@@ -28,6 +28,7 @@ from tfnas.optional import require
 from tfnas.runtime.external_programs import last_lines
 from tfnas.targets.tflite_micro import interpreter_process
 from tfnas.tflite.artifact import Artifact, as_artifact
+from tfnas.tflite.file_stream import is_stream, of_a_frame, stream_ends
 from tfnas.tflite.flatbuffer import OperatorInfo, TensorInfo
 from tfnas.tflite.operator_rules.tflite_micro import TAKES_INT4, check_micro, for_accelerator
 
@@ -97,7 +98,9 @@ def run_micro(
         x: Inputs as for `Artifact.predict`: an array of shape (examples, ...), a data set, or,
             with several inputs, a dictionary by input name.
         stateful: Whether `x` is a stream: a state of the file is left from one example to the
-            next. Otherwise it is reset before each.
+            next. Otherwise it is reset before each. A file of `to_tflite(model, streaming=True)`
+            takes frames then, (frames, ...), as :class:`tfnas.FileStream` does: each state that
+            it gives is an input of the next frame.
 
     Returns:
         An array of shape (examples, ...), or a list of them with several outputs.
@@ -115,8 +118,11 @@ def run_micro(
     file = as_artifact(file)
     check_micro(file)
     _check_alone(file)
+    if stateful and is_stream(file):
+        return _streamed(file, x)
     columns = file._columns(arrays(x, what="x")[0])
-    outputs = _run(file, columns, reset=not stateful and file.state != "none")
+    inputs = {t.index: t.quantize(c) for t, c in zip(file.inputs, columns, strict=True)}
+    outputs = _run(file, inputs, reset=not stateful and file.state != "none")
     values = [t.dequantize(o) for t, o in zip(file.outputs, outputs, strict=True)]
     return values[0] if len(values) == 1 else values
 
@@ -356,7 +362,7 @@ def _check_alone(file: Artifact) -> None:
         )
 
 
-def _call(file: Artifact, folder: pathlib.Path, **options: int) -> str:
+def _call(file: Artifact, folder: pathlib.Path, **options: Any) -> str:
     """Runs the interpreter's process on a folder of inputs and returns TFLite Micro's output."""
     file.save(folder / "model.tflite")
     # More than any known kernel requests: unused pages cost nothing here.
@@ -379,19 +385,48 @@ def _call(file: Artifact, folder: pathlib.Path, **options: int) -> str:
     return done.stderr
 
 
-def _run(file: Artifact, columns: list[np.ndarray], reset: bool) -> list[np.ndarray]:
-    """The file's outputs, still quantized, for float inputs; perhaps with a reset before each."""
+def _streamed(file: Artifact, frames: Any) -> Any:
+    """The outputs of a file of one frame for frames one after the other."""
+    ends = stream_ends(file)
+    columns = ends.frames_of(frames)
+    first = ends.first_states()
+    inputs = {t.index: t.quantize(c)[:, None] for t, c in zip(ends.inputs, columns, strict=True)}
+    inputs |= {tensor.index: first[name] for name, tensor in ends.before.items()}
+    states = {tensor.index: ends.after[name].index for name, tensor in ends.before.items()}
+    places = {tensor.index: place for place, tensor in enumerate(file.outputs)}
+    outputs = _run(file, inputs, states)
+    values = [
+        np.stack(
+            [of_a_frame(one[None]) for one in tensor.dequantize(outputs[places[tensor.index]])]
+        )
+        for tensor in ends.outputs
+    ]
+    return values[0] if len(values) == 1 else values
+
+
+def _run(
+    file: Artifact,
+    inputs: dict[int, np.ndarray],
+    states: dict[int, int] | None = None,
+    reset: bool = False,
+) -> list[np.ndarray]:
+    """The file's outputs, still quantized, perhaps with a reset before each example.
+
+    Args:
+        file: The file.
+        inputs: The numbers of its inputs, by the tensor's index.
+        states: The outputs that are inputs of the next invocation, by index of the input.
+        reset: Whether there is a reset.
+    """
     batch = _batch(file)
-    indices = [tensor.index for tensor in file.graph.inputs]
+    entries = [tensor.index for tensor in file.graph.inputs]
     order = [tensor.index for tensor in file.graph.outputs]
-    inputs: dict[str, Any] = {
-        str(indices.index(tensor.index)): tensor.quantize(column)
-        for tensor, column in zip(file.inputs, columns, strict=True)
-    }
+    columns: dict[str, Any] = {str(entries.index(index)): each for index, each in inputs.items()}
+    handed_on = {entries.index(old): order.index(new) for old, new in (states or {}).items()}
     with tempfile.TemporaryDirectory() as temporary:
         folder = pathlib.Path(temporary)
-        np.savez(folder / "inputs.npz", **inputs)
-        _call(file, folder, batch=batch, outputs=len(order), reset=reset)
+        np.savez(folder / "inputs.npz", **columns)
+        _call(file, folder, batch=batch, outputs=len(order), reset=reset, states=handed_on)
         with np.load(folder / "outputs.npz") as found:
             return [found[str(order.index(tensor.index))] for tensor in file.outputs]
 

@@ -2,10 +2,11 @@
 
 TFLite Micro aborts the process on some files, such as those with scales that its fixed-point
 multipliers can't represent, and must not abort the caller. The folder has `model.tflite`,
-`call.json` (size of the arena in bytes, examples per invocation, whether a state is reset) and, to
-run the file, `inputs.npz` with one array per input, examples first. The result is written to
-`outputs.npz`; TFLite Micro's messages and allocations go to standard error. Nothing of tfnas is
-imported, to start quickly.
+`call.json` (size of the arena in bytes, examples per invocation, whether a state is reset, which
+output is an input of the next invocation) and, to run the file, `inputs.npz` with one array per
+input, examples first; of a state the first alone. The result is written to `outputs.npz`; TFLite
+Micro's messages and allocations go to standard error. Nothing of tfnas is imported, to start
+quickly.
 """
 
 from __future__ import annotations
@@ -35,13 +36,18 @@ def main(folder: pathlib.Path) -> None:
         return
     with np.load(folder / "inputs.npz") as file:
         columns = [file[str(place)] for place in range(len(file.files))]
+    states = {int(entry): output for entry, output in call["states"].items()}
     parts: list[list[np.ndarray]] = [[] for _ in range(call["outputs"])]
-    for start in range(0, len(columns[0]), call["batch"]):
+    count = max(len(column) for place, column in enumerate(columns) if place not in states)
+    for start in range(0, count, call["batch"]):
         if start and call["reset"]:
             interpreter.reset()
+        used = min(call["batch"], count - start)
         for place, column in enumerate(columns):
-            block = column[start : start + call["batch"]]
-            used = len(block)
+            if place in states:
+                interpreter.set_input(parts[states[place]][-1] if start else column, place)
+                continue
+            block = column[start : start + used]
             filled = np.concatenate([block, np.repeat(block[-1:], call["batch"] - used, 0)])
             interpreter.set_input(filled, place)
         interpreter.invoke()

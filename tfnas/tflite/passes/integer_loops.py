@@ -111,11 +111,6 @@ def placeholders(model: Any, floats: Container[str] = ()) -> list[Placeholder]:
             if name is None:
                 continue
             inputs, outputs = integers(operator.inputs), integers(operator.outputs)
-            if min(inputs) < 0:  # the converter has removed what makes floats of an output
-                raise ConversionError(
-                    f"layer {name!r} must not read an output of the model in an integer file: "
-                    "return keras.layers.Rescaling(1.0)(x) instead of the tensor x that it reads"
-                )
             masks = [i for i in inputs if graph.tensors[i].type == schema.TensorType.BOOL]
             numbers = [i for i in inputs if i not in masks]
             made = name not in floats and [
