@@ -66,7 +66,7 @@ def search(name, *flags):
 
 
 @pytest.mark.slow
-def test_a_function_is_searched_and_the_best_model_saved(here, capsys, monkeypatch):
+def test_a_function_is_searched_and_the_best_model_saved(here, capsys, caplog, monkeypatch):
     flags = ["--objective=val_accuracy", "--max_trials=3", "--epochs=1", "--algorithm=random"]
     assert search(f"{here}:build", *flags) == 0
     out = capsys.readouterr().out
@@ -95,6 +95,7 @@ def test_a_function_is_searched_and_the_best_model_saved(here, capsys, monkeypat
     assert search(f"{here}:build", *flags[:1], "--max_trials=4", *flags[2:]) == 2
     assert "which can't: trials are left to run" in capsys.readouterr().err
     assert contents("run") == before
+    assert "retracing" not in caplog.text
 
 
 def test_a_class_is_searched_and_its_files_measured(here, capsys):

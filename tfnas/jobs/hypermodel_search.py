@@ -28,6 +28,7 @@ from tfnas.nas.tuner import MeasuredTuner
 from tfnas.reports import hypermodel_report
 from tfnas.runtime.files import save_model, write_atomically
 from tfnas.runtime.interrupts import announced_interrupts
+from tfnas.runtime.retracing import retracing_expected
 from tfnas.search_space.hypermodel import as_hypermodel
 from tfnas.table import table
 
@@ -74,6 +75,7 @@ def _shown(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+@retracing_expected()
 def search_hypermodel(
     config: SearchConfig,
     *,
