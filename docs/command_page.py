@@ -17,16 +17,24 @@ from tfnas.cli.flag_groups import grouped
 from tfnas.cli.help_text import usage
 
 PAGE = pathlib.Path(__file__).resolve().with_name("commands.md")
-HEAD = """# Commands
+HEAD = r"""# Commands
 
 Made by `make docs` from the flags; `tfnas COMMAND --help` shows the same in the terminal.
 
 - `--max_bytes` and `--max-bytes` are one flag. A switch such as `--[no]sparse` is written
   `--sparse`, or `--nosparse`.
 - Bytes may have a unit: `--max_bytes=100KB`, `--max_ram_bytes=64KiB`.
-- A wrong path or value is told before TensorFlow is loaded. Exit codes: 0 success; 1 failure; 2
-  wrong usage; 3 success, but no file keeps the budget, or the file is not verified or not taken
-  whole; 130 interrupted; 141 the reader of the output was gone.
+- A wrong path or value is told before TensorFlow is loaded. The exit codes of all commands:
+
+  | code | meaning |
+  | ---: | --- |
+  | 0 | success |
+  | 1 | failure while the command ran: a training that diverges, a full disk, a missing extra |
+  | 2 | wrong usage: a command, flag, value, path or data that it does not take |
+  | 3 | no file keeps the budget (`compress`), or it is not verified, or not taken whole (`lint`) |
+  | 130 | interrupted by Ctrl-C |
+  | 141 | the reader of the output was gone, as in `tfnas ... \| head` |
+
 - `--quiet` prints the result alone. `--verbose` prints the reasons too, and what TensorFlow and its
   converter write.
 - An error is one line. `TFNAS_DEBUG=1` in the environment shows where it was raised.

@@ -10,6 +10,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "docs"))
 
 from message_table import message_tables  # noqa: E402
+from reference_groups import GROUPS, Group  # noqa: E402
 
 _LINK = re.compile(r"(?<!!)\[(?P<text>[^\]]*)\]\((?!https?:)(?P<target>[^)\s]+)\)")
 _PAGE = re.compile(r"\]\(([\w/]+)\.md\)")
@@ -41,12 +42,21 @@ suppress_warnings = ["myst.header"]  # decisions and records begin as they like
 
 
 def _reference() -> str:
-    """The table of all public names and what each does, which docs/reference.md ends with."""
+    """What docs/reference.md ends with: tables of the public names by group, and all docstrings."""
     names = _names()
-    head = ["", "```{eval-rst}", ".. currentmodule:: tfnas", "", ".. autosummary::"]
-    table = ["   :nosignatures:", "", *(f"   {name}" for name in names), ""]
     described = [_described(name) for name in sorted(names, key=lambda name: name in _MODULES)]
-    return "\n".join([*head, *table, *described, "```", ""])
+    tables = [_table(group) for group in GROUPS]
+    return "\n".join(["", *tables, "## All names", "", *_rst(*described)])
+
+
+def _table(group: Group) -> str:
+    """A group's heading, its purpose, and what each of its names does."""
+    rows = [".. autosummary::", "   :nosignatures:", "", *(f"   {name}" for name in group.names)]
+    return "\n".join([f"## {group.title}", "", group.purpose, "", *_rst(*rows)])
+
+
+def _rst(*lines: str) -> list[str]:
+    return ["```{eval-rst}", ".. currentmodule:: tfnas", "", *lines, "", "```", ""]
 
 
 def _described(name: str) -> str:

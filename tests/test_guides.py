@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import inspect
 import json
 import pathlib
 import re
@@ -196,8 +197,23 @@ def site():
 def test_the_reference_of_the_site_has_all_names(site):
     import tfnas
 
-    listed = re.findall(r"^   (\w+)$", site._reference(), re.MULTILINE)
-    assert listed == sorted(tfnas.__all__)
+    page = site._reference()
+    listed = re.findall(r"^   (\w+)$", page, re.MULTILINE)
+    assert sorted(listed) == sorted(tfnas.__all__)  # each in one group
+    described = re.findall(r"^\.\. auto(?:class|function)?(?:module)?:: tfnas\.(\S+)$", page, re.M)
+    assert len(described) == len(listed)
+    for group in site.GROUPS:
+        assert group.purpose.endswith(".")
+        assert f"\n## {group.title}\n\n{group.purpose}\n" in page
+
+
+def test_each_public_name_says_in_a_sentence_what_it_does():
+    import tfnas
+
+    found = {name: inspect.getdoc(getattr(tfnas, name)) or "" for name in tfnas.__all__}
+    first = {name: text.partition("\n\n")[0] for name, text in found.items()}
+    # The table of the reference shows what stands before the first period.
+    assert [name for name, text in first.items() if not re.search(r"[.:]( |$)", text)] == []
 
 
 def test_the_site_has_all_messages_with_what_raises_them(site):

@@ -163,7 +163,7 @@ def test_wrong_usage(tfnas_command, argv, message):
 def test_failures_are_one_line(tfnas_command, tmp_path, model, argv, message):
     (tmp_path / "broken.keras").write_text("this is no model")
     code, out, err = tfnas_command(*(arg.format(tmp=tmp_path, model=model) for arg in argv))
-    assert (code, out) == (1, "")
+    assert (code, out) == (2, "")
     assert is_one_error_line(err, f"tfnas {argv[0]}")
     assert message in err
     assert "Traceback" not in err
@@ -240,7 +240,7 @@ def test_one_signature_of_a_file_is_profiled_and_timed(tfnas_command, tmp_path):
     path.write_bytes(pack(model))
     for command in (["profile"], ["bench", "--rounds=6"]):
         code, out, err = tfnas_command(*command, path)
-        assert (code, out) == (1, "")
+        assert (code, out) == (2, "")
         assert is_one_error_line(err, f"tfnas {command[0]}")
         assert "--signature must name one of ['serving_default', 'again'], got none" in err
         code, out, err = tfnas_command(*command, path, "--signature=again")
@@ -326,7 +326,7 @@ def of_own_layers(tmp_path, monkeypatch):
 @pytest.mark.parametrize("command", ["profile", "export"])
 def test_import_finds_classes_of_the_users_own(command, tfnas_command, of_own_layers):
     code, _, err = tfnas_command(command, "model.keras")
-    assert code == 1
+    assert code == 2
     assert f"--import={of_own_layers}" in err
     code, out, err = tfnas_command(command, "model.keras", f"--import={of_own_layers}")
     assert (code, err) == (0, "")
@@ -336,7 +336,7 @@ def test_import_finds_classes_of_the_users_own(command, tfnas_command, of_own_la
 @pytest.mark.parametrize("name", ["layers.py", "no_such_module", "a/b"])
 def test_a_module_that_can_not_be_imported_is_named(name, tfnas_command, of_own_layers):
     code, _, err = tfnas_command("profile", "model.keras", f"--import={name}")
-    assert code == 1
+    assert code == 2
     assert is_one_error_line(err, "tfnas profile")
     assert "--import must name a module" in err
     assert repr(name) in err
@@ -344,7 +344,7 @@ def test_a_module_that_can_not_be_imported_is_named(name, tfnas_command, of_own_
 
 def test_code_in_a_file_runs_only_where_it_is_trusted(tfnas_command, of_own_layers):
     code, _, err = tfnas_command("profile", "code.keras")
-    assert code == 1
+    assert code == 2
     assert "--nosafe_mode" in err
     assert tfnas_command("profile", "code.keras", "--nosafe_mode")[0] == 0
 
@@ -370,11 +370,11 @@ def test_a_mistyped_command_is_guessed(capsys):
 
 
 def test_errors_name_flags(tmp_path, capsys):
-    assert app.main(["compress", str(tmp_path / "none.keras"), "--max_bytes=-1", "--data=x"]) == 1
+    assert app.main(["compress", str(tmp_path / "none.keras"), "--max_bytes=-1", "--data=x"]) == 2
     assert "error: --max_bytes must be a finite number above 0" in capsys.readouterr().err
-    assert app.main(["compress", str(tmp_path / "none.keras"), "--max_bytes=9", "--data=x"]) == 1
+    assert app.main(["compress", str(tmp_path / "none.keras"), "--max_bytes=9", "--data=x"]) == 2
     assert "error: --data must be one of digits" in capsys.readouterr().err
-    assert app.main(["compress", "none.keras", "--max_bytes=9", "--dataset=x"]) == 1
+    assert app.main(["compress", "none.keras", "--max_bytes=9", "--dataset=x"]) == 2
     assert "error: --dataset must be one of digits" in capsys.readouterr().err
 
 

@@ -101,7 +101,7 @@ def test_without_training_and_renewed(cluster):
     assert found["body"].values == found["head"].values == 4
     again = ("--clusters=4", "--epochs=1", "--renew=1", "--exclude=block")
     code, _, err, folder = cluster(*again)
-    assert code == 1
+    assert code == 2
     assert "holds a job of another techniques" in err
     assert kernels(folder)["stem"].values > 4  # it stayed as it was
     code, _, err, folder = cluster(*again, "--overwrite")
@@ -125,7 +125,7 @@ def test_without_training_and_renewed(cluster):
 )
 def test_bad_input_is_one_line_before_any_work(cluster, flags, message):
     code, _, err, folder = cluster(*flags)
-    assert code == 1
+    assert code == 2
     assert message in err
     assert err.count("\n") == 1
     assert not folder.exists()

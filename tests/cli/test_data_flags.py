@@ -54,7 +54,7 @@ def test_export_calibrates_on_inputs_of_any_kind(line, folder, tmp_path, tfnas_c
 
 def test_profile_takes_sizes_from_data(folder, tfnas_command):
     code, _, err = tfnas_command("profile", folder / "series.keras")
-    assert code == 1
+    assert code == 2
     assert "model must have inputs of known shape" in err
     code, out, err = tfnas_command(
         "profile", folder / "series.keras", f"--data={folder}/series.npz", "--nolayers"
@@ -100,7 +100,7 @@ def test_bad_data_is_one_line(command, folder, tfnas_command):
         ([f"--data={folder}/table.csv", "--inputs=age,prise"], "did you mean 'price'"),
     ):
         code, out, err = tfnas_command(command, model, *line)
-        assert (code, out) == (1, "")
+        assert (code, out) == (2, "")
         assert err.startswith(f"tfnas {command}: error: ")
         assert err.count("\n") == 1
         assert message in err

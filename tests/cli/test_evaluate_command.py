@@ -118,7 +118,7 @@ def test_lookups_in_front_of_the_model_read_the_data(tfnas_command, folder):
     arguments = ("evaluate", folder / "text.tflite", f"--data={folder / 'text.csv'}", "--part=all")
     arguments = (*arguments, "--targets=bought", "--metric=auc")
     code, _, err = tfnas_command(*arguments)
-    assert code == 1
+    assert code == 2
     assert "--model=MODEL.keras runs them" in err
     code, out, _ = tfnas_command(*arguments, f"--model={folder / 'text.keras'}")
     assert code == 0
@@ -138,7 +138,7 @@ def test_outputs_are_decoded_by_a_function_of_ones_own(
     plain = tfnas.evaluate(folder / "one.tflite", data["x_test"], data["y_test"])
     assert out.splitlines()[1].startswith(f"accuracy {1 - plain.value:.4f}")
     code, _, err = tfnas_command(*arguments, "--postprocess=my_decoding:reversed_class")
-    assert code == 1
+    assert code == 2
     assert "did you mean 'reversed_classes'?" in err
 
 

@@ -63,7 +63,7 @@ def test_unsupported_output_is_an_error_before_anything_is_written(
     tfnas_command, tmp_path, model, name, flags, message
 ):
     code, out, err = tfnas_command("export", model, f"--output={tmp_path / name}", *flags)
-    assert (code, out) == (1, "")
+    assert (code, out) == (2, "")
     assert err.startswith("tfnas export: error: ")
     assert err.count("\n") == 1
     assert message in err
@@ -75,7 +75,7 @@ def test_rounding_by_data(tfnas_command, tmp_path, model, npz):
     flags = ("--mode=int8x4", "--rounding=second_order", "--eight_bit_share=1")
     flags += ("--budget_seconds=600", f"--dataset={npz}", f"--output={target}")
     code, _, err = tfnas_command("export", model, *flags)
-    assert code == 1  # all kernels with 8 bits are no file of 4 bits
+    assert code == 2  # all kernels with 8 bits are no file of 4 bits
     assert "got none" in err
     more = ("--eight_bit_share=0.1", "--calibration_copies=2")
     code, _, err = tfnas_command("export", model, *flags, *more)
@@ -118,7 +118,7 @@ def test_even_channels_and_ranges(tfnas_command, tmp_path):
 )
 def test_even_channels_and_ranges_that_do_not_fit(tfnas_command, model, flags, message):
     code, _, err = tfnas_command("export", model, *flags)
-    assert code == 1
+    assert code == 2
     assert message in err
 
 
@@ -128,7 +128,7 @@ def test_a_stream(tfnas_command, tmp_path):
     keras.Sequential([keras.Input((5, 3)), layers.SimpleRNN(4, name="memory")]).save(source)
     flags = ("--streaming", f"--output={target}")
     code, _, err = tfnas_command("export", source, *flags, "--recipe=weights8")
-    assert code == 1
+    assert code == 2
     assert "streaming excludes recipe, mode 'mixed' and errors, got 'weights8'" in err
     code, out, err = tfnas_command("export", source, *flags)
     assert (code, err) == (0, "")
@@ -142,5 +142,5 @@ def test_a_file_for_a_gpu(tfnas_command, tmp_path, model):
     assert (code, err) == (0, "")
     assert "3 operators left; now 100.0% of the MACs in 1 part, 0 operators left" in out
     code, _, err = tfnas_command("export", model, *flags, "--sparse")
-    assert code == 1
+    assert code == 2
     assert "fit_for excludes recipe, mode 'mixed' and sparse, got 'float32'" in err

@@ -98,7 +98,7 @@ def test_width_multipliers_of_the_user(prune_channels):
 )
 def test_bad_input_is_one_line_before_any_work(prune_channels, flags, message):
     code, _, err, folder = prune_channels(*flags)
-    assert code == 1
+    assert code == 2
     assert message in err
     assert err.count("\n") == 1
     assert not folder.exists()

@@ -91,7 +91,7 @@ def test_a_second_run_replaces_the_first_on_request(prune):
     _, _, _, folder = prune("--sparsity=0.9")
     before = contents(folder)
     code, _, err, _ = prune("--sparsity=0.1", "--noreconstruct")
-    assert code == 1
+    assert code == 2
     assert "holds a job of another techniques" in err
     assert "choose another folder, or overwrite it" in err
     assert contents(folder) == before
@@ -130,7 +130,7 @@ def test_scope_by_output_goes_with_obs(prune):
 )
 def test_bad_input_is_one_line_before_any_work(prune, flags, message):
     code, _, err, folder = prune(*flags)
-    assert code == 1
+    assert code == 2
     assert message in err
     assert err.count("\n") == 1
     assert not folder.exists()
@@ -139,7 +139,7 @@ def test_bad_input_is_one_line_before_any_work(prune, flags, message):
 def test_an_output_that_is_a_file_is_an_error_before_training(prune, tmp_path):
     (tmp_path / "taken").write_text("")
     code, out, err, _ = prune("--sparsity=0.5", "--epochs=1", output="taken")
-    assert code == 1
+    assert code == 2
     assert "taken" in err
     assert "training" not in out
 
@@ -150,7 +150,7 @@ def test_a_model_of_other_images_is_refused(prune, tmp_path, capsys):
         path
     )
     code = app.main(["prune", str(path), "--dataset=digits", "--sparsity=0.5"])
-    assert code == 1
+    assert code == 2
     assert "model must take the images of 'digits', (8, 8, 1), got (4, 4, 3)" in (
         capsys.readouterr().err
     )

@@ -89,7 +89,7 @@ def test_qat_writes_models_file_report_and_picture(command, tmp_path, digits):
 def test_bad_input_of_qat_is_one_line_before_any_work(command, tmp_path, flags, message):
     folder = tmp_path / "out"
     code, _, err = command("qat", "--dataset=digits", f"--directory={folder}", *flags)
-    assert code == 1
+    assert code == 2
     assert message in err
     assert err.count("\n") == 1
     assert not folder.exists()
@@ -101,7 +101,7 @@ def test_qat_does_not_write_over_its_model(saved, tmp_path, capsys, name, more):
     source = tmp_path / name
     source.write_bytes(saved.read_bytes())
     flags = ["--dataset=digits", "--epochs=1", f"--directory={tmp_path}", *more]
-    assert app.main(["qat", str(source), *flags]) == 1
+    assert app.main(["qat", str(source), *flags]) == 2
     assert "must not be that of the model" in capsys.readouterr().err
     assert source.exists()
 
@@ -192,7 +192,7 @@ def test_export_prints_and_plots_the_error_of_each_layer(command, tmp_path):
 def test_flags_of_export_that_do_not_go_together(command, tmp_path, flags, message):
     path = tmp_path / "file.tflite"
     code, _, err = command("export", *flags, f"--output={path}")
-    assert code == 1
+    assert code == 2
     assert message in err
     assert err.count("\n") == 1
     assert not path.exists()

@@ -3,6 +3,7 @@
 import pytest
 from absl import flags
 
+from tfnas.cli.command_table import command_of, flags_of
 from tfnas.cli.usage_errors import usage_error
 
 
@@ -34,3 +35,30 @@ def test_an_error_names_the_flag_the_rule_and_the_value(argv, text):
     with pytest.raises(flags.Error) as raised:
         values(["program", *argv])
     assert usage_error(raised.value, values) == text
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ("search --max_ram_bytes=64KiB", "did you mean --limit=ram_bytes=64KiB?"),
+        ("search --max-bytes 60KB", "did you mean --limit=size_bytes=NUMBER?"),
+        ("search --size_bytes=60KB", "did you mean --limit=size_bytes=60KB?"),
+        ("search --max_macs=0.5", "--limit=macs=NUMBER (multiply-accumulates, no fraction)?"),
+        ("search --max_drop=1", "tfnas compress has it"),
+        ("compress --limit=size_bytes<=60KB", "did you mean --max_bytes=60KB?"),
+        ("compress --limit=x", "tfnas search has it"),
+        ("compress --delegated_macs=0.9", "did you mean --min_delegated_macs=0.9?"),
+        ("compress --latency_ratio=0.5", "--max_latency_ratio=NUMBER (a fraction of the orig"),
+        ("compress --objectives=macs", "tfnas search has it"),
+        ("prune --macs=0.5", "tfnas prune-channels and tfnas factorize have it"),
+        ("search --targets=price", "tfnas compress and others have it"),
+    ],
+)
+def test_a_limit_or_a_flag_of_another_command_is_explained(line, hint):
+    command, *argv = line.split()
+    values = flags_of(command_of(command))
+    with pytest.raises(flags.Error) as raised:
+        values(["tfnas", *argv])
+    text = usage_error(raised.value, values)
+    assert text.startswith(f"there is no flag {argv[0].partition('=')[0]}; ")
+    assert hint in text

@@ -58,5 +58,21 @@ def test_wrong_flags_are_one_line(tfnas_command, folder):
         f"--data={folder / 'data.npz'}",
         "--bound=-1",
     )
-    assert code == 1
+    assert code == 2
     assert "bound must be a number of at least 0, got -1.0" in err
+
+
+def test_a_part_of_the_data_is_run(tfnas_command, folder, tmp_path):
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(60, 6)).astype("float32")
+    far = {"x_train": x, "y_train": x[:, :3], "x_test": 20 * x, "y_test": x[:, :3]}
+    np.savez(tmp_path / "parts.npz", **far)
+    line = ["verify", folder / "model.keras", f"--file={folder / 'int8.tflite'}"]
+    line += [f"--data={tmp_path / 'parts.npz'}"]
+    assert tfnas_command(*line, "--part=train")[0] == 0
+    code, out, _ = tfnas_command(*line, "--part=test")  # beyond the ranges of the file
+    assert code == 3
+    assert out.startswith("not verified: output 'head' of the int8 file is off by ")
+    code, _, err = tfnas_command(*line, f"--data={folder / 'data.npz'}", "--part=test")
+    assert code == 2
+    assert "y" in err

@@ -265,17 +265,17 @@ def test_flags_of_the_command(tiny_model, tmp_path, tfnas_command):
     tiny_model.save(tmp_path / "m.keras")
     line = ["compress", tmp_path / "m.keras", "--dataset=digits", "--max_ram_bytes=1000"]
     code, _, err = tfnas_command(*line, "--runtime_ram=1000")
-    assert code == 1
+    assert code == 2
     assert "max_ram_bytes must be above runtime_ram, 1,000 bytes, got 1,000" in err
     code, _, err = tfnas_command(*line, "--accelerator=npu")
-    assert code == 1
+    assert code == 2
     assert "--accelerator needs a limit on the device, --max_vela_..., got none" in err
     code, _, err = tfnas_command(*line, "--runtime_flash=5")
     assert "--runtime_flash needs a limit on the device, --max_flash_bytes" in err
     code, _, err = tfnas_command(*line, "--max_bytes=lots")
     assert "--max_bytes must be a number, perhaps with KB, KiB, MB or MiB, got 'lots'" in err
     code, _, err = tfnas_command(*line, "--max_vela_ms=1", "--accelerator=npu")
-    assert code == 1
+    assert code == 2
     assert "accelerator must be one of ethos-u55-32" in err
 
 

@@ -13,6 +13,7 @@ from tfnas.cli.command_table import command_of, commands, flags_of
 from tfnas.cli.flag_forms import is_required, written
 from tfnas.cli.flag_groups import grouped
 from tfnas.compression.techniques.registry import technique
+from tfnas.runtime.failed_work import FailedWork
 
 COMMANDS = commands()
 TRAINERS = ("prune", "prune-channels", "cluster", "factorize", "qat", "ptq")
@@ -159,7 +160,7 @@ def test_a_missing_data_set_is_wrong_usage(run, name):
 
 def test_compress_needs_a_data_set_with_a_file(run):
     code, out, err = run("compress", "{tmp}/none.keras", "--max_bytes=0.5")
-    assert (code, out) == (1, "")
+    assert (code, out) == (2, "")
     assert is_one_error_line(err, "compress")
     assert "data must be given" in err
 
@@ -170,7 +171,7 @@ def test_compress_needs_a_data_set_with_a_file(run):
 def test_a_missing_file_is_named_in_one_line(run, tmp_path, name):
     before = sorted(tmp_path.iterdir())
     code, out, err = run(name, "{tmp}/none.keras", *REQUIRED.get(name, []))
-    assert (code, out) == (1, "")
+    assert (code, out) == (2, "")
     assert is_one_error_line(err, name)
     assert "none.keras" in err
     assert sorted(tmp_path.iterdir()) == before
@@ -288,6 +289,7 @@ WRONG_VALUES = [
     ("export m.keras --output=m.keras/o.tflite", "--output must be in a folder"),
     ("export m.keras --mode=mixed", "--size must be given with mode 'mixed'"),
     ("verify m.keras --file=none.tflite --data=digits", "--file must be a .tflite file"),
+    ("evaluate file.tflite --data=digit", "did you mean 'digits'?"),
     ("lint none.tflite", "file must be a .tflite file, got 'none.tflite', which does not exist"),
     ("lint file.tflite --runtimes=gpuu", "did you mean 'gpu'?"),
     ("patches file.tflite --max_macs_ratio=0", "--max_macs_ratio must be a number of at least 1"),
@@ -306,6 +308,30 @@ def test_wrong_paths_and_values_are_told_before_tensorflow_is_loaded(tmp_path):
         archive.writestr("config.json", "{}")
     codes, heavy, errors = probed([call.split() for call, _ in WRONG_VALUES], tmp_path)
     assert heavy == []
-    assert codes == [1] * len(WRONG_VALUES)
+    assert {call.split()[0] for call, _ in WRONG_VALUES} == set(COMMANDS)
+    assert codes == [2] * len(WRONG_VALUES)
     for (call, message), error in zip(WRONG_VALUES, errors, strict=True):
         assert message in error, call
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ValueError("epochs must be above start_epoch"), 2),
+        (FailedWork("the loss is not finite"), 1),
+        (RuntimeError("the converter failed"), 1),
+        (OSError("no space left"), 1),
+        (KeyError("a defect"), 1),
+    ],
+)
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_code_of_wrong_usage_is_2_and_of_failed_work_1(run, monkeypatch, name, error, code):
+    module = command_of(name)
+
+    def fails(positional, values):
+        raise error
+
+    monkeypatch.setattr(module, "check", fails)
+    monkeypatch.setattr(app, "command_of", lambda asked: module)
+    argument = ["bash"] if module.POSITIONAL else []
+    assert run(name, *argument, *REQUIRED.get(name, []))[0] == code

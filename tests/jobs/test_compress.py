@@ -423,7 +423,7 @@ def test_the_command(tiny_model, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "No file keeps the budget (max_bytes 1). The nearest," in out
     assert (tmp_path / "out" / "report.html").exists()
-    assert app.main(line[:-1]) == 1
+    assert app.main(line[:-1]) == 2
     assert "budget must hold at least one" in capsys.readouterr().err
 
 

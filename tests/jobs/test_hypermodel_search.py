@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -65,7 +66,7 @@ def search(name, *flags):
 
 
 @pytest.mark.slow
-def test_a_function_is_searched_and_the_best_model_saved(here, capsys, monkeypatch):
+def test_a_function_is_searched_and_the_best_model_saved(here, capsys, caplog, monkeypatch):
     flags = ["--objective=val_accuracy", "--max_trials=3", "--epochs=1", "--algorithm=random"]
     assert search(f"{here}:build", *flags) == 0
     out = capsys.readouterr().out
@@ -85,20 +86,23 @@ def test_a_function_is_searched_and_the_best_model_saved(here, capsys, monkeypat
     ).shape == (2, 3)
     assert len(pathlib.Path("run/trials.jsonl").read_text().splitlines()) == 3
     assert search(f"{here}:build", *flags) == 0  # the same call reads what is there
-    assert search(f"{here}:build", *flags, "--epochs=2") == 1
+    assert search(f"{here}:build", *flags, "--epochs=2") == 2
     assert "another epochs" in capsys.readouterr().err
     before = contents("run")
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # a folder that is read only
     assert search(f"{here}:build", *flags) == 0
     assert "3 trials ended well, the best first" in capsys.readouterr().out
-    assert search(f"{here}:build", *flags[:1], "--max_trials=4", *flags[2:]) == 1
+    assert search(f"{here}:build", *flags[:1], "--max_trials=4", *flags[2:]) == 2
     assert "which can't: trials are left to run" in capsys.readouterr().err
     assert contents("run") == before
+    assert "retracing" not in caplog.text
 
 
 def test_a_class_is_searched_and_its_files_measured(here, capsys):
     flags = ["--objective=val_loss,size_bytes", "--max_trials=2", "--epochs=1"]
     assert search(f"{here}:Hyper", *flags, "--limit=size_bytes<=100000") == 0
+    shown = r"val_loss [\d.]+, size_bytes ([\d,]+); size_bytes \1 keeps <= 100,000; units="
+    assert len(re.findall(rf"^trial .*{shown}", capsys.readouterr().out, re.MULTILINE)) == 2
     results = json.loads(pathlib.Path("run/results.json").read_text())
     assert all(each["metrics"]["size_bytes"] > 0 for each in results["trials"])
     assert os.path.exists("run/best_int8.tflite")
@@ -129,13 +133,13 @@ def test_a_wrong_name_is_refused(here, text, message):
     ],
 )
 def test_wrong_flags_are_refused_before_the_first_trial(here, flags, message, capsys):
-    assert search(f"{here}:build", *flags) == 1
+    assert search(f"{here}:build", *flags) == 2
     assert message in capsys.readouterr().err
     assert not any(each.startswith("trial_") for _, names, _ in os.walk("run") for each in names)
 
 
 def test_a_model_that_is_not_compiled_is_refused(here, capsys):
-    assert search(f"{here}:raw") == 1
+    assert search(f"{here}:raw") == 2
     assert "must return a compiled model" in capsys.readouterr().err
 
 

@@ -87,10 +87,10 @@ def test_the_command(folder, tmp_path, tfnas_command):
     assert "int8 keeps the budget (max_memory 4,000)" in out
     assert (tmp_path / "run_compressed" / "best.tflite").exists()
     code, _, err = tfnas_command("compress", folder / "best.keras", "--max_drop=1")
-    assert code == 1
+    assert code == 2
     assert "data must be given with the file of a model" in err
     code, _, err = tfnas_command("compress", tmp_path, "--max_drop=1")
-    assert code == 1
+    assert code == 2
     assert "model must be the folder of a finished search" in err
 
 

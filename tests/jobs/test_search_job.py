@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import os
+import re
 import shutil
 
 import keras
@@ -582,7 +583,10 @@ def test_several_objectives_by_reinforcement_with_limits(npz, tmp_path):
     result = tfnas.search(str(npz), directory=tmp_path / "out", progress=watch, **settings)
     assert len(result.candidates) == 2
     assert result.winner in result.candidates
-    assert all(news.front.startswith(("1 on", "2 on")) for news in watch.ended)
+    for news in watch.ended:
+        front = r"[12] on the front of file_accuracy, size_bytes: [\d.]+ / [\d,]+"
+        assert re.match(front, news.front)
+        assert re.search(r"; macs [\d,]+ keeps <= 1,000,000,000$", news.text)
     kept = json.loads((tmp_path / "out" / "config.json").read_text())["config"]
     assert kept["limits"] == {"macs": 1e9}
     more = tfnas.search(str(npz), directory=tmp_path / "out", **{**settings, "max_trials": 3})

@@ -88,8 +88,8 @@ def test_the_command(artifacts, tmp_path, tfnas_command):
     rows = [row.split()[:3] for row in out.splitlines() if row.startswith("small.tflite")]
     assert ["small.tflite", "1", "3"] in rows
     code, _, err = tfnas_command(*line, "--batch_sizes=0,x")
-    assert code == 1
+    assert code == 2
     assert "batch_sizes must hold whole numbers >= 1, got '0,x'" in err
     code, _, err = tfnas_command("bench", path, "--thread_counts=2")
-    assert code == 1
+    assert code == 2
     assert "thread_counts needs throughput" in err

@@ -21,6 +21,13 @@ def test_objectives_keep_their_directions():
         "file_accuracy 0.7 breaks file_accuracy >= 0.8",
     ]
     assert objectives.violation({"latency_ratio": 0.4}) == 0
+    assert objectives.standing({"file_accuracy": 0.8, "latency_ratio": 0.75}) == [
+        "latency_ratio 0.75 breaks <= 0.5",
+        "file_accuracy 0.8 keeps >= 0.8",
+    ]
+    assert objectives.standing({"latency_ratio": 0.4})[1:] == [
+        "file_accuracy not measured, must be >= 0.8"
+    ]
 
 
 def test_limits_that_no_file_can_keep_are_refused():

@@ -197,7 +197,7 @@ def test_bench_prints_the_report_beside_the_table(dense, tmp_path, capsys):
 
 def test_an_unknown_accelerator_is_refused_before_anything_is_measured(dense, tmp_path, capsys):
     path = dense.save(tmp_path / "dense.tflite")
-    assert app.main(["bench", str(path), "--vela=u55"]) == 1
+    assert app.main(["bench", str(path), "--vela=u55"]) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("tfnas bench: error: --vela must be one of ethos-u55-32, ")

@@ -133,5 +133,5 @@ def test_the_command_tells_and_ends_with_3(tfnas_command, mixed, tmp_path):
     code, _, _ = tfnas_command("lint", path, "--runtimes=gpu", "--min_share=0.9")
     assert code == 0
     code, _, err = tfnas_command("lint", path, "--min_share=0.9")
-    assert code == 1
+    assert code == 2
     assert "min_share needs one runtime, got gpu, micro" in err

@@ -4,7 +4,14 @@ import pytest
 
 import tfnas
 from tfnas.tflite.file_weights import read_kernels
-from tfnas.tflite.flatbuffer import layer_name, names_are_counted
+from tfnas.tflite.flatbuffer import (
+    FileGraph,
+    OperatorInfo,
+    TensorInfo,
+    layer_name,
+    names_are_counted,
+)
+from tfnas.tflite.operator_layers import layer_of
 
 
 def network(keras_of_file):
@@ -31,6 +38,7 @@ def test_operators_and_kernels_have_their_layers(file):
     layers = [op.layer for op in loaded.graph.operators]
     assert layers[:4] == ["relu", "depthwise_2", "pool", "dense_1"]
     assert sorted(layers[4:]) == ["age_10", "kind"]
+    assert [layer_of(loaded.graph, op) for op in loaded.graph.operators] == layers
     kernels = ["conv1", "depthwise_2", "dense_1"]
     found = [kernel.layer for kernel in read_kernels(loaded)]
     assert found[:3] == kernels
@@ -58,3 +66,44 @@ def test_a_name_without_counters():
     name = "model/block_1/Relu6;model/block_1_bn/FusedBatchNormV3;model/block_1/Conv2D"
     assert layer_name(name, counted=False) == "block_1"
     assert layer_name("Identity_1", counted=False) == "Identity_1"
+
+
+def chain(*steps):
+    """A graph of operators one after the other; each step is (output, constant, its bytes)."""
+    tensors, operators = [TensorInfo(0, "serving_default_x:0", "float32", (1, 4), None)], []
+    for name, constant, content in steps:
+        stored = TensorInfo(len(tensors), constant, "float32", (1,), content)
+        out = TensorInfo(len(tensors) + 1, name, "float32", (1, 4), None)
+        operators.append(OperatorInfo("ADD", (tensors[-1], stored), (out,), None))
+        tensors += [stored, out]
+    return FileGraph(tuple(operators), tuple(tensors), (tensors[0],), (tensors[-1],))
+
+
+@pytest.mark.parametrize(
+    ("steps", "layers"),
+    [
+        ([("m_1/up_1/Tensordot/MatMul", "arith.constant", b"1")], ["up"]),
+        ([("m_1/norm_1/moments/mean", "arith.constant", b"1")], ["norm"]),
+        ([("m_1/attention_1/key_1/MatMul", "arith.constant", b"1")], ["attention/key"]),
+        ([("m_1/attention_1/einsum_1/Einsum", "arith.constant", b"1")], ["attention"]),
+        ([("m_1/einsum_1/Einsum", "arith.constant", b"1")], ["einsum"]),  # a layer of this name
+        ([("PartitionedCall:0", "m_1/head_1/MatMul", b"1")], ["head"]),
+        (
+            [("m_1/up_1/MatMul", "arith.constant", b"1"), ("Identity", "arith.constant1", b"1")],
+            ["up", "up"],
+        ),
+        ([("tfl.custom", "arith.constant", b"1")], ["tfl.custom"]),  # no name has a layer
+        (
+            [
+                ("m_1/quantized_up_1/MatMul", "arith.constant", b"1"),
+                ("m_1/float_norm_input_1/Cast", "arith.constant", b"1"),
+                ("m_1/norm_range_1/Cast", "arith.constant", b"1"),
+            ],
+            ["up", "norm", "norm"],
+        ),
+        ([("m_1/far_range_1/Cast", "arith.constant", b"1")], ["far_range"]),  # the user's own name
+    ],
+)
+def test_layers_have_the_users_names(steps, layers):
+    graph = chain(*steps)
+    assert [layer_of(graph, op) for op in graph.operators] == layers

@@ -51,5 +51,5 @@ def test_the_command(tiny_model, tmp_path, tfnas_command):
     assert f"{folder}: a SavedModel of " in out
     assert (folder / "saved_model.pb").exists()
     code, _, err = tfnas_command("export", tmp_path / "m.keras", f"--saved_model={tmp_path}")
-    assert code == 1
+    assert code == 2
     assert "folder must be new, empty or a SavedModel" in err

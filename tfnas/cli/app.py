@@ -1,7 +1,8 @@
 """The `tfnas` command line: dispatch to commands, help, and errors of one line.
 
-Exit codes: 0 success, 1 failure, 2 wrong usage, 3 success but no file keeps the budget, or the file
-is not verified or not taken whole, 130 interrupted.
+Exit codes: 0 success; 1 failure while the command ran; 2 wrong usage: a command, flag, value, path
+or data that it does not take; 3 success but no file keeps the budget, or the file is not verified
+or not taken whole; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from tfnas.cli.flag_forms import with_underscores
 from tfnas.cli.help_text import command_help, overview
 from tfnas.cli.usage_errors import usage_error
 from tfnas.runtime.argument_rules import near
+from tfnas.runtime.failed_work import FailedWork
 from tfnas.runtime.helper_process import isolated_by_default
 from tfnas.table import printable
 
@@ -108,7 +110,13 @@ def _run_command(name: str, command: Command, argv: Sequence[str]) -> int:
         text = _with_flags(" ".join(str(error).split()), values, argv) or type(error).__name__
         if not isinstance(error, ValueError | RuntimeError | OSError | ImportError):
             text = f"{type(error).__name__}: {text} (TFNAS_DEBUG=1 shows the traceback)"
-        return _fail(f"tfnas {name}", text if len(text) < 600 else f"{text[:600]}...", 1)
+        code = 2 if _is_of_an_argument(error) else 1
+        return _fail(f"tfnas {name}", text if len(text) < 600 else f"{text[:600]}...", code)
+
+
+def _is_of_an_argument(error: Exception) -> bool:
+    """Whether something that the user passed is wrong: what tfnas raises a ValueError for."""
+    return isinstance(error, ValueError) and not isinstance(error, FailedWork)
 
 
 def _run_checked(command: Command, positional: list[str], values: flags.FlagValues) -> int:

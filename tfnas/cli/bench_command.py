@@ -144,7 +144,10 @@ def check(positional: list[str], values: flags.FlagValues) -> None:
     if not adb and (binary or serial):
         raise ValueError("adb_binary and serial need adb, got no adb")
     if adb:
-        check_binary(binary)
+        try:
+            check_binary(binary)
+        except FileNotFoundError as error:  # its message begins with "binary"
+            raise ValueError(f"adb_{error}") from error
     for name in _COUNTS:
         _integers(name, values)
         if values[name].present and not values["throughput"].value:

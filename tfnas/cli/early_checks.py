@@ -85,6 +85,8 @@ def _check_target(name: str, path: pathlib.Path, is_folder: bool) -> None:
     above = next(
         each for each in (path, *path.absolute().parents) if each.is_dir() or each.exists()
     )
+    if above == path and path.is_dir() and any(path.iterdir()):
+        return  # a job that has ended in a folder that is read only is opened; others say so
     folder = above if above.is_dir() else above.parent
     if not above.is_dir() and above != path:
         raise ValueError(f"--{name} must be in a folder, got {str(path)!r}: {above} is a file")

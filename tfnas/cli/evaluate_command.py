@@ -19,6 +19,7 @@ from tfnas.cli.common import (
     loading_of,
     named_function,
 )
+from tfnas.cli.part_flags import define_part, part_of
 from tfnas.cli.task_flags import by_output, define_metric
 from tfnas.runtime.files import write_atomically
 
@@ -44,19 +45,13 @@ EXAMPLES = (
         "--metric=price=mae,sold=auc",
     ),
 )
-_PARTS = ["test", "validation", "train", "all"]
 
 
 def define(values: flags.FlagValues) -> flags.FlagValues:
     """Declares the flags."""
     common = {"flag_values": values, "module_name": __name__}
     define_data_file(common, required=True)
-    text = (
-        "examples that the file is run on; a part that the data does not have is a tenth of it, "
-        "drawn by --seed as in tfnas compress"
-    )
-    flags.DEFINE_enum("part", "test", _PARTS, text, **common)
-    flags.DEFINE_integer("seed", 0, "seed of the parts", lower_bound=0, **common)
+    define_part(common, "test", "examples that the file is run on")
     define_metric(common, "; several of one output NAME,NAME; default: accuracy")
     text = "array or column of groups, such as speakers, or class: quality of each group too"
     flags.DEFINE_string("groups", None, text, **common)
@@ -158,7 +153,6 @@ def _metric(values: flags.FlagValues) -> str | list[str] | dict[str, str]:
 
 def _examples(file: Artifact, values: flags.FlagValues) -> tuple[Examples, str]:
     """The examples of --part, and what they are in words."""
-    from tfnas.data.examples import joined_examples
     from tfnas.data.image_folder import parse_size
     from tfnas.jobs.inputs import load_model_and_data
 
@@ -175,16 +169,13 @@ def _examples(file: Artifact, values: flags.FlagValues) -> tuple[Examples, str]:
         _, data = load_model_and_data(model, name, loading=loading_of(values), **options)
     else:
         data = _load_for_file(file, name, options)
-    parts: dict[str, Any] = {name: getattr(data, name) for name in _PARTS[:3]}
-    total = sum(map(len, parts.values()))
-    chosen = joined_examples(*parts.values()) if part == "all" else parts[part]
+    chosen, what = part_of(data, part)
     if options["groups"] is not None and chosen.groups is None:
         raise ValueError(
             f"groups must be of the examples of --part, got {groups!r}, which are those of the "
             f"test part of {name!r} alone, with --part={part}"
         )
-    what = f"all {total}" if part == "all" else f"the {part} part, {len(chosen)} of {total}"
-    return chosen, f"{what} examples"
+    return chosen, what
 
 
 def _load_for_file(file: Artifact, name: str, options: dict[str, Any]) -> Any:

@@ -7,6 +7,7 @@ import re
 from absl import flags
 
 from tfnas.cli.flag_forms import choices_of, is_required
+from tfnas.cli.limit_hints import limit_hint
 from tfnas.runtime.argument_rules import near
 
 _ILLEGAL = re.compile(r"flag --(\w+)=(.*?): .*", re.DOTALL)
@@ -30,7 +31,10 @@ def usage_error(error: flags.Error, values: flags.FlagValues) -> str:
         values: The flags of the command.
     """
     if isinstance(error, flags.UnrecognizedFlagError):
-        return f"there is no flag --{error.flagname}{_nearest(error.flagname, values)}"
+        name = str(error.flagname).replace("-", "_")
+        value = str(error.flagvalue).partition("=")[2]  # absl's is the whole argument
+        hint = limit_hint(name, value, values) or _owners(name) or _nearest(name, values)
+        return f"there is no flag --{error.flagname}{hint}"
     match = _ILLEGAL.fullmatch(str(error))
     if match and match[1] in values:
         flag, value = values[match[1]], match[2]
@@ -41,10 +45,20 @@ def usage_error(error: flags.Error, values: flags.FlagValues) -> str:
     return "; ".join(str(error).splitlines())
 
 
+def _owners(name: str) -> str:
+    """The commands that have a flag."""
+    from tfnas.cli.command_table import command_of, commands, flags_of
+
+    owners = [each for each in commands() if name in flags_of(command_of(each))]
+    shown = [f"tfnas {each}" for each in owners]
+    few = shown if len(shown) <= 3 else [shown[0], "others"]
+    return f"; {' and '.join(few)} {'has' if len(few) == 1 else 'have'} it" if few else ""
+
+
 def _nearest(name: str, values: flags.FlagValues) -> str:
     names = {each: f"--{each}" for each in values}
     names |= {f"no{each}": f"--no{each}" for each in values if values[each].boolean}
-    found = near(name.replace("-", "_"), names)
+    found = near(name, names)
     return re.sub(r"'(\w+)'", lambda match: names[match[1]], found)
 
 

@@ -14,6 +14,7 @@ from tfnas.data.examples import ExampleSet, mapped
 from tfnas.graph.finite_loss import FiniteLoss
 from tfnas.graph.tracing import TraceOnce
 from tfnas.optimizers import Muon
+from tfnas.runtime.failed_work import FailedWork
 from tfnas.runtime.randomness import seed_layers, seeded
 from tfnas.tasks.task import Distillation, Task
 
@@ -21,7 +22,7 @@ WARMUP = 0.03  # of the steps
 FASTER = 1.5  # times Adam's learning rate, for Muon: docs/decisions/0014
 
 
-class TrainingError(ValueError):
+class TrainingError(FailedWork):
     """An error of the training itself: no technique refuses the model, so nothing may go on."""
 
 

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 
 import keras
 
+from tfnas.runtime.failed_work import FailedWork
 
-class Diverged(ValueError):
+
+class Diverged(FailedWork):
     """The loss of a training is NaN or infinite."""
 
 

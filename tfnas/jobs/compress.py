@@ -32,6 +32,7 @@ from tfnas.measure.profile import profile
 from tfnas.optional import require
 from tfnas.runtime.argument_rules import check_choice
 from tfnas.runtime.helper_process import isolated_by_default
+from tfnas.runtime.retracing import retracing_expected
 from tfnas.targets.device import Device
 from tfnas.tasks.task import Task
 
@@ -49,6 +50,7 @@ DISTILL = 0.3  # fraction of the loss: a model trained once more learns more fro
 
 
 @isolated_by_default()
+@retracing_expected()
 def compress(
     model: keras.Model | str | os.PathLike[str] | SearchResult,
     train_data: AnyData | None,

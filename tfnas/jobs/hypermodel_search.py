@@ -21,12 +21,14 @@ from tfnas.jobs import search_folder
 from tfnas.jobs.hypermodel_import import imported_hypermodel
 from tfnas.jobs.search_tuner import tuner_of
 from tfnas.nas.measured_trial import MODEL_FILE
+from tfnas.nas.objectives import metric_text
 from tfnas.nas.search_config import SearchConfig
 from tfnas.nas.trial_log import TrialLog, failure_cause
 from tfnas.nas.tuner import MeasuredTuner
 from tfnas.reports import hypermodel_report
 from tfnas.runtime.files import save_model, write_atomically
 from tfnas.runtime.interrupts import announced_interrupts
+from tfnas.runtime.retracing import retracing_expected
 from tfnas.search_space.hypermodel import as_hypermodel
 from tfnas.table import table
 
@@ -73,6 +75,7 @@ def _shown(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+@retracing_expected()
 def search_hypermodel(
     config: SearchConfig,
     *,
@@ -186,9 +189,10 @@ class _Log(TrialLog):
 
     def _text(self, trial: kt.engine.trial.Trial) -> str:
         values = " ".join(f"{n}={_shown(v)}" for n, v in trial.hyperparameters.values.items())
-        names = self.tuner.oracle.objectives.names
-        metrics = ", ".join(f"{n} {trial.metrics.get_best_value(n):.4g}" for n in names)
-        return f"{metrics}; {values}"
+        objectives, tracked = self.tuner.oracle.objectives, trial.metrics
+        metrics = {name: tracked.get_best_value(name) for name in tracked.metrics}
+        shown = ", ".join(f"{name} {metric_text(metrics[name])}" for name in objectives.names)
+        return "; ".join([shown, *objectives.standing(metrics), values])
 
     def _place(self, trial: kt.engine.trial.Trial) -> str:
         return f"trial {trial.trial_id}"

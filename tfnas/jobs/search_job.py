@@ -46,6 +46,7 @@ from tfnas.runtime.files import save_model, write_atomically
 from tfnas.runtime.helper_process import isolated_by_default
 from tfnas.runtime.interrupts import announced_interrupts
 from tfnas.runtime.randomness import seeded
+from tfnas.runtime.retracing import retracing_expected
 from tfnas.search_space.architecture import Architecture, mobilenet_v2
 from tfnas.search_space.hypermodel import compile_for_search
 from tfnas.search_space.mobilenet_v2 import MobileNetV2Space
@@ -55,6 +56,7 @@ from tfnas.tflite.patches.patch_cost import operators_macs
 
 
 @isolated_by_default()
+@retracing_expected()
 def search(
     data: str | DataSplit,
     *,

@@ -29,6 +29,7 @@ from tfnas.loading import CustomObjects, Loading
 from tfnas.measure.latency import benchmark
 from tfnas.reports import technique_report
 from tfnas.runtime.files import model_digest, save_if_possible, write_atomically
+from tfnas.runtime.retracing import retracing_expected
 from tfnas.settings_fields import as_settings
 from tfnas.tflite.conversion_error import ConversionError
 
@@ -49,6 +50,7 @@ _OWN = (*_REPORTS, FILE, f"{CHECKPOINTS}/*/*.npz")
 Row = Sequence[Step | str | tuple[str, Any]]
 
 
+@retracing_expected()
 def run_techniques(
     model: keras.Model | str | os.PathLike[str],
     techniques: Row,

@@ -19,6 +19,7 @@ from tfnas.table import TextTable
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.delegation import shapes_of_run
 from tfnas.tflite.flatbuffer import FileGraph, TensorInfo
+from tfnas.tflite.operator_layers import layer_of
 from tfnas.tflite.operator_macs import operator_macs
 
 _BITS = {"int4": 4, "uint4": 4, "int2": 2, "bool": 8, "complex64": 64, "bfloat16": 16}
@@ -30,7 +31,7 @@ class OperatorProfile:
 
     Args:
         name: TFLite's name of the operator, such as "CONV_2D".
-        layer: The Keras layer that it comes from, by the name of its output.
+        layer: Path of the Keras layer that it comes from, by the names in the file.
         output_shape: Shape of its first output; None where it is not known.
         weight_bytes: Bytes of the constants that it reads, counted at their first reader.
         macs: Multiply-accumulates of one run; None if they can't be counted.
@@ -137,7 +138,7 @@ def profile_file(file: Artifact, columns: Sequence[Any] | None = None) -> FilePr
         operators.append(
             OperatorProfile(
                 op.name,
-                op.layer,
+                layer_of(main, op),
                 shapes.get(op.outputs[0].index) if op.outputs else (),
                 sum(map(len, weights)),
                 operator_macs(op, main, shapes, graphs),

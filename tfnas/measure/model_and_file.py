@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from tfnas.graph.batchnorm import fitting_columns
+from tfnas.graph.output_names import output_names
 from tfnas.graph.preprocessing import preprocessed, split_preprocessing
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.passes.read_calibration import as_inputs
@@ -59,3 +60,22 @@ def check_same_ends(model: keras.Model, artifact: Artifact) -> None:
             f"artifact must have the {len(model.outputs)} outputs of the model, got "
             f"{len(artifact.outputs)}"
         )
+
+
+def names_of_outputs(model: keras.Model, artifact: Artifact) -> list[str]:
+    """Returns the names of a file's outputs as its model has them, in the file's order.
+
+    Those are Keras' names, of a Sequential model that of its last layer; a file calls the same
+    outputs "output_0" or "StatefulPartitionedCall_1:0". Where the model has none, or one twice,
+    they are the file's.
+
+    Args:
+        model: A model with known inputs.
+        artifact: Its file.
+    """
+    own = [tensor.name for tensor in artifact.outputs]
+    if isinstance(model, keras.Sequential):
+        names = [model.layers[-1].name]
+    else:
+        names = output_names(model) if hasattr(model, "output_names") else own
+    return names if len(set(names)) == len(own) else own

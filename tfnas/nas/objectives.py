@@ -157,3 +157,38 @@ class Objectives:
             for limit in self.limits
             if limit.name in metrics and limit.excess(metrics[limit.name]) > 0
         ]
+
+    def standing(self, metrics: Mapping[str, float]) -> list[str]:
+        """Returns a sentence for each limit: its metric's value, and whether it keeps the limit.
+
+        Example:
+            >>> Objectives.of(objective_of("reward"), {"ram_bytes": 65536}).standing(
+            ...     {"reward": 0.9, "ram_bytes": 40960}
+            ... )
+            ['ram_bytes 40,960 keeps <= 65,536']
+
+        Args:
+            metrics: The metrics of a trial.
+        """
+        return [_standing(limit, metrics.get(limit.name)) for limit in self.limits]
+
+
+def _standing(limit: Limit, value: float | None) -> str:
+    bound = f"{'<=' if limit.direction == 'min' else '>='} {metric_text(limit.bound)}"
+    if value is None:
+        return f"{limit.name} not measured, must be {bound}"
+    verb = "breaks" if limit.excess(value) else "keeps"
+    return f"{limit.name} {metric_text(value)} {verb} {bound}"
+
+
+def metric_text(value: float) -> str:
+    """Returns the value of a metric of any size as a short text.
+
+    Example:
+        >>> metric_text(0.91234), metric_text(40960.0)
+        ('0.9123', '40,960')
+
+    Args:
+        value: The value.
+    """
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import pathlib
 import time
+from collections.abc import Sequence
 
 import keras_tuner as kt
 
 from tfnas.compression.progress import Progress, TrialNews
 from tfnas.nas.measured_trial import MeasuredTrial
+from tfnas.nas.objectives import metric_text
 from tfnas.nas.search_callbacks import Phase, TrialCallbacks
 from tfnas.nas.search_config import SearchConfig
 from tfnas.nas.tuner import MeasuredTuner
@@ -88,10 +90,10 @@ class TrialLog(TrialCallbacks):
         )
 
     def _text(self, trial: kt.engine.trial.Trial) -> str:
-        """A trial that ended well in one line, with the limits that it breaks."""
-        candidate = self.tuner.candidate(trial)
-        broken = self.tuner.oracle.objectives.broken(candidate.metrics)
-        return "; ".join([_candidate_text(candidate, self.config.objectives[0]), *broken])
+        """A trial that ended well in one line: its objectives, costs and limits."""
+        candidate, objectives = self.tuner.candidate(trial), self.tuner.oracle.objectives
+        text = _candidate_text(candidate, objectives.names)
+        return "; ".join([text, *objectives.standing(candidate.metrics)])
 
     def _place(self, trial: kt.engine.trial.Trial) -> str:
         """Where a trial is found."""
@@ -99,7 +101,7 @@ class TrialLog(TrialCallbacks):
 
     def _front(self) -> str | None:
         """The Pareto front in one line; None: there is none."""
-        return _front_text(self.tuner.pareto_front())
+        return _front_text(self.tuner.pareto_front(), self.tuner.oracle.objectives.names)
 
     def _line(self, trial: kt.engine.trial.Trial, seconds: float | None = None) -> str:
         """A trial as a line of JSON."""
@@ -121,22 +123,38 @@ class TrialLog(TrialCallbacks):
         return json.dumps(line) + "\n"
 
 
-def _front_text(front: list[MeasuredTrial]) -> str:
-    """The Pareto front in one line, the fastest first."""
-    rows = [candidate.objectives() for candidate in front]
-    shown = [f"{accuracy:.3f} at {ratio:.3f}x" for accuracy, ratio, _ in rows[:6]]
+def _front_text(front: list[MeasuredTrial], objectives: Sequence[str]) -> str:
+    """The Pareto front in one line: of several objectives, or of accuracy and latency."""
+    if len(objectives) > 1:
+        names = f" of {', '.join(objectives)}"
+        rows = [
+            " / ".join(metric_text(candidate.metrics[name]) for name in objectives)
+            for candidate in front
+        ]
+    else:
+        names = ""
+        measured = [candidate.objectives() for candidate in front]
+        rows = [f"{accuracy:.3f} at {ratio:.3f}x" for accuracy, ratio, _ in measured]
     more = f" and {len(rows) - 6} more" if len(rows) > 6 else ""
-    return f"{len(rows)} on the front: {', '.join(shown)}{more}"
+    return f"{len(rows)} on the front{names}: {', '.join(rows[:6])}{more}"
 
 
-def _candidate_text(candidate: MeasuredTrial, objective: str) -> str:
+def _candidate_text(candidate: MeasuredTrial, objectives: Sequence[str]) -> str:
+    """The objectives, then what else is measured of each file, with its compression."""
     accuracy, ratio, size = candidate.objectives()
     epochs = candidate.metrics.get("epochs")  # reported with halving only
     after = "" if epochs is None else f" after {epochs:.0f} epochs"
-    return (
-        f"{objective} {candidate.objective:.4f}, accuracy {accuracy:.4f}{after}, "
-        f"latency {ratio:.3f}x, {size / 1024:.1f} KiB{_compressed(candidate)}"
-    )
+    of_files = {
+        "file_accuracy": f"accuracy {accuracy:.4f}{after}",
+        "latency_ratio": f"latency {ratio:.3f}x",
+        "size_bytes": f"{size / 1024:.1f} KiB",
+    }
+    shown = [
+        f"{name} {metric_text(candidate.metrics[name])}"
+        for name in objectives
+        if name not in of_files
+    ]
+    return ", ".join([*shown, *of_files.values()]) + _compressed(candidate)
 
 
 def _compressed(candidate: MeasuredTrial) -> str:

@@ -51,6 +51,7 @@ from tfnas.runtime.crash_report import crash_reported
 from tfnas.runtime.files import sweep_parts
 from tfnas.runtime.folder_lock import owner_of
 from tfnas.runtime.randomness import kept_random_state
+from tfnas.runtime.retracing import retracing_expected
 from tfnas.search_space.hypermodel import SpaceHyperModel, as_hypermodel, compile_for_search
 from tfnas.search_space.search_space import SearchSpace
 from tfnas.targets.device import ON_DEVICE, Device
@@ -220,6 +221,7 @@ class MeasuredTuner(TunerState):
         """Whether the file of each trial is measured."""
         return self.runner.measures
 
+    @retracing_expected()
     def search(self, *fit_args: Any, **fit_kwargs: Any) -> None:
         """Runs the trials.
 

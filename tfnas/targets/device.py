@@ -24,6 +24,7 @@ import dataclasses
 import math
 from collections.abc import Mapping, Set
 
+from tfnas.runtime.failed_work import FailedWork
 from tfnas.targets.ethos_u import ACCELERATORS, check_package, vela
 from tfnas.targets.tflite_micro.interpreter import planned_arena
 from tfnas.tflite.artifact import Artifact
@@ -45,7 +46,7 @@ _WEIGHTS_IN_DRAM = ("ethos-u65", "ethos-u85")  # in the compiler's default memor
 UNTRAINED = frozenset({*MICRO, DELEGATED, "vela_sram_bytes", "vela_cpu_operators"})
 
 
-class NotOnDevice(ValueError):
+class NotOnDevice(FailedWork):
     """The device can't run a file, whatever its weights are; the message says why."""
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
 
+from tfnas.runtime.failed_work import FailedWork
 from tfnas.targets.tflite_micro.interpreter import planned_arena
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.patches.patch_cost import (
@@ -23,7 +24,7 @@ from tfnas.tflite.patches.windows import NotLocal
 _GRIDS = ((2, 1), (3, 1), (4, 1), (6, 1), (8, 1), (2, 2), (3, 2), (3, 3), (4, 4), (5, 5), (6, 6))
 
 
-class NoPatches(ValueError):
+class NoPatches(FailedWork):
     """A file can't be computed in patches within the limits; the message says why."""
 
 

@@ -16,6 +16,7 @@ from tfnas.table import Tabular, TextTable
 from tfnas.targets.ethos_u import ACCELERATORS, vela
 from tfnas.tflite.artifact import Artifact, as_artifact
 from tfnas.tflite.delegation import Delegation, Faults, delegation, macs_of_operators, share_of
+from tfnas.tflite.operator_layers import layer_of
 from tfnas.tflite.operator_rules.gpu_delegate import gpu_faults
 from tfnas.tflite.operator_rules.tflite_micro import micro_faults
 
@@ -33,7 +34,7 @@ class Fallback:
 
     Args:
         operator: TFLite's name of it.
-        layer: The Keras layer that it came from, by the name of its output.
+        layer: Path of the Keras layer that it came from, by the names in the file.
         place: Its place in the file, from 0.
         macs: Its multiply-accumulates; None: unknown.
         reasons: Why; empty: the compiler gives no reason.
@@ -198,7 +199,7 @@ def _by_rules(artifact: Artifact, runtime: str, faults: Faults) -> RuntimeVerdic
     found = delegation(artifact, faults)
     rows = zip(artifact.graph.operators, found.macs, found.reasons, strict=True)
     fallbacks = [
-        Fallback(op.name, op.layer, place, cost, reasons)
+        Fallback(op.name, layer_of(artifact.graph, op), place, cost, reasons)
         for place, (op, cost, reasons) in enumerate(rows)
         if reasons
     ]
@@ -212,7 +213,7 @@ def _by_vela(artifact: Artifact, runtime: str) -> RuntimeVerdict:
     fallbacks = []
     for each in report.cpu_operators:
         place = places.get(each.name, -1)
-        layer = graph.operators[place].layer if place >= 0 else ""
+        layer = layer_of(graph, graph.operators[place]) if place >= 0 else ""
         cost = macs[place] if place >= 0 else None
         reasons = (each.reason,) if each.reason else ()
         fallbacks.append(Fallback(each.kind, layer, place, cost, reasons))

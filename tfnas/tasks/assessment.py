@@ -14,12 +14,13 @@ import numpy as np
 from tfnas.data.examples import Nested, leaves
 from tfnas.measure.accuracy import paired_difference, wilson_interval
 from tfnas.measure.measurement import Score
+from tfnas.runtime.failed_work import FailedWork
 from tfnas.runtime.files import code_text
 
 RESAMPLES = 400  # of a bootstrap: an interval's ends vary by some percent of its width
 
 
-class NotFinite(ValueError):
+class NotFinite(FailedWork):
     """Predictions are not finite, so that nothing can be said of their quality."""
 
 

@@ -102,7 +102,7 @@ def _layer_of_kernel(op: OperatorInfo, constant: TensorInfo) -> str:
     for name in (constant.name, op.outputs[0].name):
         parts = [part for part in name.rstrip(";0123456789").split(";") if PRODUCT.search(part)]
         if parts:
-            return layer_name(parts[-1].replace("/Tensordot/", "/"), op.counted)
+            return layer_name(parts[-1], op.counted)
     return op.layer
 
 

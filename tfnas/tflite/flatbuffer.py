@@ -24,6 +24,9 @@ _OP_NAMES = {v: k for k, v in vars(schema.BuiltinOperator).items() if not k.star
 # End of the name of an operation that multiplies by a kernel.
 PRODUCT = re.compile(r"/(?:\w*[Cc]onv\w*|depthwise|MatMul)\d*$")
 _COUNTER = re.compile(r"_(\d+)$")  # that Keras 3 puts behind the name of each layer
+_STEPS = re.compile(
+    r"(?:Tensordot|moments|batchnorm|einsum|zeros|ones|while|cond|first_state|no_outputs)(?:_\d+)?"
+)
 _ALIGNMENT = 16  # bytes, for a buffer's data, by the schema
 
 
@@ -130,6 +133,14 @@ class FileGraph:
                 return None
             tensor = producer.inputs[0]
         return tensor
+
+    def producer_of(self, tensor: TensorInfo) -> OperatorInfo | None:
+        """Returns the operator that computes a tensor; None of an input or a constant.
+
+        Args:
+            tensor: A tensor of this graph.
+        """
+        return self._producers.get(tensor.index)
 
     @functools.cached_property
     def _producers(self) -> dict[int, OperatorInfo]:
@@ -312,18 +323,38 @@ def layer_name(tensor_name: str, counted: bool = True) -> str:
     Example:
         >>> layer_name("model_1/stem_relu_1/Relu6;model_1/stem_1/convolution")
         'stem_relu'
-        >>> layer_name("model/dense_1/MatMul", counted=False)
+        >>> layer_name("model/dense_1/Tensordot/MatMul", counted=False)
         'dense_1'
 
     Args:
         tensor_name: Names of operations with their scopes, separated by ";".
         counted: Whether layers' names end in a counter; see :func:`names_are_counted`.
     """
-    parts = tensor_name.split(";")[0].split("/")
-    if len(parts) < 2:
+    if "/" not in tensor_name.split(";")[0]:
         return tensor_name
-    scope = parts[-2] if len(parts) > 2 else parts[0]
-    return _COUNTER.sub("", scope) if counted else scope
+    return layer_scopes(tensor_name, counted)[-1]
+
+
+def layer_scopes(tensor_name: str, counted: bool = True) -> list[str]:
+    """Returns the names of the layers around an operation, the outermost first.
+
+    The model itself, and steps of TensorFlow's own in a layer, are left out.
+
+    Example:
+        >>> layer_scopes("model_1/attention_1/key_1/Tensordot/MatMul")
+        ['attention', 'key']
+        >>> layer_scopes("model/encoder/dense_1/moments/mean", counted=False)
+        ['encoder', 'dense_1']
+
+    Args:
+        tensor_name: Names of operations with their scopes, separated by ";".
+        counted: Whether layers' names end in a counter; see :func:`names_are_counted`.
+    """
+    parts = tensor_name.split(";")[0].split("/")
+    scopes = parts[1:-1] or parts[:1]
+    while len(scopes) > 1 and _STEPS.fullmatch(scopes[-1]):
+        scopes.pop()
+    return [_COUNTER.sub("", scope) if counted else scope for scope in scopes]
 
 
 def innermost(scopes: Sequence[str], names: Container[str], counted: bool = True) -> str | None:

@@ -9,7 +9,8 @@ that TFLite's kernels don't accept, though it gets them right after post-trainin
 
 It also has no form for a change of types (:mod:`tfnas.tflite.float_gaps`), for functions that are
 tables (:mod:`tfnas.tflite.activation_tables`) and for comparisons of integers
-(:mod:`tfnas.tflite.integer_comparisons`). With 8 bits too, it silently clips a bias that
+(:mod:`tfnas.tflite.integer_comparisons`), and needs casts around layers that stay float, which no
+file does (:mod:`tfnas.tflite.float_detours`). With 8 bits too, it silently clips a bias that
 overflows its 32 bits.
 """
 
@@ -22,6 +23,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from tfnas.tflite.activation_tables import write_tables
 from tfnas.tflite.flatbuffer import OperatorInfo, kind_of, pack, unpack
+from tfnas.tflite.float_detours import remove_detours
 from tfnas.tflite.float_gaps import close_float_gaps
 from tfnas.tflite.integer_comparisons import compare_integers
 from tfnas.tflite.unused_parts import remove_unused
@@ -71,7 +73,9 @@ def repair(content: bytes) -> bytes:
             the scale of a LOGISTIC that has to change.
     """
     model = unpack(content)
-    changed = any([close_float_gaps(model), write_tables(model), compare_integers(model)])
+    steps = (close_float_gaps, write_tables, compare_integers, remove_detours)
+    done = [step(model) for step in steps]  # each of them, whatever the others have done
+    changed = any(done)
     if changed:
         remove_unused(model)
     for graph in model.subgraphs:

@@ -79,7 +79,7 @@ def test_a_file_of_other_weights_departs_at_the_layer_that_has_them(model, image
     assert found.repairs[0].passed
     assert tfnas.verify(model, found.repaired, images).passed
     assert "departs first" in str(found)
-    assert str(found).startswith("not verified: output")
+    assert str(found).startswith("not verified: output 'head' of the float32 file is off by")
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,9 @@ def test_outputs_in_another_order_are_named(images):
     model, turned = keras.Model(inputs, [one, two]), keras.Model(inputs, [two, one])
     found = tfnas.verify(model, tfnas.to_tflite(turned), images)
     assert not found.passed
-    assert "the outputs in another order" in found.departure.reason
+    assert found.departure.layer == "one"
+    assert "in another order: one is output_1, two is output_0" in found.departure.reason
+    assert {check.output for check in found.checks} == {"one", "two"}
 
 
 def test_an_int8_file_is_verified_within_the_bound_of_its_format(dense):

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 
+from tfnas.runtime.failed_work import FailedWork
 from tfnas.runtime.turns import turn_at
 from tfnas.tflite.artifact import Artifact
 
@@ -24,7 +25,7 @@ class DeviceLost(ConnectionError):
     """A device can't be reached, or was lost while it measured; the message says how."""
 
 
-class FileRefused(ValueError):
+class FileRefused(FailedWork):
     """The device's LiteRT can't run a file; the message has its reason."""
 
 

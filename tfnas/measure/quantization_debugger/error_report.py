@@ -79,7 +79,7 @@ class OutputError:
     """Quantization error of one output of the model.
 
     Args:
-        name: Its name in the file.
+        name: Its name in Keras; where the model has none, that in the file.
         noise: Its noise, as in :class:`LayerError`.
         changed: Fraction of the examples whose class (argmax) changed; None if the output has
             not the shape (examples, classes) with at least 2 classes.

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tfnas.measure.model_and_file import names_of_outputs
 from tfnas.measure.quantization_debugger.activation_error import (
     Scales,
     Sums,
@@ -71,6 +72,7 @@ class Comparison:
     ) -> None:
         self.reference, self.artifact = reference, artifact
         self.columns = columns
+        self._names = names_of_outputs(model, artifact)
         named = dict(zip((tensor.name for tensor in model.inputs), columns, strict=True))
         self._columns = [named[name] for name in sorted(named)]
         self.alignment = Alignment(LayerNames(model), reference, artifact)
@@ -121,15 +123,15 @@ class Comparison:
     def outputs(self) -> tuple[OutputError, ...]:
         """Returns the quantization error of each output."""
         found = []
-        for tensor, pair in zip(self.artifact.outputs, self._outputs, strict=True):
+        for name, pair in zip(self._names, self._outputs, strict=True):
             if pair.fault:
                 raise ValueError(
-                    f"data must lead to outputs that can be compared, but output {tensor.name!r} "
+                    f"data must lead to outputs that can be compared, but output {name!r} "
                     f"{pair.fault}"
                 )
             sums = pair.sums
             changed = sums.changed / sums.examples if sums.examples else None
-            found.append(OutputError(tensor.name, sums.relative(sums.noise), changed))
+            found.append(OutputError(name, sums.relative(sums.noise), changed))
         return tuple(found)
 
     def layers(self) -> list[LayerError]:

@@ -14,7 +14,7 @@ class OutputCheck:
 
     Args:
         case: Which inputs.
-        output: The output's name in the file.
+        output: The output's name in Keras; where the model has none, that in the file.
         relative: Root mean square of the difference, as a fraction of that of Keras' outputs.
         largest: Largest difference, as a fraction of Keras' largest output.
         absolute: Largest difference, in the output's unit.

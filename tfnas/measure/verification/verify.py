@@ -21,7 +21,7 @@ import numpy as np
 from tfnas.graph.batchnorm import fitting_columns
 from tfnas.graph.functional_form import opaque_form
 from tfnas.graph.traversal import flat_outputs
-from tfnas.measure.model_and_file import check_same_ends, without_preprocessing
+from tfnas.measure.model_and_file import check_same_ends, names_of_outputs, without_preprocessing
 from tfnas.measure.verification.bounds import DEFAULT_BOUNDS, Bound, format_of
 from tfnas.measure.verification.cases import EXTREME, REAL, Case, cases
 from tfnas.measure.verification.departure import Departure, first_departure, noisiest
@@ -255,17 +255,18 @@ def _case_checks(
 ) -> list[OutputCheck]:
     found = _file_outputs(model, artifact, case)
     checks = []
-    for tensor, one, other in zip(artifact.outputs, expected, found, strict=True):
+    names = names_of_outputs(model, artifact)
+    for name, one, other in zip(names, expected, found, strict=True):
         if one.shape != other.shape and one.size == other.size:
             other = other.reshape(one.shape)
         if one.shape != other.shape:
             raise ValueError(
                 f"file must give outputs of the model's shapes, got {other.shape} of output "
-                f"{tensor.name!r} for {one.shape} on {case.name}"
+                f"{name!r} for {one.shape} on {case.name}"
             )
         measured = errors(one, other)
         excesses = bound.excesses(measured, case.extreme)
-        checks.append(OutputCheck(case.name, tensor.name, **measured, excesses=excesses))
+        checks.append(OutputCheck(case.name, name, **measured, excesses=excesses))
     return checks
 
 
@@ -315,13 +316,10 @@ def _reordered(
         order.append(next((place for place in fitting if place not in order), None))
     if None in order or order == sorted(order):  # type: ignore[type-var]
         return None
-    names = [artifact.outputs[place].name for place in order if place is not None]
+    names = names_of_outputs(model, artifact)
     place = next(n for n, other in enumerate(order) if n != other)
     error = errors(expected[place], found[place])["relative"]  # of one shape: they were compared
-    return Departure(
-        model.outputs[place].name,
-        "",
-        0.0,
-        error,
-        f"the file has the outputs in another order: the model's are {', '.join(names)}",
-    )
+    found_at = (artifact.outputs[other].name for other in order if other is not None)
+    pairs = ", ".join(f"{name} is {other}" for name, other in zip(names, found_at, strict=True))
+    reason = f"the file has the outputs in another order: {pairs}"
+    return Departure(names[place], "", 0.0, error, reason)

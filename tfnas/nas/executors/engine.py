@@ -29,6 +29,7 @@ from tfnas.runtime.crash_report import (
     memory_may_have_run_out,
 )
 from tfnas.runtime.randomness import make_operations_deterministic, operations_are_deterministic
+from tfnas.runtime.retracing import retracing_expected
 from tfnas.runtime.worker_processes import TrialDied
 
 _Status = kt.engine.trial.TrialStatus
@@ -184,6 +185,7 @@ def worker_copy(tuner: Any, trial: Any) -> Any:
     return worker
 
 
+@retracing_expected()
 def run_in_worker(payload: bytes) -> dict[str, Any]:
     """Runs a trial in a worker.
 
