@@ -62,7 +62,7 @@ def test_it_is_a_command_with_a_report(rounding, model, tmp_path, capsys):
     assert report.startswith("# Dense kernels rounded to steps of 0.5, on digits")
     assert "| classes |" in report
     assert "| step | 0.5 |" in report
-    assert app.main([*argv, "--step=0"]) in (1, 2)
+    assert app.main([*argv, "--step=0"]) == 2
     assert "step must be above 0, got 0" in capsys.readouterr().err
 
 
