@@ -29,18 +29,15 @@ QUICK = [
             "integer_forms",
             "models",
             "patches",
-            "reports",
             "search_algorithms",
         ),
-        *("troubleshooting", "verify"),
-        *("tasks/detection", "tasks/segmentation", "tasks/series", "tasks/text"),
-        *("devices/microcontroller", "devices/npu", "devices/phone", "devices/server"),
-        "devices/board",
+        *("troubleshooting", "verify", "tasks/text"),
+        *("devices/microcontroller", "devices/npu", "devices/phone", "devices/board"),
     )
 ]
 LONG = [
     ROOT / "README.md",
-    *(DOCS / f"{name}.md" for name in ("start", "channels", "text_models")),
+    *(DOCS / f"{name}.md" for name in ("start", "channels", "reports", "text_models")),
     *GUIDES,
     *(page for page in BY_TASK_OR_DEVICE if page not in QUICK),
 ]

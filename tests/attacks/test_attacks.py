@@ -13,6 +13,7 @@ from process_limits import program_ends
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="counts what /proc tells")
 
 
+@pytest.mark.slow  # tests/contracts/test_malformed_inputs.py mutates files too
 def test_mutated_files_do_not_end_the_caller(tmp_path):
     tflite_files.write_files(tmp_path, tflite_files.sound_files())
     found, faults = tflite_files.attack(tmp_path, 40)

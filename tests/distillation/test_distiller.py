@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from slow_cases import slow_but
 
 import tfnas
 from tfnas.distillation.forward import ForwardPass, last_activation_call
@@ -743,7 +744,7 @@ def sequences():
         yield keras.Sequential([keras.Input((9, 2)), maps, layers.Flatten(), layers.Dense(3)])
 
 
-@pytest.mark.parametrize("metrics", [None, ["accuracy"]])
+@pytest.mark.parametrize("metrics", slow_but([None, ["accuracy"]], ["accuracy"]))
 def test_labels_may_be_left_out_with_metrics(rows, metrics):
     x, y = rows
     distiller = tfnas.Distiller(mlp(16), mlp(), student_loss_weight=0, student_gives="logits")

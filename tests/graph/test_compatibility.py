@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from slow_cases import slow_but
 
 import tfnas
 from tfnas.graph.kernel_state import (
@@ -169,9 +170,10 @@ def rising(epoch):
             lambda: [tfnas.PruningCallback(rising), tfnas.ClusteringCallback(8)],
             "a PruningCallback with a changing sparsity beside a ClusteringCallback for 'stem'",
         ),
-        (
+        pytest.param(
             lambda: [tfnas.PruningCallback(0.5), tfnas.ClusteringCallback(8, zeros=False)],
             "a PruningCallback beside a ClusteringCallback with zeros=False for 'stem'",
+            marks=pytest.mark.slow,
         ),
         pytest.param(
             lambda: [tfnas.ClusteringCallback(8), tfnas.PruningCallback(0.5)],
@@ -241,9 +243,12 @@ def test_clustered_kernels_are_not_pruned(network, digits):
         fit(shared, digits, 1, [callback])
 
 
-@pytest.mark.parametrize("filters", [2, pytest.param(4, marks=pytest.mark.slow), 24])
 @pytest.mark.parametrize(
-    "sparsity", [0.0, 0.5, 0.9, *(pytest.param(s, marks=pytest.mark.slow) for s in (0.3, 0.75))]
+    ("sparsity", "filters"),
+    slow_but(
+        [(sparsity, filters) for sparsity in (0.0, 0.3, 0.5, 0.75, 0.9) for filters in (2, 4, 24)],
+        *((0.0, 24), (0.5, 2), (0.9, 24)),
+    ),
 )
 def test_the_file_of_a_small_kernel_has_no_more_integers_than_values(sparsity, filters):
     keras.utils.set_random_seed(filters)

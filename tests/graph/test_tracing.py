@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from slow_cases import slow_but
 
 import tfnas
 from tfnas.graph.tracing import TraceOnce
@@ -60,8 +61,10 @@ def weights_after(model, callbacks, **kwargs):
     return model.get_weights() + [v.numpy() for v in model.optimizer.variables], history.history
 
 
-@pytest.mark.parametrize("batch_size", [4, 5])  # 5: the last batch is smaller
-@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize(
+    ("steps", "batch_size"),  # 5: the last batch is smaller
+    slow_but([(steps, size) for steps in (1, 3) for size in (4, 5)], (1, 5), (3, 4)),
+)
 def test_the_step_is_traced_once_with_the_same_result(traces, batch_size, steps):
     expected = weights_after(
         compiled(steps_per_execution=steps), [], batch_size=batch_size, shuffle=True
@@ -75,7 +78,13 @@ def test_the_step_is_traced_once_with_the_same_result(traces, batch_size, steps)
         np.testing.assert_array_equal(actual, reference)
 
 
-@pytest.mark.parametrize("kind", ["data set", "generator", "weights", "two outputs", "again"])
+@pytest.mark.parametrize(
+    "kind",
+    slow_but(
+        ["data set", "generator", "weights", "two outputs", "again"],
+        *("generator", "two outputs", "again"),
+    ),
+)
 def test_traced_once_with_all_data_formats(traces, kind):
     (x, y), model = data(), compiled()
     arguments = {"x": x, "y": y, "batch_size": 5, "shuffle": False}

@@ -70,7 +70,7 @@ def calls(monkeypatch):
         ),
         (two_ends, ("float32", "int8")),
         (stateful, ("float32",)),
-        (of_tf_keras, ("float32", "int8")),
+        pytest.param(of_tf_keras, ("float32", "int8"), marks=pytest.mark.slow),
     ],
 )
 def test_files_are_the_same_byte_by_byte(make, modes, calls):
