@@ -82,8 +82,8 @@ def run(name, settings, folder, digits, last=None, distill=0.0):
 
 
 # The others differ little from one of these.
-# The tests below stop prune and factorize too.
-FAST = ("cluster, renewed", "prune_channels, in steps", "qat")
+# The tests below stop factorize too.
+FAST = ("prune_channels, in steps", "qat")
 
 
 @pytest.mark.parametrize("case", slow_but([*CASES], *FAST))
@@ -145,7 +145,7 @@ def channels(report):
     return {group.name: group.removed for group in report.groups if group.removed}
 
 
-@pytest.mark.slow  # a sensitivity is kept by the same store
+@pytest.mark.slow  # ranks are kept by the same store
 def test_a_latency_is_not_measured_again(digits, tmp_path, monkeypatch):
     monkeypatch.setattr(latency_model, "LatencyModel", OtherEachTime)
     settings = {"latency": 0.7}
@@ -193,6 +193,7 @@ def test_ranks_are_not_chosen_again(digits, tmp_path, monkeypatch):
     assert sum(weight.size for weight in weights) < sum(w.numpy().size for w in network().weights)
 
 
+@pytest.mark.slow  # ranks are kept by the same store
 def test_a_sensitivity_is_not_measured_again(digits, tmp_path, monkeypatch):
     module = importlib.import_module("tfnas.pruning.sensitivity")
     calls, measure = [], module.sensitivity

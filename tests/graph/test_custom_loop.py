@@ -97,7 +97,7 @@ def fitted(network, examples):
 
 
 # Each of these changes the traced step in its own way.
-COMPILED = ("pruning by step", "clusters, renewed", "zeros and clusters")
+COMPILED = ("pruning by step", "clusters, renewed")
 
 
 @pytest.mark.parametrize(

@@ -190,13 +190,28 @@ def search(tuner, images, batch_size=32, **kwargs):
 
 
 @pytest.mark.parametrize("batch_size", [pytest.param(20, marks=pytest.mark.slow), 32])
-def test_a_trial_traces_its_step_once(traces, images, tmp_path, batch_size):
+def test_a_trial_traces_its_step_once_and_saves_its_weights_once(
+    traces, images, tmp_path, batch_size, monkeypatch
+):
     assert len(images[0]) % 20 == 0
     assert len(images[0]) % 32 != 0
-    metrics, validated = search(tuner_of(tmp_path), images, batch_size)
+    written = []
+    save = keras.Model.save_weights
+
+    def counted(model, path, *args, **kwargs):
+        written.append([w.copy() for w in model.get_weights()])
+        return save(model, path, *args, **kwargs)
+
+    monkeypatch.setattr(keras.Model, "save_weights", counted)
+    tuner = tuner_of(tmp_path)
+    metrics, validated = search(tuner, images, batch_size)
     assert traces["train_step"] == 1
     assert {"loss", "accuracy", "val_loss", "val_accuracy"} <= set(metrics)
     assert (traces["test_step"], validated) == (1, 1), "only the last epoch is reported"
+    assert len(written) == 1, "where the file is measured"
+    model = tuner.load_model(tuner.oracle.get_trial("0"))
+    for kept, saved in zip(model.get_weights(), written[0], strict=True):
+        np.testing.assert_array_equal(kept, saved)
 
 
 @pytest.mark.slow
@@ -220,23 +235,6 @@ def test_a_compressed_trial_validates_only_the_reported_model(traces, images, tm
     assert {"val_loss", "val_accuracy"} <= set(metrics)
     assert traces["train_step"] == 2, "one for the network, one for its pruned copy"
     assert (traces["test_step"], validated) == (1, 1)
-
-
-def test_weights_are_saved_once_where_the_file_is_measured(images, tmp_path, monkeypatch):
-    written = []
-    save = keras.Model.save_weights
-
-    def counted(model, path, *args, **kwargs):
-        written.append([w.copy() for w in model.get_weights()])
-        return save(model, path, *args, **kwargs)
-
-    monkeypatch.setattr(keras.Model, "save_weights", counted)
-    tuner = tuner_of(tmp_path)
-    search(tuner, images)
-    assert len(written) == 1
-    model = tuner.load_model(tuner.oracle.get_trial("0"))
-    for kept, saved in zip(model.get_weights(), written[0], strict=True):
-        np.testing.assert_array_equal(kept, saved)
 
 
 class RecordingCheckpoint:

@@ -97,7 +97,7 @@ def test_a_function_is_searched_and_the_best_model_saved(here, capsys, monkeypat
 
 
 def test_a_class_is_searched_and_its_files_measured(here, capsys):
-    flags = ["--objective=val_loss,size_bytes", "--max_trials=2", "--epochs=1"]
+    flags = ["--objective=val_loss,size_bytes", "--max_trials=1", "--epochs=1"]
     assert search(f"{here}:Hyper", *flags, "--limit=size_bytes<=100000") == 0
     results = json.loads(pathlib.Path("run/results.json").read_text())
     assert all(each["metrics"]["size_bytes"] > 0 for each in results["trials"])

@@ -669,6 +669,7 @@ def test_a_model_that_fit_builds_is_pruned_after_its_first_batch(make):
     assert pruning.report.sparsity == 0.5
 
 
+@pytest.mark.slow  # tests/pruning/test_prunable_kernels.py finds the kernels of these layers
 def test_nested_recurrent_and_attention_models():
     keras.utils.set_random_seed(0)
     inner_in = keras.Input((4, 4))
@@ -698,7 +699,7 @@ def test_a_frozen_layer_is_skipped_unless_it_is_named():
     assert zeros(model) == {"hidden": 64, "head": 16}
 
 
-@pytest.mark.parametrize("unit", ["2:4", "filter", "1x4"])
+@pytest.mark.parametrize("unit", slow_but(["2:4", "filter", "1x4"], "2:4"))
 def test_zeros_of_another_granularity_are_not_continued(unit):
     model = network()
     fit(model, tfnas.PruningCallback(tfnas.schedules.constant(0.5, by="step")), epochs=2)
@@ -905,7 +906,7 @@ BAD_DATA = {
 
 
 @pytest.mark.parametrize("kind", BAD_DATA)
-@pytest.mark.parametrize("criterion", ["taylor", "gradient"])
+@pytest.mark.parametrize("criterion", slow_but(["taylor", "gradient"], "taylor"))
 def test_bad_data_raises_at_the_update_and_leaves_the_weights(kind, criterion):
     model = network()
     data, message = BAD_DATA[kind]

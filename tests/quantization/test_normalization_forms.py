@@ -149,6 +149,7 @@ def test_reasons_against_a_form(layer, shape, reason):
     assert found is None if reason is None else reason in str(found)
 
 
+@pytest.mark.slow  # gradients are tested below, the file above
 def test_a_trained_classifier_keeps_its_classes():
     keras.utils.set_random_seed(3)
     labels = RNG.integers(0, 4, 240)

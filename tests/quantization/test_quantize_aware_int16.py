@@ -25,7 +25,6 @@ SHORT = (
     "kernels of vectors",
     "moves of sequences",
     "operations of vectors",
-    "some structures of images",
 )
 ALL = [group for group in base.GROUPS if group in SHORT or group not in base.PARTS]
 GROUPS = slow_but(ALL, *SHORT)
@@ -163,10 +162,8 @@ def test_a_sum_of_tensors_of_two_shapes():
 # --- ranges
 
 
-@pytest.mark.parametrize(
-    "ranges",
-    slow_but(["moving_average", "learned", "percentile"], "learned"),
-)
+@pytest.mark.slow  # int8 has all of them
+@pytest.mark.parametrize("ranges", ["moving_average", "learned", "percentile"])
 def test_every_way_to_find_ranges(ranges, digits):
     spec = tfnas.QuantSpec("int8", "int16", ranges=ranges)
     trainable = tfnas.quantize_aware(base.classifier(), spec)

@@ -131,14 +131,21 @@ TOKENS = {
 }
 
 
-@pytest.mark.parametrize("through", IMAGES)
+@pytest.mark.parametrize("through", slow_but([*IMAGES], *[*IMAGES][::2]))
 def test_channels_of_images_are_followed(through):
     keras.utils.set_random_seed(0)
     dependencies, removed, _ = assert_pruned_equals_masked(image_model(IMAGES[through]))
     assert removed[next(g for g in dependencies.groups if g.name.startswith("a")).removable].any()
 
 
-@pytest.mark.parametrize("through", TOKENS)
+@pytest.mark.parametrize(
+    "through",
+    slow_but(
+        [*TOKENS],
+        *("attention", "grouped queries", "attention by hand", "mixer", "einsum dense"),
+        *("plain attention", "einsum", "lstm", "gru", "both ways"),
+    ),
+)
 def test_channels_of_tokens_are_followed(through):
     keras.utils.set_random_seed(0)
     dependencies, removed, _ = assert_pruned_equals_masked(token_model(TOKENS[through]))
