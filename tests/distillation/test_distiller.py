@@ -142,7 +142,7 @@ def test_the_student_learns_the_teachers_outputs(rows):
     assert abs(target - learned).numpy().max() < 0.2
 
 
-@pytest.mark.parametrize("end", [{}, {"activation": "softmax"}])
+@pytest.mark.parametrize("end", slow_but([{}, {"activation": "softmax"}], {}))
 def test_one_forward_pass_per_step(images, end):
     def counted(filters):
         model = convnet(filters, **end)

@@ -155,7 +155,7 @@ def test_full_rank_of_dense_and_1x1_with_and_without_data(data):
     assert tfnas.profile(smaller).macs == sum(part.option.macs for part in parts)
 
 
-@pytest.mark.parametrize("padding", ["valid", "same", "causal"])
+@pytest.mark.parametrize("padding", slow_but(["valid", "same", "causal"], "causal"))
 def test_one_dimensional_convolutions(padding):
     model = sequential(
         (20, 6),

@@ -115,7 +115,7 @@ def test_zeros_of_pruned_projections_stay():
     kind, build = MODELS["multi-head"]
     model, _ = tfnas.prune(_model(kind, build), 0.5)
     aware = tfnas.quantize_aware(model, "int8", data=_data(kind))
-    aware.compile("adam", "mse", jit_compile=False)
+    aware.compile("adam", "mse", run_eagerly=True)
     aware.fit(_data(kind), np.zeros((48, 4)), verbose=0)
     inner = [layer.layer for layer in aware.layers if hasattr(layer, "layer")]
     projections = [layer for layer in inner if isinstance(layer, layers.EinsumDense)]

@@ -1271,7 +1271,7 @@ def test_a_dilated_convolution_trains():
     x = examples(SEQUENCE, 16)
     trainable = tfnas.quantize_aware(model, data=x)
     before = np.array(model.layers[0].kernel)
-    trainable.compile("sgd", "mse", jit_compile=False)
+    trainable.compile("sgd", "mse", run_eagerly=True)
     trainable.fit(x, np.ones((16, 6, 4)), epochs=1, verbose=0)
     [kernel] = layers_of(trainable, QuantizedKernel)
     assert (np.array(kernel.layer.kernel) != before).any()

@@ -43,7 +43,7 @@ def short_spotter():
 
 
 @functools.cache
-def files(mode, build=spotter):
+def files(mode, build):
     model = build()
     model = model if mode == "float32" else quantize_aware(model, mode, X)
     return tfnas.to_tflite(model, mode), tfnas.to_tflite(model, mode, streaming=True)
@@ -103,7 +103,7 @@ def test_states_have_one_name_as_input_and_output_and_formats_of_their_own(build
 
 
 def test_frames_may_come_one_by_one_or_together():
-    frames = files("float32")[1]
+    frames = files("float32", spotter)[1]
     stream = tfnas.FileStream(frames)
     together = stream(X[0])
     stream.reset()
@@ -166,7 +166,7 @@ def test_arguments_are_checked_before_the_conversion():
 
 
 def test_a_file_without_states_and_frames_of_another_shape_are_refused():
-    whole, frames = files("float32")
+    whole, frames = files("float32", spotter)
     with pytest.raises(ValueError, match="file must have states as inputs and outputs"):
         tfnas.FileStream(whole)
     with pytest.raises(ValueError, match=r"must have the shape \(frames, 3\), got \(4, 2\)"):

@@ -515,7 +515,7 @@ def test_the_smaller_model_trains_saves_loads_and_exports(tmp_path):
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(32, 16, 16, 3)).astype("float32"), rng.integers(0, 10, 32)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    smaller.compile("adam", loss, jit_compile=False)
+    smaller.compile("adam", loss, run_eagerly=True)
     smaller.fit(x, y, epochs=1, verbose=0)
     smaller.save(tmp_path / "small.keras")
     again = keras.saving.load_model(tmp_path / "small.keras")
