@@ -86,7 +86,7 @@ def test_pruned_then_clustered_then_quantized(network, pruned, clustered, digits
     assert accuracy(file, digits) > accuracy(baseline, digits) - 0.03
 
 
-@pytest.mark.slow  # tests/jobs/test_technique_job.py runs techniques one after another
+@pytest.mark.slow  # tests/compression/test_trial_compression.py has techniques in one trial
 def test_channels_pruned_then_distilled_then_quantized(network, digits):
     smaller, report = tfnas.prune_channels(network, target_macs=0.5)
     widths = [smaller.get_layer(name).filters for name in ("stem", "middle")]
@@ -102,7 +102,7 @@ def test_channels_pruned_then_distilled_then_quantized(network, digits):
     assert accuracy(file, digits) > 0.9
 
 
-@pytest.mark.slow  # tests/jobs/test_technique_job.py runs techniques one after another
+@pytest.mark.slow  # tests/compression/test_trial_compression.py has techniques in one trial
 def test_factorized_then_trained_then_int8(network, digits):
     low_rank, report = tfnas.factorize(network, target_macs=0.6, data=digits.x_train[:200])
     file = tfnas.to_tflite(fit(low_rank, digits, 2), "int8", digits.x_train[:100])
@@ -117,7 +117,7 @@ def test_prune_channels_keeps_the_zeros_of_a_pruned_model(pruned):
     assert is_pruned(np.asarray(smaller.get_layer("middle").kernel))
 
 
-@pytest.mark.slow  # tests/clustering/test_shared_values.py keeps zeros in training
+@pytest.mark.slow  # tests/quantization/test_attention_forms.py trains pruned layers
 def test_zeros_stay_in_quantization_aware_training(pruned, digits):
     """Without another call: the pruning constraints are copied along."""
     trainable = tfnas.quantize_aware(pruned, data=digits.x_train[:100])
