@@ -19,7 +19,7 @@ LOCK := build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 
 help:
 	@sed -n '/^# make/s/^# //p' Makefile; echo "make setup  .venv alone, with what running needs"; \
 	echo "make setup-dev  the same, and what tests, lint and notebooks need"; echo "make check  lint and types"; echo "make unit   the fast tests (HYPOTHESIS_PROFILE=random draws other examples)"; \
-	echo "make slow   the long tests"; \
+	echo "make slow   the long tests, and the cases that fast ones stand for"; \
 	echo "make settings  the fast tests without XNNPACK, without oneDNN, on old kernels, traced twice, shuffled"; \
 	echo "make attacks  hostile files, processes without disk or memory, long searches, kills (ONLY=tflite,kills,... for parts)"; \
 	echo "make coverage  run what is missing in docs/coverage.md, and write it (FLAGS=--rows=LSTM for parts)"; \

@@ -31,6 +31,7 @@ from tfnas.graph.tracing import TraceOnce
 from tfnas.measure.latency import benchmark
 from tfnas.measure.throughput import throughput
 from tfnas.quantization.spec import MODES
+from tfnas.tflite import convert
 
 # A slow machine fails no property test. `print_blob` says how to run a failure again.
 for name, same_examples in (("fixed", True), ("random", False)):
@@ -194,6 +195,17 @@ def graphs_as_traced(request):
     """
     if not request.config.getoption("--trace-twice"):
         tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
+
+@pytest.fixture(scope="session", autouse=True)
+def sizes_not_compared():
+    """A large integer file is not compared with two other conversions of its model.
+
+    Tests of the comparison (`tests/tflite/test_size_comparison.py`) make it themselves.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(convert, "with_comparison", lambda file, *_: file)
+        yield
 
 
 @pytest.fixture

@@ -75,7 +75,7 @@ def test_every_problem_has_the_same_functions():
         "autoencoder",
         pytest.param("japanese_vowels", marks=pytest.mark.slow),
         "trec",
-        "etth1",
+        pytest.param("etth1", marks=pytest.mark.slow),
         pytest.param("spoken_digits", marks=pytest.mark.slow),
         pytest.param("blood_cells", marks=pytest.mark.slow),
         pytest.param("camvid", marks=pytest.mark.slow),

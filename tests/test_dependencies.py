@@ -10,6 +10,7 @@ import sys
 
 import absl.flags
 import pytest
+from package_source import syntax_tree
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -88,7 +89,7 @@ def test_each_imported_module_is_declared():
     needed, optional = hard(), [name for group in extras().values() for name in group]
     undeclared, too_early, seen = [], [], set()
     for path in sorted(PACKAGE.rglob("*.py")):
-        for line, module, at_once in imported_modules(ast.parse(path.read_text("utf-8"))):
+        for line, module, at_once in imported_modules(syntax_tree(path)):
             packages = packages_of(module)
             seen |= packages
             if packages & set(needed):

@@ -10,6 +10,7 @@ import shlex
 import types
 
 import pytest
+from package_source import syntax_tree
 from page_blocks import ROOT, beginning, blocks_of, run
 
 DOCS = ROOT / "docs"
@@ -27,21 +28,20 @@ QUICK = [
         *(
             "accelerators",
             "contributing",
-            "integer_forms",
             "models",
             "patches",
-            "reports",
             "search_algorithms",
         ),
-        *("troubleshooting", "verify"),
-        *("tasks/detection", "tasks/segmentation", "tasks/series", "tasks/text"),
-        *("devices/microcontroller", "devices/npu", "devices/phone", "devices/server"),
-        "devices/board",
+        *("troubleshooting", "verify", "tasks/text"),
+        *("devices/microcontroller", "devices/npu", "devices/phone", "devices/board"),
     )
 ]
 LONG = [
     ROOT / "README.md",
-    *(DOCS / f"{name}.md" for name in ("start", "channels", "text_models")),
+    *(
+        DOCS / f"{name}.md"
+        for name in ("start", "channels", "integer_forms", "reports", "text_models")
+    ),
     *GUIDES,
     *(page for page in BY_TASK_OR_DEVICE if page not in QUICK),
 ]
@@ -266,7 +266,7 @@ def strings_of_the_source():
     """All strings in tfnas/, with \\0 for what an f-string fills in; implicit joins are joined."""
     found = set()
     for path in sorted((ROOT / "tfnas").rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(syntax_tree(path)):
             if isinstance(node, ast.JoinedStr):
                 parts = [v.value if isinstance(v, ast.Constant) else "\0" for v in node.values]
                 found.add("".join(map(str, parts)))

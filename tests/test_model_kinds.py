@@ -16,7 +16,7 @@ REFUSED = {
     ("detector", "distill"): "Detector with a train_step of its own",
 }
 # Kinds whose cells are checked in each run, and those of them that are trained again in it.
-QUICK = ("shared layers", "subclassed", "several outputs", "text with pooling", "Lambda")
+QUICK = ("subclassed", "text with pooling", "Lambda")
 COLUMNS = ("prune", "channels", "cluster", "factorize", "float32", "profile")
 TRAINED_AGAIN = ("subclassed",)
 TRAINING_COLUMNS = ("QAT int8", "distill")

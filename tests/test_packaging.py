@@ -44,6 +44,7 @@ def test_the_source_distribution_holds_all_that_git_has(source):
     assert {name for name in held - whole if ".egg-info/" not in name} == {"PKG-INFO"}
 
 
+@pytest.mark.slow  # slow tests install the wheel
 def test_the_wheel_of_the_source_distribution_holds_the_package_and_nothing_else(source, tmp_path):
     # A copy: a build leaves files of its own.
     tree = shutil.copytree(source[1], tmp_path / source[1].name)

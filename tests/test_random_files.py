@@ -12,7 +12,7 @@ from random_graphs import examples, random_model
 import tfnas
 from tfnas.quantization.quantize_aware import quantize_aware_partly
 
-COUNT, QUICK = 100, 3
+COUNT, QUICK = 100, 2
 SEEDS = [pytest.param(s, marks=() if s < QUICK else pytest.mark.slow) for s in range(COUNT)]
 
 

@@ -66,7 +66,7 @@ def kernels(folder, mode="float32"):
 
 def test_values_are_trained_and_counted_in_the_files(cluster):
     code, out, err, folder = cluster(
-        *("--clusters=8", "--epochs=2", "--layers=block/*=5,stem=12", "--batch_size=32"),
+        *("--clusters=8", "--epochs=1", "--layers=block/*=5,stem=12", "--batch_size=32"),
         "--distill=0.5",
     )
     assert (code, err) == (0, "")

@@ -62,6 +62,7 @@ def test_half_the_macs_in_two_steps(prune_channels, saved):
     assert "stem" in report
 
 
+@pytest.mark.slow  # given sizes are the same command
 def test_a_fraction_of_the_latency_without_training(prune_channels, monkeypatch):
     # So small a network's time is mostly what every inference costs; here it is its MACs.
     monkeypatch.setattr(

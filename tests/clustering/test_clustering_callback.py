@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from slow_cases import slow_but
 
 import tfnas
 from tfnas.clustering.cluster import cluster
@@ -127,7 +128,7 @@ def test_the_mean_of_adams_steps_may_increase_the_loss():
 @pytest.mark.parametrize(
     ("optimizer", "settings"),
     [
-        ("adam", {}),
+        pytest.param("adam", {}, marks=pytest.mark.slow),
         ("sgd", {"steps_per_execution": 4}),
         pytest.param("adam", {"jit_compile": True}, marks=pytest.mark.slow),
         pytest.param("adam", {"run_eagerly": True}, marks=pytest.mark.slow),
@@ -179,7 +180,7 @@ def test_each_channel_has_its_own_values(digits):
     assert len(np.unique(columns)) == 30
 
 
-@pytest.mark.parametrize("renew", [None, 5])
+@pytest.mark.parametrize("renew", slow_but([None, 5], 5))
 def test_zeros_of_a_pruned_model_stay(renew, digits):
     pruned, report = tfnas.prune(network(), 0.5)
     before = kernels(pruned)
@@ -444,14 +445,12 @@ WAYS = {
 
 
 def in_each_way():
-    """(layer, way): every layer in one way, one layer in every way; the others are slow."""
-    for layer in LAYERS_OF_SEQUENCES:
-        for way in WAYS:
-            fast = way == "sum" or layer == "Conv1D"
-            yield pytest.param(layer, way, marks=() if fast else pytest.mark.slow)
+    """(layer, way): each way once; the others are slow."""
+    fast = ("LSTM", "sum"), ("EinsumDense", "mean"), ("Conv1D", "renewed")
+    return slow_but([(layer, way) for layer in LAYERS_OF_SEQUENCES for way in WAYS], *fast)
 
 
-@pytest.mark.parametrize(("layer", "way"), list(in_each_way()))
+@pytest.mark.parametrize(("layer", "way"), in_each_way())
 def test_batches_may_differ_in_size(layer, way):
     """TensorFlow then knows no shape of the gradient of a kernel that meets 3-D inputs."""
     model = keras.Sequential(

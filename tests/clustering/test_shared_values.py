@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from slow_cases import slow_but
 
 import tfnas
 from tfnas.clustering import shared_values
@@ -78,9 +79,9 @@ class Watch(keras.callbacks.Callback):
 @pytest.mark.parametrize(
     ("optimizer", "settings"),
     [
-        (None, {}),
+        pytest.param(None, {}, marks=pytest.mark.slow),
         (keras.optimizers.SGD(0.01, momentum=0.9), {"steps_per_execution": 4}),
-        (keras.optimizers.AdamW(1e-3, weight_decay=0.1), {}),
+        pytest.param(keras.optimizers.AdamW(1e-3, weight_decay=0.1), {}, marks=pytest.mark.slow),
         pytest.param(None, {"jit_compile": True}, marks=pytest.mark.slow),
         pytest.param(None, {"run_eagerly": True}, marks=pytest.mark.slow),
     ],
@@ -177,6 +178,7 @@ def test_clusters_are_kept_after_loading_with_another_call(trained, digits, tmp_
     assert [int((k == 0).sum()) for k in kernels(loaded)] == [int((k == 0).sum()) for k in before]
 
 
+@pytest.mark.slow  # the test before it trains such a model
 @pytest.mark.parametrize("order", ["zeros first", "clusters first"])
 def test_keep_clusters_with_keep_zeros(order, digits):
     trainable = tfnas.quantize_aware(clustered(), data=digits.x_train[:100])
@@ -190,7 +192,7 @@ def test_keep_clusters_with_keep_zeros(order, digits):
         np.testing.assert_array_equal(new == 0, old == 0)
 
 
-@pytest.mark.parametrize("mode", ["int8", "int8x4", "int16x8"])
+@pytest.mark.parametrize("mode", slow_but(["int8", "int8x4", "int16x8"], "int8x4"))
 def test_zeros_of_a_pruned_model_stay(mode, digits):
     """PQAT (pruning and quantization-aware training), in Keras and in the file."""
     model = clustered(np.linspace(-0.3, 0.3, 600).astype(np.float32), zeros=0.0)

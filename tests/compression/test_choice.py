@@ -110,13 +110,13 @@ def check_best(found, budget, baseline=BASELINE):
     return best
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(candidates, random_budgets)
 def test_the_best_keeps_the_limits_and_is_not_dominated(found, budget):
     check_best(found, budget)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(candidates, random_budgets, st.randoms(use_true_random=False))
 def test_the_order_of_candidates_does_not_matter(found, budget, random):
     best = best_for_budget(found, budget, tolerance_of(budget))
@@ -124,7 +124,7 @@ def test_the_order_of_candidates_does_not_matter(found, budget, random):
     assert best_for_budget(found, budget, tolerance_of(budget)).costs == best.costs
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(candidates, random_budgets)
 def test_none_that_the_budget_compares_less_can_leave_out_one_that_keeps_it(found, budget):
     """Without a budget every cost counts, so that its front serves any of them."""
@@ -158,13 +158,13 @@ recorded_budgets = budgets(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(recorded_budgets)
 def test_any_budget_on_a_recorded_job(budget):
     check_best(recorded(), budget, JOB["original"])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(candidates, random_budgets, st.data())
 def test_latencies_measured_again_leave_out_none_that_keeps_the_limits(found, budget, data):
     """The best is the best of all by the last latencies, and those of the front are all new."""

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from slow_cases import slow_but
 
 import tfnas
 from tfnas.compression.budget import Budget
@@ -109,7 +110,9 @@ def test_equal_widths_take_fewer_bytes_for_as_many_weights(context, folder):
     assert equal.costs.bytes < unequal.costs.bytes
 
 
-@pytest.mark.parametrize(("fraction", "integers"), [(0.75, True), (0.9, False)])
+@pytest.mark.parametrize(
+    ("fraction", "integers"), slow_but([(0.75, True), (0.9, False)], (0.9, False))
+)
 def test_a_plan_lands_under_a_limit_on_bytes(context, folder, fraction, integers):
     """With the sizes of real files, after training for int8 or not; what they lose is made up."""
     whole = size_of(context, folder, Recipe((), "int8"))

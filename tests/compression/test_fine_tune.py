@@ -38,7 +38,9 @@ def test_the_model_given_can_be_the_teacher(tiny_model, digits):
     assert (classes == teacher_classes).mean() > 0.7
 
 
-@pytest.mark.parametrize("augment", [(), ("flip",)])
+@pytest.mark.parametrize(
+    "augment", [pytest.param((), marks=pytest.mark.slow), ("flip",)], ids=["plain", "flip"]
+)
 def test_teacher_logits_are_cached(tiny_model, digits, augment, monkeypatch):
     """Cached logits train as a teacher that runs in every step."""
     few = digits.limited(200)

@@ -66,6 +66,7 @@ def test_it_is_a_command_with_a_report(rounding, model, tmp_path, capsys):
     assert "step must be above 0, got 0" in capsys.readouterr().err
 
 
+@pytest.mark.slow  # the command runs it too
 def test_it_is_a_step_of_a_row_and_of_compress(rounding, model, digits, tmp_path):
     assert str(Recipe((RecipeStep("round_dense", 0.1),), "int8")) == "round_dense 0.1, int8"
     with pytest.raises(

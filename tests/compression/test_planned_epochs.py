@@ -125,7 +125,7 @@ limits = st.fixed_dictionaries(
 ).filter(bool)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(models, limits, st.sampled_from(["quick", "normal", "thorough"]), st.booleans())
 def test_any_plan_ends_repeats_nothing_and_chooses_what_keeps_the_limits(
     model, budget, effort, sized
@@ -141,7 +141,7 @@ def test_any_plan_ends_repeats_nothing_and_chooses_what_keeps_the_limits(
     assert all(fraction >= FEWEST for fraction in fractions)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(models, st.integers(20_000, 80_000), st.sampled_from(["normal", "thorough"]))
 def test_a_robust_model_lands_under_a_limit_on_bytes(model, limit, effort):
     """Whatever bytes unequal widths and training for int8 add, nothing too large is trained for."""
@@ -155,7 +155,7 @@ def test_a_robust_model_lands_under_a_limit_on_bytes(model, limit, effort):
             assert file.costs.bytes <= limit
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     models,
     st.integers(-6000, 40_000),

@@ -145,6 +145,7 @@ def test_its_models_convert_to_the_same_file_again(result, digits):
     assert tfnas.load_model(result.directory / "model_float.keras").get_layer("head")
 
 
+@pytest.mark.slow  # tests/tflite/test_quantizer_recipes.py corrects biases
 def test_biases_are_corrected_where_each_weight_goes_to_its_nearest_step(model, context, digits):
     own, x = technique("ptq"), digits.x_test
     settings = PtqSettings(mode="int8x4", rounding="nearest", layers={"first": "int8"})

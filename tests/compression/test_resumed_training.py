@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from slow_cases import slow_but
 
 import tfnas
 from tfnas.compression.fine_tune import TrainingError
@@ -81,12 +82,11 @@ def run(name, settings, folder, digits, last=None, distill=0.0):
 
 
 # The others differ little from one of these.
-FAST = ("prune", "cluster, renewed", "factorize", "prune_channels, in steps", "qat")
+# The tests below stop factorize too.
+FAST = ("prune_channels, in steps", "qat")
 
 
-@pytest.mark.parametrize(
-    "case", [pytest.param(c, marks=() if c in FAST else pytest.mark.slow) for c in CASES]
-)
+@pytest.mark.parametrize("case", slow_but([*CASES], *FAST))
 def test_a_stopped_training_goes_on_from_its_last_epoch(case, digits, tmp_path):
     name = case.split(",")[0]
     with pytest.raises(Stopped):
@@ -145,6 +145,7 @@ def channels(report):
     return {group.name: group.removed for group in report.groups if group.removed}
 
 
+@pytest.mark.slow  # ranks are kept by the same store
 def test_a_latency_is_not_measured_again(digits, tmp_path, monkeypatch):
     monkeypatch.setattr(latency_model, "LatencyModel", OtherEachTime)
     settings = {"latency": 0.7}
@@ -192,6 +193,7 @@ def test_ranks_are_not_chosen_again(digits, tmp_path, monkeypatch):
     assert sum(weight.size for weight in weights) < sum(w.numpy().size for w in network().weights)
 
 
+@pytest.mark.slow  # ranks are kept by the same store
 def test_a_sensitivity_is_not_measured_again(digits, tmp_path, monkeypatch):
     module = importlib.import_module("tfnas.pruning.sensitivity")
     calls, measure = [], module.sensitivity

@@ -46,6 +46,7 @@ def fine_tuned(tmp_path_factory):
     return printed("steps", tmp_path_factory.mktemp("steps"), "1")
 
 
+@pytest.mark.slow  # tests/compression/test_trial_compression.py trains a trial twice
 def test_fine_tuning_is_determined_by_its_seed(tmp_path):
     """Distilled, on augmented images."""
     found = printed("both", tmp_path, "1")

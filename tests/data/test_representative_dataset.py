@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from slow_cases import slow_but
 
 import tfnas
 from tfnas.data import representative_dataset as module
@@ -106,7 +107,7 @@ def aware_of_arrays(model, columns):
     return tfnas.quantize_aware(model, data=columns)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", slow_but([*FORMS], *[*FORMS][:2]))
 def test_a_recipe_and_quantize_aware_take_it_too(
     model, columns, form, float_file, recipe_of_arrays, aware_of_arrays
 ):

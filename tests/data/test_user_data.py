@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from slow_cases import slow_but
 
 from tfnas.data import batch_sources, streams, user_data
 from tfnas.data.examples import Examples, leaves
@@ -131,7 +132,7 @@ def test_epochs_of_a_py_dataset_begin_and_end(workers):
     assert [int(y[0]) for _, y in again.dataset()] == orders[0]  # whatever the workers
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", slow_but([*KINDS], "PyDataset", "tf.data"))
 def test_a_model_is_trained_on_a_stream(kind):
     inputs = {"b": keras.Input((2,), name="b"), "a": keras.Input((1,), name="a")}
     joined = keras.layers.Concatenate()([inputs["b"], inputs["a"]])

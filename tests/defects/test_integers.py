@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from slow_cases import slow_but
 
 import tfnas
 
@@ -79,7 +80,7 @@ def feed_forward_model():
     return keras.Model(inputs, outputs)
 
 
-@pytest.mark.parametrize("mode", ["int8", "int16x8"])
+@pytest.mark.parametrize("mode", slow_but(["int8", "int16x8"], "int16x8"))
 def test_normalization_and_gelu_convert_to_integers(feed_forward_model, vectors, mode):
     assert float_operators(tfnas.to_tflite(feed_forward_model, mode, vectors)) == []
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from slow_cases import slow_but
 
 import tfnas
 from tfnas.quantization.quantize_aware import quantize_aware_partly
@@ -176,7 +177,7 @@ def test_an_activation_that_is_zero_throughout_converts(trained):
     np.testing.assert_allclose(file.predict(x, reference=True), expected, atol=2 * step)
 
 
-@pytest.mark.parametrize("merge", [layers.Concatenate, layers.Maximum])
+@pytest.mark.parametrize("merge", slow_but([layers.Concatenate, layers.Maximum], layers.Maximum))
 def test_a_merge_agrees_with_the_file_outside_of_the_calibrated_range(merge):
     inputs = keras.Input((6,))
     branches = [layers.Dense(4)(inputs), layers.Dense(4)(inputs)]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from slow_cases import slow_but
 
 import tfnas
 from tfnas.distillation.forward import ForwardPass, last_activation_call
@@ -141,7 +142,7 @@ def test_the_student_learns_the_teachers_outputs(rows):
     assert abs(target - learned).numpy().max() < 0.2
 
 
-@pytest.mark.parametrize("end", [{}, {"activation": "softmax"}])
+@pytest.mark.parametrize("end", slow_but([{}, {"activation": "softmax"}], {}))
 def test_one_forward_pass_per_step(images, end):
     def counted(filters):
         model = convnet(filters, **end)
@@ -743,7 +744,7 @@ def sequences():
         yield keras.Sequential([keras.Input((9, 2)), maps, layers.Flatten(), layers.Dense(3)])
 
 
-@pytest.mark.parametrize("metrics", [None, ["accuracy"]])
+@pytest.mark.parametrize("metrics", slow_but([None, ["accuracy"]], ["accuracy"]))
 def test_labels_may_be_left_out_with_metrics(rows, metrics):
     x, y = rows
     distiller = tfnas.Distiller(mlp(16), mlp(), student_loss_weight=0, student_gives="logits")

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from keras import layers
+from slow_cases import slow_but
 
 import tfnas
 from tfnas.distillation.output_losses import OutputLoss, Settings, as_loss, batch_loss
@@ -225,7 +226,8 @@ def references(student, teacher, x, y):
 
 
 @pytest.mark.parametrize(
-    ("container", "run_eagerly"), [(dict, False), (list, False), (tuple, True)]
+    ("container", "run_eagerly"),
+    slow_but([(dict, False), (list, False), (tuple, True)], (dict, False), (tuple, True)),
 )
 def test_several_outputs(scenes, container, run_eagerly):
     x, y = scenes
@@ -275,7 +277,9 @@ def test_several_outputs(scenes, container, run_eagerly):
     assert found["loss"] == pytest.approx([total], rel=1e-4)
 
 
-@pytest.mark.parametrize(("container", "run_eagerly"), [(dict, False), (list, True)])
+@pytest.mark.parametrize(
+    ("container", "run_eagerly"), slow_but([(dict, False), (list, True)], (list, True))
+)
 def test_several_cached_outputs(scenes, container, run_eagerly, tmp_path):
     x, y = scenes
     student, teacher = two_outputs(4, container), two_outputs(16, container, 1)

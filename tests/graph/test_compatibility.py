@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from slow_cases import slow_but
 
 import tfnas
 from tfnas.graph.kernel_state import (
@@ -85,6 +86,7 @@ def test_pruned_then_clustered_then_quantized(network, pruned, clustered, digits
     assert accuracy(file, digits) > accuracy(baseline, digits) - 0.03
 
 
+@pytest.mark.slow  # tests/compression/test_trial_compression.py has techniques in one trial
 def test_channels_pruned_then_distilled_then_quantized(network, digits):
     smaller, report = tfnas.prune_channels(network, target_macs=0.5)
     widths = [smaller.get_layer(name).filters for name in ("stem", "middle")]
@@ -100,6 +102,7 @@ def test_channels_pruned_then_distilled_then_quantized(network, digits):
     assert accuracy(file, digits) > 0.9
 
 
+@pytest.mark.slow  # tests/compression/test_trial_compression.py has techniques in one trial
 def test_factorized_then_trained_then_int8(network, digits):
     low_rank, report = tfnas.factorize(network, target_macs=0.6, data=digits.x_train[:200])
     file = tfnas.to_tflite(fit(low_rank, digits, 2), "int8", digits.x_train[:100])
@@ -114,6 +117,7 @@ def test_prune_channels_keeps_the_zeros_of_a_pruned_model(pruned):
     assert is_pruned(np.asarray(smaller.get_layer("middle").kernel))
 
 
+@pytest.mark.slow  # tests/quantization/test_attention_forms.py trains pruned layers
 def test_zeros_stay_in_quantization_aware_training(pruned, digits):
     """Without another call: the pruning constraints are copied along."""
     trainable = tfnas.quantize_aware(pruned, data=digits.x_train[:100])
@@ -169,9 +173,10 @@ def rising(epoch):
             lambda: [tfnas.PruningCallback(rising), tfnas.ClusteringCallback(8)],
             "a PruningCallback with a changing sparsity beside a ClusteringCallback for 'stem'",
         ),
-        (
+        pytest.param(
             lambda: [tfnas.PruningCallback(0.5), tfnas.ClusteringCallback(8, zeros=False)],
             "a PruningCallback beside a ClusteringCallback with zeros=False for 'stem'",
+            marks=pytest.mark.slow,
         ),
         pytest.param(
             lambda: [tfnas.ClusteringCallback(8), tfnas.PruningCallback(0.5)],
@@ -203,6 +208,7 @@ def test_constant_pruning_can_be_combined_with_clustering(network, digits):
         assert len(np.unique(kernel)) == 8
 
 
+@pytest.mark.slow  # the fast test above has both callbacks in a fit
 def test_other_kernels_may_be_clustered_while_some_are_pruned(network, digits):
     model = keras.models.clone_model(network)
     clustering = tfnas.ClusteringCallback({"head": 8})
@@ -241,9 +247,12 @@ def test_clustered_kernels_are_not_pruned(network, digits):
         fit(shared, digits, 1, [callback])
 
 
-@pytest.mark.parametrize("filters", [2, pytest.param(4, marks=pytest.mark.slow), 24])
 @pytest.mark.parametrize(
-    "sparsity", [0.0, 0.5, 0.9, *(pytest.param(s, marks=pytest.mark.slow) for s in (0.3, 0.75))]
+    ("sparsity", "filters"),
+    slow_but(
+        [(sparsity, filters) for sparsity in (0.0, 0.3, 0.5, 0.75, 0.9) for filters in (2, 4, 24)],
+        *((0.0, 24), (0.5, 2), (0.9, 24)),
+    ),
 )
 def test_the_file_of_a_small_kernel_has_no_more_integers_than_values(sparsity, filters):
     keras.utils.set_random_seed(filters)

@@ -287,7 +287,7 @@ def test_a_model_that_can_not_be_opened_is_refused_by_what_needs_its_graph(kind,
 def positioned():
     model, x = PositionedTokens(), np.random.default_rng(0).integers(0, 20, (16, 6))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile("adam", loss, jit_compile=False)
+    model.compile("adam", loss, run_eagerly=True)
     model.fit(x, x[:, 0] % 3, epochs=1, verbose=0)
     return model, x
 

@@ -76,7 +76,7 @@ def test_channels_inside_a_block_go():
 
 def test_a_block_has_an_integer_file():
     model = network(Residual(4, name="block"))
-    model.compile("sgd", "mse", jit_compile=False)
+    model.compile("sgd", "mse", run_eagerly=True)
     model.fit(X, np.zeros((32, 3)), epochs=1, verbose=0)
     trainable = tfnas.quantize_aware(model, data=X)
     assert tfnas.unquantized_layers(trainable) == []

@@ -132,9 +132,18 @@ REBUILDS = {
 each_rebuild = pytest.mark.parametrize("rebuild", REBUILDS.values(), ids=REBUILDS)
 
 
-@each_rebuild
-@pytest.mark.parametrize("make", KEPT.values(), ids=KEPT)
+def kept_cases():
+    """(class, rebuild): each class in one, each rebuild of one; the others are slow."""
+    for make in KEPT:
+        for rebuild in REBUILDS:
+            fast = rebuild == "prune" or make == "further arguments"
+            marks = () if fast else pytest.mark.slow
+            yield pytest.param(make, rebuild, marks=marks)
+
+
+@pytest.mark.parametrize(("make", "rebuild"), list(kept_cases()))
 def test_own_training_is_kept(make, rebuild):
+    make, rebuild = KEPT[make], REBUILDS[rebuild]
     model = make()
     if isinstance(model, Weighted):
         model.scale.assign([1.0, 2.0])

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from slow_cases import slow_but
 
 import tfnas
 from tfnas.graph.tracing import TraceOnce
@@ -60,8 +61,10 @@ def weights_after(model, callbacks, **kwargs):
     return model.get_weights() + [v.numpy() for v in model.optimizer.variables], history.history
 
 
-@pytest.mark.parametrize("batch_size", [4, 5])  # 5: the last batch is smaller
-@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize(
+    ("steps", "batch_size"),  # 5: the last batch is smaller
+    slow_but([(steps, size) for steps in (1, 3) for size in (4, 5)], (1, 5), (3, 4)),
+)
 def test_the_step_is_traced_once_with_the_same_result(traces, batch_size, steps):
     expected = weights_after(
         compiled(steps_per_execution=steps), [], batch_size=batch_size, shuffle=True
@@ -75,7 +78,13 @@ def test_the_step_is_traced_once_with_the_same_result(traces, batch_size, steps)
         np.testing.assert_array_equal(actual, reference)
 
 
-@pytest.mark.parametrize("kind", ["data set", "generator", "weights", "two outputs", "again"])
+@pytest.mark.parametrize(
+    "kind",
+    slow_but(
+        ["data set", "generator", "weights", "two outputs", "again"],
+        *("generator", "two outputs", "again"),
+    ),
+)
 def test_traced_once_with_all_data_formats(traces, kind):
     (x, y), model = data(), compiled()
     arguments = {"x": x, "y": y, "batch_size": 5, "shuffle": False}
@@ -181,13 +190,28 @@ def search(tuner, images, batch_size=32, **kwargs):
 
 
 @pytest.mark.parametrize("batch_size", [pytest.param(20, marks=pytest.mark.slow), 32])
-def test_a_trial_traces_its_step_once(traces, images, tmp_path, batch_size):
+def test_a_trial_traces_its_step_once_and_saves_its_weights_once(
+    traces, images, tmp_path, batch_size, monkeypatch
+):
     assert len(images[0]) % 20 == 0
     assert len(images[0]) % 32 != 0
-    metrics, validated = search(tuner_of(tmp_path), images, batch_size)
+    written = []
+    save = keras.Model.save_weights
+
+    def counted(model, path, *args, **kwargs):
+        written.append([w.copy() for w in model.get_weights()])
+        return save(model, path, *args, **kwargs)
+
+    monkeypatch.setattr(keras.Model, "save_weights", counted)
+    tuner = tuner_of(tmp_path)
+    metrics, validated = search(tuner, images, batch_size)
     assert traces["train_step"] == 1
     assert {"loss", "accuracy", "val_loss", "val_accuracy"} <= set(metrics)
     assert (traces["test_step"], validated) == (1, 1), "only the last epoch is reported"
+    assert len(written) == 1, "where the file is measured"
+    model = tuner.load_model(tuner.oracle.get_trial("0"))
+    for kept, saved in zip(model.get_weights(), written[0], strict=True):
+        np.testing.assert_array_equal(kept, saved)
 
 
 @pytest.mark.slow
@@ -211,23 +235,6 @@ def test_a_compressed_trial_validates_only_the_reported_model(traces, images, tm
     assert {"val_loss", "val_accuracy"} <= set(metrics)
     assert traces["train_step"] == 2, "one for the network, one for its pruned copy"
     assert (traces["test_step"], validated) == (1, 1)
-
-
-def test_weights_are_saved_once_where_the_file_is_measured(images, tmp_path, monkeypatch):
-    written = []
-    save = keras.Model.save_weights
-
-    def counted(model, path, *args, **kwargs):
-        written.append([w.copy() for w in model.get_weights()])
-        return save(model, path, *args, **kwargs)
-
-    monkeypatch.setattr(keras.Model, "save_weights", counted)
-    tuner = tuner_of(tmp_path)
-    search(tuner, images)
-    assert len(written) == 1
-    model = tuner.load_model(tuner.oracle.get_trial("0"))
-    for kept, saved in zip(model.get_weights(), written[0], strict=True):
-        np.testing.assert_array_equal(kept, saved)
 
 
 class RecordingCheckpoint:

@@ -99,7 +99,7 @@ def test_a_function_is_searched_and_the_best_model_saved(here, capsys, caplog, m
 
 
 def test_a_class_is_searched_and_its_files_measured(here, capsys):
-    flags = ["--objective=val_loss,size_bytes", "--max_trials=2", "--epochs=1"]
+    flags = ["--objective=val_loss,size_bytes", "--max_trials=1", "--epochs=1"]
     assert search(f"{here}:Hyper", *flags, "--limit=size_bytes<=100000") == 0
     shown = r"val_loss [\d.]+, size_bytes ([\d,]+); size_bytes \1 keeps <= 100,000; units="
     assert len(re.findall(rf"^trial .*{shown}", capsys.readouterr().out, re.MULTILINE)) == 2

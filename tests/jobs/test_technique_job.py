@@ -94,6 +94,7 @@ def test_what_a_technique_achieved_is_kept_through_the_next(model, few, tmp_path
     assert "zeros" in str(result)
 
 
+@pytest.mark.slow  # tests/compression/test_resumed_training.py reads finished trainings
 def test_the_same_call_again_reads_the_finished_training(model, few, tmp_path):
     calls = [Recorded(), Recorded()]
     found = []

@@ -8,6 +8,7 @@ import logging
 import keras
 import numpy as np
 import pytest
+from slow_cases import slow_but
 
 import tfnas
 from tfnas.graph.functional import walk
@@ -112,7 +113,7 @@ CONVOLUTIONS = [
 
 
 @pytest.mark.parametrize("method", ["spatial", "tucker"])
-@pytest.mark.parametrize("shape", CONVOLUTIONS, ids=str)
+@pytest.mark.parametrize("shape", slow_but(CONVOLUTIONS, *CONVOLUTIONS[2::2]), ids=str)
 def test_full_rank_reproduces_the_layer(method, shape):
     size = (11, 10, 3) if shape.get("strides", 1) != 2 else (11, 12, 3)
     model = sequential(size, layers.Conv2D(4, activation="tanh", name="conv", **shape))
@@ -154,7 +155,7 @@ def test_full_rank_of_dense_and_1x1_with_and_without_data(data):
     assert tfnas.profile(smaller).macs == sum(part.option.macs for part in parts)
 
 
-@pytest.mark.parametrize("padding", ["valid", "same", "causal"])
+@pytest.mark.parametrize("padding", slow_but(["valid", "same", "causal"], "causal"))
 def test_one_dimensional_convolutions(padding):
     model = sequential(
         (20, 6),

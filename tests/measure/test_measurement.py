@@ -45,7 +45,7 @@ measurements = st.builds(
 LATENCY = Latency(2.0, 1.5, 3.0, 0.25, 0.24, 0.26, 8.0, "ab", 50, 1, True)
 
 
-@settings(max_examples=25)  # each draws some seventy values
+@settings(max_examples=10)  # each draws some seventy values
 @given(measurements)
 def test_json_round_trip(measurement):
     assert Measurement.from_json(measurement.to_json()) == measurement

@@ -8,6 +8,7 @@ import pathlib
 
 import keras_tuner as kt
 import pytest
+from package_source import syntax_tree
 
 import tfnas
 from tfnas.nas import keras_tuner_private as private
@@ -99,7 +100,7 @@ def test_no_other_module_reaches_into_keras_tuner():
     for path in PACKAGE.rglob("*.py"):
         if path.name == "keras_tuner_private.py":
             continue
-        tree = ast.parse(path.read_text("utf-8"))
+        tree = syntax_tree(path)
         assert list(reaches(tree)) == [], path
         if path.is_relative_to(PACKAGE / "nas"):
             assert list(private_calls(tree)) == [], path

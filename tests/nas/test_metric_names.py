@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from slow_cases import slow_but
 
 import tfnas
 from tfnas.nas.fit_results import check_results, epochs_of_results
@@ -54,7 +55,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("validated", [False, True])
+@pytest.mark.parametrize("validated", slow_but([False, True], True))
 def test_names_are_those_that_fit_reports(case, validated):
     make, data = CASES[case]
     if validated and "y" in data:

@@ -7,6 +7,7 @@ import keras
 import keras_tuner as kt
 import numpy as np
 import pytest
+from slow_cases import slow_but
 from tuner_settings import arranged
 
 from tfnas.compression.trial_compression import CompressedTraining
@@ -136,7 +137,7 @@ def test_a_resumed_search_keeps_its_rungs(tmp_path):
 # ---- promotions
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", slow_but([*KINDS], "random", "evolution", "building"))
 def test_the_best_of_a_rung_are_promoted_and_other_trials_are_new(tmp_path, kind):
     """Each trial is held against the rule, on what had ended before it."""
     tuner = make(tmp_path, kind)
@@ -191,7 +192,7 @@ def test_a_failed_promotion_keeps_the_trial_below_and_is_not_repeated(tmp_path):
     assert len(halving.continues) == len(set(halving.continues.values()))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", slow_but([*KINDS], "random", "evolution", "building"))
 def test_same_seed_same_search_also_over_a_reload(tmp_path, kind):
     entire, other = make(tmp_path / "a", kind), make(tmp_path / "b", kind, max_trials=17)
     entire.search(epochs=9)
@@ -312,7 +313,9 @@ def test_a_promotion_continues_from_its_own_weights_and_optimizer(tmp_path):
 SCORE_OF_EPOCH = kt.Objective("val_loss", "min")
 
 
-@pytest.mark.parametrize(("epochs", "before", "expected"), [(6, 2, 4), (2, 1, 1)])
+@pytest.mark.parametrize(
+    ("epochs", "before", "expected"), slow_but([(6, 2, 4), (2, 1, 1)], (6, 2, 4))
+)
 def test_a_promoted_network_is_compressed_again(epochs, before, expected):
     """`expected` epochs of the network; one of the zeros after it."""
     hp = kt.HyperParameters()

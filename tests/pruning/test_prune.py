@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from slow_cases import slow_but
 
 import tfnas
 from tfnas.pruning import prune
@@ -86,7 +87,7 @@ def test_a_threshold_of_0_5_keeps_taylor_scores_from_0_5_on():
 
 
 @pytest.mark.parametrize("kind", [float, np.float32, np.float64])
-@pytest.mark.parametrize("tenth", range(1, 11))
+@pytest.mark.parametrize("tenth", slow_but([*range(1, 11)], 1, 3, 7))
 @pytest.mark.parametrize("by", ["magnitude", "importance"])
 def test_a_score_equal_to_the_threshold_stays_in_each_precision(by, tenth, kind):
     threshold = kind(tenth / 10)
@@ -358,7 +359,7 @@ DATA = {
 
 
 @pytest.mark.parametrize("compiled", [True, False])
-@pytest.mark.parametrize("criterion", ["gradient", "taylor"])
+@pytest.mark.parametrize("criterion", slow_but(["gradient", "taylor"], "taylor"))
 @pytest.mark.parametrize("kind", DATA)
 def test_loss_criteria_equal_gradients_of_a_tape(kind, criterion, compiled):
     data, pairs = DATA[kind]

@@ -5,12 +5,14 @@ import os
 import re
 import subprocess
 import sys
+import zipfile
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from slow_cases import slow_but
 
 import tfnas
 from tfnas.pruning import mask_constraint, pruning_callback, pruning_report
@@ -228,9 +230,18 @@ OPTIMIZERS = {
 @pytest.mark.parametrize(
     ("optimizer", "compiled"),
     [
-        *((name, {"steps_per_execution": 4}) for name in OPTIMIZERS),
-        ("momentum", {"jit_compile": True}),
+        *((name, {"steps_per_execution": 4}) for name in ("momentum", "ema", "ema at the end")),
         ("adamw", {"jit_compile": True}),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                *(
+                    (name, {"steps_per_execution": 4})
+                    for name in ("adamw", "accumulation", "clipping")
+                ),
+                ("momentum", {"jit_compile": True}),
+            )
+        ),
     ],
     ids=str,
 )
@@ -266,7 +277,7 @@ def half_precision():
 
 
 @pytest.mark.usefixtures("half_precision")
-@pytest.mark.parametrize("criterion", ["magnitude", "taylor"])
+@pytest.mark.parametrize("criterion", slow_but(["magnitude", "taylor"], "taylor"))
 def test_mixed_precision(criterion):
     model, record = network(keras.optimizers.SGD(0.05, momentum=0.9)), Record()
     assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
@@ -388,7 +399,7 @@ SCHEDULES = {
             *("rising", "magnitude", {"scope": "global", "granularity": "1x4"}),
             marks=pytest.mark.slow,
         ),
-        ("rising", "taylor", {}),
+        pytest.param("rising", "taylor", {}, marks=pytest.mark.slow),
         pytest.param("rising", "gradient", {}, marks=pytest.mark.slow),
         pytest.param("rising", "random", {}, marks=pytest.mark.slow),
     ],
@@ -520,7 +531,14 @@ def test_every_criterion_prunes_the_lowest_scores(criterion):
         assert set(np.flatnonzero(gone)) == set(expected)
 
 
-@pytest.mark.parametrize("granularity", ["1x4", (4, 1), "2:4", "filter"])
+@pytest.mark.parametrize(
+    "granularity",
+    [
+        "2:4",
+        "filter",
+        *(pytest.param(blocks, marks=pytest.mark.slow) for blocks in ("1x4", (4, 1))),
+    ],
+)
 def test_granularities_in_a_fit_and_in_the_file(granularity):
     model = images()
     pruning = tfnas.PruningCallback(0.5, granularity=granularity)
@@ -627,7 +645,7 @@ class Own(keras.Model):
         return {"loss": loss}
 
 
-@pytest.mark.parametrize("criterion", ["magnitude", "taylor"])
+@pytest.mark.parametrize("criterion", slow_but(["magnitude", "taylor"], "taylor"))
 def test_a_subclassed_model_with_its_own_training_step(criterion):
     model, record = Own(), Record()
     model.compile(OPTIMIZERS["momentum"](), "mse", steps_per_execution=4, jit_compile=False)
@@ -651,6 +669,7 @@ def test_a_model_that_fit_builds_is_pruned_after_its_first_batch(make):
     assert pruning.report.sparsity == 0.5
 
 
+@pytest.mark.slow  # tests/pruning/test_prunable_kernels.py finds the kernels of these layers
 def test_nested_recurrent_and_attention_models():
     keras.utils.set_random_seed(0)
     inner_in = keras.Input((4, 4))
@@ -680,7 +699,7 @@ def test_a_frozen_layer_is_skipped_unless_it_is_named():
     assert zeros(model) == {"hidden": 64, "head": 16}
 
 
-@pytest.mark.parametrize("unit", ["2:4", "filter", "1x4"])
+@pytest.mark.parametrize("unit", slow_but(["2:4", "filter", "1x4"], "2:4"))
 def test_zeros_of_another_granularity_are_not_continued(unit):
     model = network()
     fit(model, tfnas.PruningCallback(tfnas.schedules.constant(0.5, by="step")), epochs=2)
@@ -737,6 +756,7 @@ def saved(trained, tmp_path_factory):
     return path
 
 
+@pytest.mark.slow  # a process that loads TensorFlow; a file of Keras alone is read below
 def test_the_saved_model_loads_without_tfnas_and_has_the_zeros(trained, saved):
     python(
         "import sys, json, keras, numpy as np\n"
@@ -750,6 +770,13 @@ def test_the_saved_model_loads_without_tfnas_and_has_the_zeros(trained, saved):
         zeros(trained),
     )
     assert zeros(trained) == {"conv": 216, "depthwise": 54, "up": 96, "head": 12}
+
+
+def test_the_saved_file_names_nothing_of_tfnas(saved):
+    with zipfile.ZipFile(saved) as archive:
+        assert b"tfnas" not in archive.read("config.json")
+    loaded = keras.models.load_model(saved)
+    assert all(v.constraint is None for v in loaded.trainable_variables)
 
 
 def test_zeros_stay_after_loading_and_further_training(trained, saved):
@@ -879,7 +906,7 @@ BAD_DATA = {
 
 
 @pytest.mark.parametrize("kind", BAD_DATA)
-@pytest.mark.parametrize("criterion", ["taylor", "gradient"])
+@pytest.mark.parametrize("criterion", slow_but(["taylor", "gradient"], "taylor"))
 def test_bad_data_raises_at_the_update_and_leaves_the_weights(kind, criterion):
     model = network()
     data, message = BAD_DATA[kind]

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers, ops
+from slow_cases import slow_but
 
 import tfnas
 from tfnas.quantization.quantize_aware import quantize_aware_partly
@@ -74,6 +75,7 @@ def test_quantization_is_stripped(case):
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("case", slow_but([*MODES], "int8"), indirect=True)
 def test_a_saved_model_computes_the_same(case, tmp_path):
     _, trainable, _ = case
     trainable.save(tmp_path / "model.keras")

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers, ops
+from slow_cases import slow_but
 
 import tfnas
 from tfnas.quantization.attention_forms import ScoresRange
@@ -69,7 +70,11 @@ def outputs(model, x):
     return np.asarray(model(x, training=False))
 
 
-@pytest.fixture(scope="module", params=MODELS)
+# Masks alone and together are one form.
+FAST = [kind for kind in MODELS if kind not in ("causal", "padded")]
+
+
+@pytest.fixture(scope="module", params=slow_but([*MODELS], *FAST))
 def case(request):
     kind, build = MODELS[request.param]
     model, data = _model(kind, build), _data(kind)
@@ -98,6 +103,7 @@ def test_strip_gives_the_float_function_back(case):
     np.testing.assert_allclose(outputs(stripped, data), outputs(model, data), atol=1e-5)
 
 
+@pytest.mark.parametrize("case", slow_but([*MODELS], "multi-head", "grouped"), indirect=True)
 def test_saved_models_load(case, tmp_path):
     _, aware, data = case
     aware.save(tmp_path / "aware.keras")
@@ -109,7 +115,7 @@ def test_zeros_of_pruned_projections_stay():
     kind, build = MODELS["multi-head"]
     model, _ = tfnas.prune(_model(kind, build), 0.5)
     aware = tfnas.quantize_aware(model, "int8", data=_data(kind))
-    aware.compile("adam", "mse", jit_compile=False)
+    aware.compile("adam", "mse", run_eagerly=True)
     aware.fit(_data(kind), np.zeros((48, 4)), verbose=0)
     inner = [layer.layer for layer in aware.layers if hasattr(layer, "layer")]
     projections = [layer for layer in inner if isinstance(layer, layers.EinsumDense)]

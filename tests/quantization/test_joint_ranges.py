@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from slow_cases import slow_but
 
 import tfnas
 from tfnas.quantization.fake_quant import FakeQuant
@@ -34,7 +35,13 @@ def with_values(model):
     return model
 
 
-@pytest.mark.parametrize("merge", [layers.Concatenate, layers.Maximum, layers.Minimum])
+@pytest.mark.parametrize(
+    "merge",
+    slow_but(
+        [layers.Concatenate, layers.Maximum, layers.Minimum],
+        *(layers.Concatenate, layers.Minimum),
+    ),
+)
 def test_branches_are_clipped_as_in_the_file(merge):
     trainable = tfnas.quantize_aware(with_values(one(merge)), data=X)
     file = tfnas.to_tflite(trainable, "int8")
@@ -61,15 +68,29 @@ def test_a_merge_of_one_range_has_the_same():
     assert steps.max() <= 1.001 * file.outputs[0].scale
 
 
-def test_recurrent_layers_are_rounded_to_the_range_of_a_merge():
+def both_ways(inputs):
+    return layers.Bidirectional(layers.LSTM(4))(inputs)
+
+
+def larger(inputs):
+    return layers.Maximum()([layers.SimpleRNN(4)(inputs), dense()(inputs[:, 0])])
+
+
+def used_twice(inputs):
+    used = layers.SimpleRNN(3)(inputs)
+    return layers.Concatenate()([used, dense()(used)])
+
+
+@pytest.mark.parametrize(
+    "merges",
+    [(larger, used_twice), pytest.param((both_ways, larger, used_twice), marks=pytest.mark.slow)],
+    ids=len,
+)
+def test_recurrent_layers_are_rounded_to_the_range_of_a_merge(merges):
     """To the converter a loop is a float operator, which can't get a range from behind it."""
     keras.utils.set_random_seed(0)
     inputs = keras.Input((5, 3))
-    both = layers.Bidirectional(layers.LSTM(4))(inputs)
-    larger = layers.Maximum()([layers.SimpleRNN(4)(inputs), dense()(inputs[:, 0])])
-    used = layers.SimpleRNN(3)(inputs)
-    twice = layers.Concatenate()([used, dense()(used)])
-    model = keras.Model(inputs, [both, larger, twice])
+    model = keras.Model(inputs, [merge(inputs) for merge in merges])
     x = RNG.normal(size=(48, 5, 3)).astype("float32")
     trainable = tfnas.quantize_aware(model, data=x)
     file = tfnas.to_tflite(trainable, "int8")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers, ops
+from slow_cases import slow_but
 
 import tfnas
 from tfnas.graph import registered_layers
@@ -119,7 +120,7 @@ def assert_agree(quantized, file, x):
     assert np.quantile(steps, 0.99) <= 3.001
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", slow_but([*KINDS], "compute", "open, inner layers"))
 def test_a_layer_is_float_before_and_integer_after_it_is_registered(kind):
     layer, x = KINDS[kind](name="own"), examples()
     model = model_with(layer)
@@ -146,7 +147,7 @@ def test_a_layer_that_is_not_registered_stays_float_in_the_file():
     assert file.inputs[0].dtype == file.outputs[0].dtype == "int8"
 
 
-@pytest.mark.parametrize("kind", ["same", "compute", "open, inner layers"])
+@pytest.mark.parametrize("kind", slow_but(["same", "compute", "open, inner layers"], "same"))
 def test_with_sixteen_bits(kind):
     register_layer(KINDS[kind], integer_form=kind.split(",")[0])
     quantized = tfnas.quantize_aware(model_with(KINDS[kind]()), "int16x8", data=examples())
@@ -155,6 +156,7 @@ def test_with_sixteen_bits(kind):
     assert_agree(quantized, file, examples())
 
 
+@pytest.mark.slow  # the kinds above have inner layers
 def test_inner_layers_of_an_open_layer_train_and_are_saved(tmp_path):
     register_layer(Block, integer_form="open")
     model, x = model_with(Block(name="own")), examples(64)
@@ -287,7 +289,13 @@ def test_a_registered_layer_that_is_float_in_the_file_is_named():
         tfnas.to_tflite(quantized, "int8")
 
 
-@pytest.mark.parametrize("path", ["graph.registered_layers", "quantization.quantization_schedule"])
+@pytest.mark.parametrize(
+    "path",
+    slow_but(
+        ["graph.registered_layers", "quantization.quantization_schedule"],
+        "graph.registered_layers",
+    ),
+)
 def test_the_examples_are_true(path):
     result = doctest.testmod(importlib.import_module(f"tfnas.{path}"))
     assert result.attempted > 0

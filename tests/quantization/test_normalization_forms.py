@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from slow_cases import slow_but
 
 import tfnas
 from tfnas.graph.functional import walk
@@ -39,7 +40,7 @@ def float_model():
     return with_values(keras.Model(inputs, heads))
 
 
-@pytest.fixture(scope="module", params=["int8", "int16x8"])
+@pytest.fixture(scope="module", params=slow_but(["int8", "int16x8"], "int8"))
 def converted(request, float_model):
     trainable = tfnas.quantize_aware(float_model, request.param, data=X)
     return trainable, tfnas.to_tflite(trainable, request.param)
@@ -148,6 +149,7 @@ def test_reasons_against_a_form(layer, shape, reason):
     assert found is None if reason is None else reason in str(found)
 
 
+@pytest.mark.slow  # gradients are tested below, the file above
 def test_a_trained_classifier_keeps_its_classes():
     keras.utils.set_random_seed(3)
     labels = RNG.integers(0, 4, 240)

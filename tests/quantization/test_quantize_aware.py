@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers, ops
+from slow_cases import slow_but
 
 import tfnas
 from tfnas.graph.batchnorm import layers_of
@@ -363,19 +364,16 @@ PARTS = {
 GROUPS |= PARTS
 SHORT = (
     "kernels of images",
-    "kernels of sequences",
     "kernels of vectors",
     "activations of vectors",
     "merges of vectors",
     "moves of vectors",
-    "affine of images",
     "affine of vectors",
     *PARTS,
 )
-ALL = [
-    *(pytest.param(group, marks=() if group in SHORT else pytest.mark.slow) for group in GROUPS),
-    *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS),
-]
+ALL = slow_but([*GROUPS, *KINDS], *SHORT)
+# Layers are saved by their configurations, whatever their kind: two groups stand for the others.
+SAVED = slow_but([*GROUPS, *KINDS], "kernels of images", "some structures of images")
 
 
 def adapted(layer):
@@ -538,7 +536,7 @@ def test_the_original_is_unchanged(kind):
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("kind", SAVED)
 def test_saving_and_loading_changes_nothing(kind, tmp_path):
     c = case(kind)
     c.trainable.save(tmp_path / "m.keras")
@@ -572,7 +570,11 @@ def output_that_is_used_inside():
 
 
 @pytest.mark.parametrize(
-    "build", [two_inputs_two_outputs, dictionaries, output_that_is_used_inside]
+    "build",
+    slow_but(
+        [two_inputs_two_outputs, dictionaries, output_that_is_used_inside],
+        *(dictionaries, output_that_is_used_inside),
+    ),
 )
 def test_several_inputs_and_outputs(build):
     keras.utils.set_random_seed(2)
@@ -703,12 +705,22 @@ FLOATS = {
     "ops.clip": (VECTOR, lambda x: ops.clip(dense(x), -0.5, 0.5)),
     "embedding": (VECTOR, lambda x: L.Embedding(9, 4, name="odd")(ops.cast(ops.abs(x), "int32"))),
 }
-QUICK = ("layer normalization", "gelu", "lambda", "custom", "custom without config")
+QUICK = ("layer normalization", "custom", "custom without config")
 
 
-@pytest.mark.parametrize("mode", ["int8", "int8x4"])
 @pytest.mark.parametrize(
-    ("build", "shape"), [(shared, IMAGE), (shared_norm_and_relu, IMAGE), (shared_dense, VECTOR)]
+    ("build", "shape", "mode"),
+    slow_but(
+        [
+            (build, shape, mode)
+            for build, shape in (
+                *((shared, IMAGE), (shared_norm_and_relu, IMAGE)),
+                (shared_dense, VECTOR),
+            )
+            for mode in ("int8", "int8x4")
+        ],
+        *((shared_norm_and_relu, IMAGE, "int8"), (shared_dense, VECTOR, "int8x4")),
+    ),
 )
 def test_every_use_of_a_shared_kernel_has_its_integers(build, shape, mode):
     """By itself the converter chooses another grid for a kernel that is used twice."""
@@ -818,12 +830,18 @@ def three(layers=(), mode="int8", ranges="moving_average"):
     [
         ((), "int8", ["int8", "int8", "int8"]),
         ((), "int8x4", ["int4", "int4", "int4"]),
-        ((("first", "int4"),), "int8", ["int4", "int8", "int8"]),
         ((("last", "int8"),), "int8x4", ["int4", "int4", "int8"]),
-        ((("*st", "int4"),), "int8", ["int4", "int8", "int4"]),
-        ((("Dense", "int4"),), "int8", ["int8", "int8", "int4"]),
-        ((("last", "float32"),), "int8", ["int8", "int8", "float32"]),
         ((("first", "float32"), ("second", "int4")), "int8", ["float32", "int4", "int8"]),
+        # How a layer is named is seen without a file: tests/quantization/test_spec.py.
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                ((("first", "int4"),), "int8", ["int4", "int8", "int8"]),
+                ((("*st", "int4"),), "int8", ["int4", "int8", "int4"]),
+                ((("Dense", "int4"),), "int8", ["int8", "int8", "int4"]),
+                ((("last", "float32"),), "int8", ["int8", "int8", "float32"]),
+            )
+        ),
     ],
 )
 def test_every_kernel_has_its_format_in_the_file(layers, mode, expected):
@@ -878,7 +896,13 @@ def test_a_separable_layer_is_named_as_one(pattern):
     assert bits == [4, 4, 8]
 
 
-@pytest.mark.parametrize("ranges", ["moving_average", "percentile", "mse", "learned"])
+@pytest.mark.parametrize(
+    "ranges",
+    slow_but(
+        ["moving_average", "percentile", "mse", "learned"],
+        *("moving_average", "percentile", "learned"),
+    ),
+)
 def test_every_way_to_find_ranges(ranges):
     c = three((), "int8", ranges)
     assert_near(predict(c.trainable, c.x), predict(c.model, c.x), 0.2)
@@ -1120,6 +1144,7 @@ def test_a_schedule_needs_a_quantization_aware_model(digits):
 # --- zeros and few values survive
 
 
+@pytest.mark.slow  # tests/graph/test_compatibility.py has zeros in a file after training
 def test_zeros_survive_training_and_reach_the_file(digits):
     model = classifier()
     fit(model, digits, 1, count=300)
@@ -1247,7 +1272,7 @@ def test_a_dilated_convolution_trains():
     x = examples(SEQUENCE, 16)
     trainable = tfnas.quantize_aware(model, data=x)
     before = np.array(model.layers[0].kernel)
-    trainable.compile("sgd", "mse", jit_compile=False)
+    trainable.compile("sgd", "mse", run_eagerly=True)
     trainable.fit(x, np.ones((16, 6, 4)), epochs=1, verbose=0)
     [kernel] = layers_of(trainable, QuantizedKernel)
     assert (np.array(kernel.layer.kernel) != before).any()
@@ -1510,7 +1535,7 @@ def test_rounding_passes_the_gradient_inside_the_range_only():
     np.testing.assert_array_equal(tape.gradient(y, x), [0, 1, 1, 0])
 
 
-@pytest.mark.parametrize("mode", ["int8", "int16x8"])
+@pytest.mark.parametrize("mode", slow_but(["int8", "int16x8"], "int16x8"))
 def test_a_channel_of_tiny_weights_keeps_its_bias(mode):
     keras.utils.set_random_seed(0)
     x = inputs = keras.Input((8, 8, 3))

@@ -8,6 +8,7 @@ import pytest
 import test_quantize_aware as base
 from ai_edge_litert import schema_py_generated as schema
 from keras import layers
+from slow_cases import slow_but
 
 import tfnas
 from tfnas.quantization.aware_models import fake_quants
@@ -18,20 +19,15 @@ MODE = "int16x8"
 # Steps, for 99% of the numbers. 16-bit kernels use lookup tables and 16-bit multipliers, and one
 # step of a wide range can be five of the narrower one after it ("relu, relu of 1").
 TAIL = 5.001
+# Those of int8 are others where their forms are the same.
 SHORT = (
     "kernels of images",
     "kernels of vectors",
-    "arguments of images",
-    "merges of vectors",
     "moves of sequences",
     "operations of vectors",
-    "some structures of images",
 )
-GROUPS = [
-    pytest.param(group, marks=() if group in SHORT else pytest.mark.slow)
-    for group in base.GROUPS
-    if group in SHORT or group not in base.PARTS
-]
+ALL = [group for group in base.GROUPS if group in SHORT or group not in base.PARTS]
+GROUPS = slow_but(ALL, *SHORT)
 L = layers
 
 
@@ -77,7 +73,7 @@ def test_the_file_holds_integers_only_and_agrees_with_the_model(kind):
     base.assert_agree(c.trainable, file, c.x, c.names, TAIL)
 
 
-@pytest.mark.parametrize("kind", GROUPS)
+@pytest.mark.parametrize("kind", slow_but(ALL, "kernels of images", "moves of sequences"))
 def test_strip_and_saving_keep_the_function(kind, tmp_path):
     c = case(kind)
     float_model = tfnas.strip_quantization(c.trainable)
@@ -166,10 +162,8 @@ def test_a_sum_of_tensors_of_two_shapes():
 # --- ranges
 
 
-@pytest.mark.parametrize(
-    "ranges",
-    ["moving_average", "learned", pytest.param("percentile", marks=pytest.mark.slow)],
-)
+@pytest.mark.slow  # int8 has all of them
+@pytest.mark.parametrize("ranges", ["moving_average", "learned", "percentile"])
 def test_every_way_to_find_ranges(ranges, digits):
     spec = tfnas.QuantSpec("int8", "int16", ranges=ranges)
     trainable = tfnas.quantize_aware(base.classifier(), spec)
@@ -199,7 +193,7 @@ def test_a_sixteen_bit_grid_is_symmetric_around_0():
     ("layers", "expected"),
     [
         ({"*": "int4"}, ["int4", "int8", "int4"]),  # no 4-bit depthwise convolution
-        ({"first": "float32"}, ["float32", "int8", "int8"]),
+        pytest.param({"first": "float32"}, ["float32", "int8", "int8"], marks=pytest.mark.slow),
     ],
 )
 def test_formats_of_single_layers(layers, expected):
@@ -271,8 +265,8 @@ def test_a_channel_of_tiny_weights_is_quantized():
     assert steps.max() <= 2.0
 
 
-@pytest.mark.parametrize("mode", ["int8", MODE])
-@pytest.mark.parametrize("number", [3.0, -3.0, 0.0])
+@pytest.mark.parametrize("mode", slow_but(["int8", MODE], MODE))
+@pytest.mark.parametrize("number", slow_but([3.0, -3.0, 0.0], -3.0, 0.0))
 def test_adding_a_number_far_larger_than_the_input(mode, number):
     inputs, x = keras.Input((6,)), 1e-7 * base.examples((6,))
     model = keras.Model(inputs, 2.0 * (inputs + number))

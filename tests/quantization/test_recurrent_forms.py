@@ -72,7 +72,7 @@ def test_training_moves_weights_and_ranges_and_is_saved(tmp_path):
     layer = layers.LSTM(4, dropout=0.2, recurrent_dropout=0.1, name="memory")
     trainable = tfnas.quantize_aware(network(layer))
     assert not all(each.observed for each in fake_quants(trainable))
-    trainable.compile("adam", "mse", jit_compile=False)
+    trainable.compile("adam", "mse", run_eagerly=True)
     before = [np.array(w) for w in step_layers(trainable)[0].layer.get_weights()]
     trainable.fit(X, X[:, -1, :2], epochs=1, verbose=0)
     assert all(each.observed for each in fake_quants(trainable))
@@ -104,6 +104,7 @@ def test_ranges_that_functions_prescribe_need_no_data():
     assert relu["keep"] == (0.0, 255 / 256)
 
 
+@pytest.mark.slow  # tests/quantization/test_quantize_aware.py has learned ranges
 def test_learned_ranges_learn():
     spec = tfnas.QuantSpec(ranges="learned", state_bits=8)  # of 16 bits little is left to learn
     trainable = tfnas.quantize_aware(network(layers.GRU(4)), spec, data=X)

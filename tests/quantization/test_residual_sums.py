@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers as L
+from slow_cases import slow_but
 
 import tfnas
 from tfnas.quantization.residual_sums import has_wide_sums
@@ -34,7 +35,7 @@ def transformer(order):
     return model
 
 
-@pytest.fixture(scope="module", params=["post", "pre"])
+@pytest.fixture(scope="module", params=slow_but(["post", "pre"], "pre"))
 def case(request):
     model = transformer(request.param)
     smooth, report = tfnas.smooth_activations(model, IDS, residual=True)

@@ -59,6 +59,12 @@ def test_a_call_whose_process_somebody_kills_is_tried_once_more(tmp_path, monkey
         monkeypatch.setattr(module, "memory_kills", lambda: 3)
     flag = str(tmp_path / "killed")
     assert call(hostile_calls.die_once, flag) == "alive"
+
+
+@pytest.mark.slow  # tests/tflite/test_isolated.py has a call that kills each process
+def test_a_call_that_kills_each_process_is_not_tried_for_ever(tmp_path, monkeypatch):
+    for module in (helper_process, crash_report):
+        monkeypatch.setattr(module, "memory_kills", lambda: 3)
     with pytest.raises(HelperDied, match=r"^ended by signal 9 \(SIGKILL\)$"):
         call(os.kill, 0, 9)  # its own group, each time
     counts = iter(range(9))

@@ -67,7 +67,7 @@ def images():
     return np.random.default_rng(0).uniform(0, 255, (12, 8, 10, 1)).astype("float32")
 
 
-def members(space, count=8):
+def members(space, count=4):
     rng = np.random.default_rng(3)
     return [space.largest(rng), space.smallest(rng), *(space.sample(rng) for _ in range(count))]
 

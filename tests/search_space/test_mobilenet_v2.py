@@ -116,8 +116,13 @@ def test_samples_are_in_the_space(seed, preset, side):
 
 
 def test_sampling_reaches_everything(everything):
-    space, rng = tiny(), np.random.default_rng(0)
-    assert {space.sample(rng) for _ in range(40_000)} == set(everything)
+    """Each width and size of images, and with one of each all stages."""
+    rng = np.random.default_rng(0)
+    seen = {(a.width_multiplier, a.resolution) for a in map(tiny().sample, [rng] * 100)}
+    assert seen == {(a.width_multiplier, a.resolution) for a in everything}
+    one = tiny(width_multipliers=(0.5,), resolutions=(8,))
+    expected = {a for a in everything if a.width_multiplier == 0.5 and a.resolution == (8, 16)}
+    assert {one.sample(rng) for _ in range(10_000)} == expected
 
 
 def changed(space, parent, child):

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import layers
+from slow_cases import slow_but
 
 import tfnas
 from tfnas.tflite.patches.patch_plan import plan, stages
@@ -37,7 +38,7 @@ def model():
     return network()
 
 
-@pytest.fixture(scope="module", params=["float32", "int8", "int16x8"])
+@pytest.fixture(scope="module", params=slow_but(["float32", "int8", "int16x8"], "int8"))
 def file(request, model, images):
     calibration = None if request.param == "float32" else images
     return tfnas.to_tflite(model, request.param, calibration)

@@ -4,6 +4,7 @@ import functools
 
 import numpy as np
 import pytest
+from slow_cases import slow_but
 from tasks import other_tasks
 
 import tfnas
@@ -53,7 +54,7 @@ def test_techniques_judge_by_the_tasks_own_metric(kind, row, tmp_path):
     assert not {"accuracy", "images"} & set(text.split())
 
 
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("kind", slow_but([*MODELS], "detector"))
 def test_a_file_is_as_good_as_its_model(kind):
     task, model, data = made(kind)
     kept = task.assess(data.test.y, tfnas.to_tflite(model).predict(data.test.x))

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from slow_cases import slow_but
 
 import tfnas
 from tfnas.quantization.quantize_aware import quantize_aware
@@ -32,9 +33,18 @@ def spotter():
     )
 
 
+def short_spotter():
+    """One convolution and one recurrent layer of them."""
+    return model_of(
+        layers.Conv1D(4, 2, padding="causal", dilation_rate=2, name="far"),
+        layers.GRU(4, name="gru"),
+        layers.Dense(3, activation="softmax"),
+    )
+
+
 @functools.cache
-def files(mode):
-    model = spotter()
+def files(mode, build):
+    model = build()
     model = model if mode == "float32" else quantize_aware(model, mode, X)
     return tfnas.to_tflite(model, mode), tfnas.to_tflite(model, mode, streaming=True)
 
@@ -49,10 +59,17 @@ def streamed(file, x):
 
 
 @pytest.mark.parametrize(
-    "mode", ["float32", "int8", pytest.param("int16x8", marks=pytest.mark.slow)]
+    ("mode", "build"),
+    slow_but(
+        [
+            *(("float32", spotter), ("int8", short_spotter)),
+            *(("int8", spotter), ("int16x8", spotter)),
+        ],
+        *(("float32", spotter), ("int8", short_spotter)),
+    ),
 )
-def test_the_last_frame_gives_what_the_sequence_gives(mode):
-    whole, frames = files(mode)
+def test_the_last_frame_gives_what_the_sequence_gives(mode, build):
+    whole, frames = files(mode, build)
     expected, found = whole.predict(X, reference=True), streamed(frames, X)[:, -1]
     if mode == "float32":
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
@@ -60,30 +77,37 @@ def test_the_last_frame_gives_what_the_sequence_gives(mode):
         np.testing.assert_array_equal(found, expected)
 
 
-def test_states_have_one_name_as_input_and_output_and_formats_of_their_own():
-    frames = files("int8")[1]
+SHORT_STATES = {"state_far_frames_before": "int8", "state_gru_hidden": "int16"}
+STATES = {
+    "state_near_frames_before": "int8",
+    **SHORT_STATES,
+    "state_lstm_hidden": "int16",
+    "state_lstm_cell": "int16",
+}
+
+
+@pytest.mark.parametrize(
+    ("build", "states"),
+    slow_but([(short_spotter, SHORT_STATES), (spotter, STATES)], (short_spotter, SHORT_STATES)),
+)
+def test_states_have_one_name_as_input_and_output_and_formats_of_their_own(build, states):
+    frames = files("int8", build)[1]
     before = {t.name: t for t in frames.inputs if t.name.startswith("state_")}
     after = {t.name: t for t in frames.outputs if t.name.startswith("state_")}
     assert list(before) == list(after) == sorted(frames.origin["states"])
-    dtypes = {name: tensor.dtype for name, tensor in before.items()}
-    assert dtypes == {
-        "state_near_frames_before": "int8",
-        "state_far_frames_before": "int8",
-        "state_gru_hidden": "int16",
-        "state_lstm_hidden": "int16",
-        "state_lstm_cell": "int16",
-    }
-    assert before["state_far_frames_before"].shape == (1, 2, 4)
+    assert {name: tensor.dtype for name, tensor in before.items()} == states
+    channels = FEATURES if build is short_spotter else 4
+    assert before["state_far_frames_before"].shape == (1, 2, channels)
     # Firmware knows places alone: the states are last, in one order.
     names = [{t.index: name for name, t in ends.items()} for ends in (before, after)]
-    inputs, outputs = frames.graph.inputs[-5:], frames.graph.outputs[-5:]
+    inputs, outputs = frames.graph.inputs[-len(states) :], frames.graph.outputs[-len(states) :]
     assert [names[0][t.index] for t in inputs] == [names[1][t.index] for t in outputs]
     assert all(before[name].scale == after[name].scale for name in before)
     assert not {op.name for op in frames.graph.operators} & {"DEQUANTIZE", "WHILE"}
 
 
 def test_frames_may_come_one_by_one_or_together():
-    frames = files("float32")[1]
+    frames = files("float32", spotter)[1]
     stream = tfnas.FileStream(frames)
     together = stream(X[0])
     stream.reset()
@@ -95,7 +119,7 @@ def test_tflite_micro_runs_a_stream():
     pytest.importorskip("tflite_micro")
     from tfnas.targets.tflite_micro.interpreter import run_micro
 
-    file = files("int8")[1]
+    file = files("int8", short_spotter)[1]
     [output] = [tensor for tensor in file.outputs if not tensor.name.startswith("state_")]
     found = run_micro(file, X[0], stateful=True)
     assert found.shape == (STEPS, 3)
@@ -146,7 +170,7 @@ def test_arguments_are_checked_before_the_conversion():
 
 
 def test_a_file_without_states_and_frames_of_another_shape_are_refused():
-    whole, frames = files("float32")
+    whole, frames = files("float32", spotter)
     with pytest.raises(ValueError, match="file must have states as inputs and outputs"):
         tfnas.FileStream(whole)
     with pytest.raises(ValueError, match=r"must have the shape \(frames, 3\), got \(4, 2\)"):

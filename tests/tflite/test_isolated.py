@@ -69,8 +69,8 @@ def calls(monkeypatch):
             *(chain, ("float16", "dynamic", "int4", "int8", "int16x8")), marks=pytest.mark.slow
         ),
         (two_ends, ("float32", "int8")),
-        (stateful, ("float32",)),
-        (of_tf_keras, ("float32", "int8")),
+        pytest.param(stateful, ("float32",), marks=pytest.mark.slow),
+        pytest.param(of_tf_keras, ("float32", "int8"), marks=pytest.mark.slow),
     ],
 )
 def test_files_are_the_same_byte_by_byte(make, modes, calls):

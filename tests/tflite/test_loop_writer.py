@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from keras import layers
 from one_layer_files import model_of_a_layer
+from slow_cases import slow_but
 
 from tfnas.quantization.fake_quant import FakeQuant
 from tfnas.quantization.recurrent_forms import QuantizedRecurrent
@@ -87,7 +88,9 @@ def steps_apart(found, expected, form):
     return np.abs(found - expected) / form.scale
 
 
-@pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.parametrize(
+    "kind", slow_but([*LAYERS], "lstm relu", "gru reset before", "gru", "simple linear")
+)
 def test_an_int8_loop_with_a_16_bit_step_is_the_layer_to_a_step(kind):
     file, x, expected, form, _ = case(kind, 8, 16)
     apart = steps_apart(file.predict(x, reference=True), expected, form)
@@ -95,7 +98,7 @@ def test_an_int8_loop_with_a_16_bit_step_is_the_layer_to_a_step(kind):
     assert np.median(apart) == 0.0
 
 
-@pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.parametrize("kind", slow_but([*LAYERS], "lstm sequences", "gru backwards", "simple"))
 def test_an_int16_loop_is_the_layer_to_a_few_fine_steps(kind):
     file, x, expected, form, _ = case(kind, 16, 16)
     apart = steps_apart(file.predict(x, reference=True), expected, form)

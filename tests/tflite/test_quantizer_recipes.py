@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from slow_cases import slow_but
 
 import tfnas
 from tfnas.tflite import mixed_precision
@@ -177,7 +178,7 @@ def tokens():
     return keras.Model(inputs, layers.Dense(4, name="head")(layers.Dense(64, name="mid")(x)))
 
 
-@pytest.mark.parametrize("mode", ["int4", "weights8"])
+@pytest.mark.parametrize("mode", slow_but(["int4", "weights8"], "int4"))
 def test_models_of_tokens(tokens, mode):
     x = np.random.default_rng(0).integers(0, 40, (64, 12))
     file, float_file = tfnas.to_tflite(tokens, mode), tfnas.to_tflite(tokens)
@@ -291,7 +292,12 @@ def test_mixed_precision_meets_the_size_and_keeps_the_sensitive_layer_fine(x):
     assert tfnas.to_tflite(model, found.spec).content == file.content
 
 
-def test_mixed_precision_with_integer_activations(model, x):
+def test_mixed_precision_with_integer_activations(x):
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    hidden = [layers.Dense(32, activation="relu", name=name) for name in ("one", "two")]
+    body = [layers.GlobalAveragePooling2D(), *hidden, layers.Dense(10, name="head")]
+    model = keras.Sequential([keras.Input((12, 12, 3)), *body], name="small")
     largest = tfnas.to_tflite(model, tfnas.QuantSpec("int8", "int8", layers={"*": "int8"}), x)
     file, found = tfnas.mixed_precision(model, largest.size - 300, x, activations="int8")
     assert file.size <= largest.size - 300
@@ -432,7 +438,7 @@ def shifting():
     return model, x
 
 
-@pytest.mark.parametrize("mode", ["int8x4", "int8"])
+@pytest.mark.parametrize("mode", slow_but(["int8x4", "int8"], "int8x4"))
 def test_correcting_the_shift_lowers_the_noise(shifting, mode):
     model, x = shifting
     float_file = tfnas.to_tflite(model)
@@ -475,7 +481,7 @@ def test_a_model_with_a_call_of_its_own_is_opened():
     np.testing.assert_allclose(file.predict(x), expected, atol=0.2 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("left", ["d1", "d?"])
+@pytest.mark.parametrize("left", slow_but(["d1", "d?"], "d?"))
 def test_outputs_of_float_layers_can_be_concatenated(left, tmp_path):
     keras.utils.set_random_seed(0)
     inputs = keras.Input((8,))

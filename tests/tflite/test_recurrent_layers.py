@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from slow_cases import slow_but
 
 import tfnas
 from tfnas.tflite.file_weights import read_kernels
@@ -119,7 +120,7 @@ def float_layers(file):
     return list(file.origin["unquantized_layers"])
 
 
-@pytest.mark.parametrize("batch", [None, 1])
+@pytest.mark.parametrize("batch", slow_but([None, 1], None))
 def test_an_integer_file_names_layers_that_stay_float(batch, caplog):
     memory = layers.GRU(UNITS, activation="elu", name="memory")
     model = network(memory, layers.Dense(2), batch=batch)

@@ -9,6 +9,7 @@ from keras import layers
 
 import tfnas
 from tfnas.quantization.spec import QuantSpec
+from tfnas.tflite import convert
 from tfnas.tflite.conversion_error import ConversionError
 from tfnas.tflite.size_comparison import with_comparison
 
@@ -20,7 +21,8 @@ def model():
     return keras.Sequential([keras.Input((96,)), layers.Dense(256), layers.Dense(8)], name="net")
 
 
-def test_a_file_with_float_weights_says_what_it_is_larger_than(model, caplog):
+def test_a_file_with_float_weights_says_what_it_is_larger_than(model, caplog, monkeypatch):
+    monkeypatch.setattr(convert, "with_comparison", with_comparison)
     file = tfnas.to_tflite(model, QuantSpec("int8", layers={"Dense": "float32"}), X)
     larger_than = file.origin["larger_than"]
     assert larger_than["dynamic"] == tfnas.to_tflite(model, "dynamic").size < file.size

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from slow_cases import slow_but
 
 import tfnas
 from tfnas.search_space.block_spec import FUSED_INVERTED_RESIDUAL, IDENTITY
@@ -37,7 +38,7 @@ def stages(**changes):
     return (first, dataclasses.replace(second, **changes), *rest)
 
 
-@pytest.mark.parametrize("mode", ["float32", "float16"])
+@pytest.mark.parametrize("mode", slow_but(["float32", "float16"], "float32"))
 def test_kernels_3_and_5_over_rgb_are_eligible(mode):
     found = verdict(mode)
     assert (found.eligible, found.layer, found.reason) == (True, None, "")
@@ -76,7 +77,7 @@ OBSTACLES = {
 }
 
 
-@pytest.mark.parametrize("case", OBSTACLES)
+@pytest.mark.parametrize("case", slow_but([*OBSTACLES], "gray", "kernel 7", "int8"))
 def test_verdict_names_the_obstacle(case):
     changes, layer, reason = OBSTACLES[case]
     found = verdict(**changes)
@@ -96,7 +97,7 @@ def test_file_without_convolution():
     assert "no convolution" in found.reason
 
 
-@pytest.mark.parametrize("mode", ["float32", "float16"])
+@pytest.mark.parametrize("mode", slow_but(["float32", "float16"], "float32"))
 def test_a_file_in_sparse_encoding_is_eligible_too(mode):
     pruned, _ = tfnas.prune(build_model(BASE), 0.8, exclude=["last"])
     file = tfnas.to_tflite(pruned, mode, sparse=True)

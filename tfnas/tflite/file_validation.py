@@ -9,6 +9,8 @@ itself, and the sparse encoding of a constant is consistent.
 
 from __future__ import annotations
 
+import collections
+import hashlib
 import inspect
 import math
 import struct
@@ -42,6 +44,9 @@ def _size(name: str) -> int | None:
 _TYPES = {v: _size(k) for k, v in vars(schema.TensorType).items() if not k.startswith("_")}
 
 
+_SOUND: collections.deque[bytes] = collections.deque(maxlen=64)  # hashes: one conversion asks often
+
+
 def check_file(content: bytes) -> None:
     """Raises ValueError unless the content is a `.tflite` file with a valid structure.
 
@@ -51,6 +56,9 @@ def check_file(content: bytes) -> None:
     Raises:
         ValueError: It is not a `.tflite` file, or it is corrupt; the message names the item.
     """
+    digest = hashlib.sha256(content).digest()
+    if digest in _SOUND:
+        return
     if len(content) < _HEADER or content[4:8] != b"TFL3":
         raise ValueError(f"content must be a .tflite file, got {content[:8]!r}...")
     try:
@@ -61,6 +69,7 @@ def check_file(content: bytes) -> None:
         raise ValueError(
             f"content must be an intact .tflite file, got a corrupt one: {error}"
         ) from error
+    _SOUND.append(digest)
 
 
 # --- structure

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from slow_cases import slow_but
 
 import tfnas
 from tfnas.measure import latency as timing
@@ -226,7 +227,7 @@ def test_channels_are_pruned_by_the_fit(fitted, monkeypatch):
 # --- operators
 
 
-@pytest.mark.parametrize("preset", ["microcontroller", "mobile"])
+@pytest.mark.parametrize("preset", slow_but(["microcontroller", "mobile"], "microcontroller"))
 def test_an_architecture_has_the_operators_of_its_model(preset):
     space = tfnas.MobileNetV2Space((32, 32, 3), 10, preset, resolutions=(32, 24))
     for arch in sampled(2, space=space):
@@ -236,7 +237,7 @@ def test_an_architecture_has_the_operators_of_its_model(preset):
         assert macs(network) == tfnas.profile(model).macs
 
 
-@pytest.mark.parametrize("mode", ["float32", "int8"])
+@pytest.mark.parametrize("mode", slow_but(["float32", "int8"], "int8"))
 def test_a_written_file_has_the_operators_of_the_converters(mode):
     space = tfnas.MobileNetV2Space((16, 16, 3), 10, "microcontroller", resolutions=(16, 12))
     arch = next(a for a in sampled(9, space=space) if a.working_resolution == (12, 12))

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from keras import layers
+from slow_cases import slow_but
 
 import tfnas
 from tfnas.measure.quantization_debugger import activation_error, layer_names, quantization_error
@@ -416,7 +417,9 @@ def graph():
     return branched()
 
 
-@pytest.mark.parametrize("mode", ["float16", "int8", "int16x8", "trained"])
+@pytest.mark.parametrize(
+    "mode", slow_but(["float16", "int8", "int16x8", "trained"], "float16", "int16x8", "trained")
+)
 def test_every_operator_has_a_row_in_every_mode(graph, mode):
     if mode == "trained":
         artifact = tfnas.to_tflite(tfnas.quantize_aware(graph, data=PAIR), "int8")
@@ -693,7 +696,7 @@ def test_docstring_examples(module):
     assert result.failed == 0
 
 
-@pytest.mark.parametrize("mode", ["int8", "int8x4"])
+@pytest.mark.parametrize("mode", slow_but(["int8", "int8x4"], "int8"))
 def test_a_factor_folded_in_one_file_is_no_weight_noise(mode):
     """The float file's kernels hold the Rescaling and the BatchNormalization, the other's don't."""
     keras.utils.set_random_seed(0)

@@ -8,6 +8,7 @@ import pytest
 from keras import layers, ops
 from masked_models import assert_pruned_equals_masked
 from random_graphs import random_model
+from slow_cases import slow_but
 
 from tfnas.pruning.structured.channel_groups import trace
 from tfnas.pruning.structured.prune_channels import prune_channels
@@ -130,14 +131,21 @@ TOKENS = {
 }
 
 
-@pytest.mark.parametrize("through", IMAGES)
+@pytest.mark.parametrize("through", slow_but([*IMAGES], *[*IMAGES][::2]))
 def test_channels_of_images_are_followed(through):
     keras.utils.set_random_seed(0)
     dependencies, removed, _ = assert_pruned_equals_masked(image_model(IMAGES[through]))
     assert removed[next(g for g in dependencies.groups if g.name.startswith("a")).removable].any()
 
 
-@pytest.mark.parametrize("through", TOKENS)
+@pytest.mark.parametrize(
+    "through",
+    slow_but(
+        [*TOKENS],
+        *("attention", "grouped queries", "attention by hand", "mixer", "einsum dense"),
+        *("plain attention", "einsum", "lstm", "gru", "both ways"),
+    ),
+)
 def test_channels_of_tokens_are_followed(through):
     keras.utils.set_random_seed(0)
     dependencies, removed, _ = assert_pruned_equals_masked(token_model(TOKENS[through]))
@@ -199,7 +207,7 @@ def test_channels_of_layers_at_each_step_go(make, loses):
     assert smaller == loses
 
 
-@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.parametrize("seed", slow_but([*range(25)], *range(8, 17)))
 def test_random_graphs_pruned_equal_masked(seed):
     assert_pruned_equals_masked(random_model(seed, steps=6), seed)
 

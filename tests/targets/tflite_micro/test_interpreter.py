@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 from keras import layers
+from slow_cases import slow_but
 
 import tfnas
 from tfnas.targets.tflite_micro.interpreter import MicroMemory, _Buffer, _greedy
@@ -266,7 +267,7 @@ def test_the_plan_equals_that_of_the_interpreter(artifacts, mode):
     assert planned >= widest
 
 
-@pytest.mark.parametrize("mode", ["float32", "int8", "int16x8", "int8x4"])
+@pytest.mark.parametrize("mode", slow_but(["float32", "int8", "int16x8", "int8x4"], "int8x4"))
 def test_scratch_buffers_are_planned(mode):
     """Sums over 100 channels, a transposed convolution and 4-bit kernels need the most."""
     pytest.importorskip("tflite_micro")
@@ -452,7 +453,7 @@ def test_fast_kernels_round_each_operator_in_their_own_way(operators):
     assert max(steps_apart(file.outputs, got, expected)) <= 1
 
 
-@pytest.mark.parametrize("mode", ["int8", "int16x8"])
+@pytest.mark.parametrize("mode", slow_but(["int8", "int16x8"], "int8"))
 def test_outputs_equal_those_of_litert(artifacts, digits, mode):
     """The one dense layer comes last: its steps and no others reach the softmax.
 

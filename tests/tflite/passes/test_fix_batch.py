@@ -61,7 +61,7 @@ def test_training_sets_the_range_of_the_cell_and_is_saved(tmp_path):
     trainable = tfnas.quantize_aware(lstm(), FUSED)
     (fused,) = fused_layers(trainable)
     assert not fused.range_of("cell").observed
-    trainable.compile("adam", "mse", jit_compile=False)
+    trainable.compile("adam", "mse", run_eagerly=True)
     trainable.fit(X, np.zeros((len(X), 4)), epochs=1, verbose=0)
     assert fused.range_of("cell").observed
     trainable.save(tmp_path / "model.keras")

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers, ops
+from slow_cases import slow_but
 
 import tfnas
 from tfnas.quantization.normal_form import normal_form
@@ -16,8 +17,19 @@ STEPS, FEATURES = 6, 3
 X = np.random.default_rng(0).normal(size=(24, STEPS, FEATURES)).astype("float32")
 
 
+def short_network():
+    """Both directions, a stack, shared steps, and a reversal."""
+    keras.utils.set_random_seed(4)
+    inputs = keras.Input((STEPS, FEATURES), name="given")
+    x = layers.Bidirectional(layers.LSTM(5, return_sequences=True), name="both")(inputs)
+    x = layers.TimeDistributed(layers.Dense(6, activation="relu"), name="each")(x)
+    last = layers.SimpleRNN(5, go_backwards=True, name="simple")(x)
+    outputs = layers.Dense(4, name="end")(last), x + ops.flip(x, axis=1)
+    return keras.Model(inputs, outputs, name="net")
+
+
 def network():
-    """Both directions, a stack, shared steps, a state that is used twice, and a reversal."""
+    """The same with a state that is used twice, and with both directions of another layer."""
     keras.utils.set_random_seed(4)
     inputs = keras.Input((STEPS, FEATURES), name="given")
     x = layers.Bidirectional(layers.LSTM(5, return_sequences=True), name="both")(inputs)
@@ -30,8 +42,8 @@ def network():
 
 
 @functools.cache
-def case(mode):
-    model = network()
+def case(mode, build):
+    model = build()
     trainable = tfnas.quantize_aware(model, mode, X)
     return model, trainable, tfnas.to_tflite(trainable, mode)
 
@@ -46,10 +58,17 @@ def steps_apart(trainable, file, x=X):
 
 
 @pytest.mark.parametrize(
-    ("mode", "median"), [("int8", 0.0), pytest.param("int16x8", 8.0, marks=pytest.mark.slow)]
+    ("mode", "build", "median"),
+    slow_but(
+        [
+            ("int8", short_network, 0.0),
+            *((mode, network, median) for mode, median in (("int8", 0.0), ("int16x8", 8.0))),
+        ],
+        ("int8", short_network, 0.0),
+    ),
 )
-def test_the_file_is_the_trained_model(mode, median):
-    _, trainable, file = case(mode)
+def test_the_file_is_the_trained_model(mode, build, median):
+    _, trainable, file = case(mode, build)
     assert tfnas.unquantized_layers(trainable) == []
     for apart in steps_apart(trainable, file):
         assert np.median(apart) <= median + 0.001
@@ -63,9 +82,12 @@ def test_the_file_is_the_trained_model(mode, median):
     assert floats == set()
 
 
-def test_there_is_one_loop_for_each_layer_and_direction():
-    file = case("int8")[2]
-    assert [op.name for op in file.graph.operators].count("WHILE") == 6
+@pytest.mark.parametrize(
+    ("build", "loops"), slow_but([(short_network, 3), (network, 6)], (short_network, 3))
+)
+def test_there_is_one_loop_for_each_layer_and_direction(build, loops):
+    file = case("int8", build)[2]
+    assert [op.name for op in file.graph.operators].count("WHILE") == loops
     assert file.origin["recurrent_layers"] == "loops over the time steps, without a state"
 
 
@@ -121,6 +143,7 @@ def test_files_with_masks_of_both_directions():
         assert np.median(apart) <= 0.001
 
 
+@pytest.mark.slow  # tests/quantization/test_joint_ranges.py joins outputs of loops
 def test_outputs_that_are_moved_before_they_are_joined():
     keras.utils.set_random_seed(1)
     inputs = keras.Input((STEPS, FEATURES))
