@@ -53,10 +53,15 @@ def of_two(join, shape=IMAGE):
 def then(*steps):
     def build(x):
         for step in steps:
-            x = step(x)
+            x = (fresh(step) if isinstance(step, L.Layer) else step)(x)
         return x
 
     return build
+
+
+def fresh(layer):
+    """A copy of a layer with a new name: Keras may have begun to count anew since the import."""
+    return type(layer).from_config({k: v for k, v in layer.get_config().items() if k != "name"})
 
 
 KERNELS = {
@@ -201,7 +206,7 @@ BEFORE_RELU = {
     "tanh, relu": (IMAGE, then(conv, L.Activation("tanh"), L.ReLU())),
     "relu6, relu": (IMAGE, then(conv, L.ReLU(6.0), L.ReLU())),
     "relu, relu of 1": (IMAGE, then(conv, L.ReLU(), L.ReLU(1.0))),
-    "relu alone": (IMAGE, L.ReLU()),
+    "relu alone": (IMAGE, then(L.ReLU())),
     "dropout, relu": (IMAGE, then(conv, L.Dropout(0.3), L.ReLU())),
     "flatten, relu": (IMAGE, then(conv, L.Flatten(), L.ReLU())),
     "both sides of a relu": (IMAGE, then(conv, lambda x: x + conv(L.ReLU()(x)))),

@@ -57,7 +57,7 @@ def test_trained_ranges_must_be_finite_too():
     spoil(next(w for w in model.weights if w.name == "high"), np.nan, 1)
     with pytest.raises(tfnas.ConversionError, match=r"1 of 1 values .* in 'high'"):
         tfnas.to_tflite(model, "int8")
-    tfnas.to_tflite(model)  # a float file has no ranges
+    tfnas.to_tflite(model, "float32")  # which has no ranges
 
 
 def test_weights_of_tf_keras():
