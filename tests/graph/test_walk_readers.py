@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import keras
+import numpy as np
 
-from tfnas.graph.functional import walk
+from tfnas.graph.functional import LayerCopies, rebuild, walk
 
 
 def test_producers_readers_and_uses_of_values() -> None:
@@ -24,3 +25,18 @@ def test_producers_readers_and_uses_of_values() -> None:
     assert flow.uses[two.outputs[0]] == 1
     assert flow.calls_of(dense) == [one, two]
     assert flow.calls_of(keras.layers.Dense(4)) == []
+
+
+def test_copies_of_wrappers_share_the_copy_of_their_layer() -> None:
+    inputs, inside = keras.Input((3, 4), name="x"), keras.layers.Dense(4, name="inside")
+    wrappers = [keras.layers.TimeDistributed(inside, name=name) for name in ("one", "two")]
+    outputs = inside(wrappers[1](wrappers[0](inputs)))
+    model, copies = keras.Model(inputs, outputs), LayerCopies()
+    rebuilt = rebuild(model, copies.call, class_of=model)
+    copies.carry_weights()
+    assert rebuilt.count_params() == model.count_params()
+    one, two, plain = rebuilt.layers[1:]
+    assert one.layer is two.layer is plain
+    assert plain is not inside
+    x = np.ones((2, 3, 4), "float32")
+    np.testing.assert_array_equal(rebuilt(x), model(x))

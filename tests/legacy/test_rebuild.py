@@ -16,6 +16,8 @@ from keras import layers
 from tfnas import legacy
 from tfnas.legacy import configs, operations, tensorflow_function, tfmot_qat
 from tfnas.legacy.output_comparison import difference
+from tfnas.quantization.aware_models import trained_formats
+from tfnas.quantization.spec import QuantSpec
 from tfnas.tflite.flatbuffer import read_graphs
 from tfnas.tflite.quiet_converter import quiet_converter
 
@@ -523,6 +525,7 @@ def test_tfmot_trains_converted_models():
     wrapped, skipped = legacy.quantize_aware_tfmot(model)
     assert skipped == ()
     assert tfmot_qat.is_quantized(wrapped)
+    assert trained_formats(wrapped) == QuantSpec.of("int8")
     assert not tfmot_qat.computes_in_float(wrapped)
     names = [layer.name for layer in wrapped.layers]
     assert {"quant_first_relu6", "quant_bn", "quant_last_hard_silu"} <= set(names)

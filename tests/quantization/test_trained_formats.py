@@ -37,3 +37,24 @@ def test_a_file_has_the_formats_of_its_model(tmp_path, capsys) -> None:
     assert "'plain' is quantization-aware: --mode=int16x8" in capsys.readouterr().out
     exported = tfnas.Artifact.load(tmp_path / "aware_int16x8.tflite")
     assert exported.content == file.content
+
+
+def test_a_recipe_begins_with_floats(tmp_path) -> None:
+    pytest.importorskip("ai_edge_quantizer")
+    tfnas.quantize_aware(plain(), "int8", data=X).save(tmp_path / "aware.keras")
+    command = ["export", str(tmp_path / "aware.keras"), "--recipe=dynamic_wi8_afp32"]
+    assert main([*command, f"--output={tmp_path / 'file.tflite'}"]) == 0
+    assert tfnas.Artifact.load(tmp_path / "file.tflite").inputs[0].dtype == "float32"
+
+
+def test_an_error_says_where_the_formats_come_from() -> None:
+    aware = tfnas.quantize_aware(plain(), "int8", data=X)
+    inputs = keras.Input((6,), name="x")
+    around = keras.Model(inputs, keras.layers.Dense(3, name="behind")(aware(inputs)))
+    hint = r"\(mode is 'int8', what the model was trained for; mode='float32' writes"
+    with pytest.raises(tfnas.ConversionError, match=hint):
+        tfnas.to_tflite(around)
+    with pytest.raises(ValueError, match=hint):
+        tfnas.to_tflite(aware, sparse=True)
+    with pytest.raises(ValueError, match=r"got True$"):
+        tfnas.to_tflite(aware, "int8", sparse=True)

@@ -319,7 +319,7 @@ def _convert(model: Any, inputs: Any, values: flags.FlagValues) -> tuple[Artifac
         activations = values["activations"].value
         return mixed_precision(model, values["size"].value, inputs, activations=activations)
     if values["recipe"].value:
-        return apply_recipe(to_tflite(model), values["recipe"].value, inputs), None
+        return apply_recipe(to_tflite(model, "float32"), values["recipe"].value, inputs), None
     more = {
         name: values[name].value
         for name in ("sparse", "budget_seconds", "streaming", "fit_for", "batch_size")

@@ -65,6 +65,8 @@ def check(positional: list[str], values: flags.FlagValues) -> None:
     bound = values["bound"].value
     if bound is not None and not bound >= 0:
         raise ValueError(f"bound must be a number of at least 0, got {bound}")
+    if values["seed"].present and values["part"].value is None:
+        raise ValueError(f"seed must go with part, which it draws, got {values['seed'].value}")
     early_checks.check_data(values)
     early_checks.check_model(positional[0])
     early_checks.check_file(values["file"].value)

@@ -365,6 +365,10 @@ class LayerCopies:
         if isinstance(layer, keras.layers.Lambda):
             policy = self._edit({"dtype": keras.dtype_policies.serialize(layer.dtype_policy)})
             return lambda_copy(layer, self.unique(layer.name), policy["dtype"])
+        if type(layer) is keras.layers.TimeDistributed and not changes:
+            # Others may call the layer inside too, so it has one copy.
+            config = {**self._edit(layer.get_config()), "name": self.unique(layer.name)}
+            return type(layer)(**{**config, "layer": self.of(layer.layer)})
         try:
             config = {**self._edit(layer.get_config()), **changes}
             with keras.saving.custom_object_scope(own_objects(layer)):

@@ -177,8 +177,10 @@ def _standing(limit: Limit, value: float | None) -> str:
     bound = f"{'<=' if limit.direction == 'min' else '>='} {metric_text(limit.bound)}"
     if value is None:
         return f"{limit.name} not measured, must be {bound}"
-    verb = "breaks" if limit.excess(value) else "keeps"
-    return f"{limit.name} {metric_text(value)} {verb} {bound}"
+    verb, text = "breaks" if limit.excess(value) else "keeps", metric_text(value)
+    if text == metric_text(limit.bound) and value != limit.bound:
+        text = f"{value:.9g}"
+    return f"{limit.name} {text} {verb} {bound}"
 
 
 def metric_text(value: float) -> str:

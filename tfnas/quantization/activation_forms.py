@@ -107,7 +107,9 @@ class SixteenBitActivation(keras.layers.Layer):
         return {**super().get_config(), "function": self.function, "alpha": self.alpha}
 
 
-def arithmetic_form(function: str, x: Any, base: str, name: Callable[[str], str]) -> Any:
+def arithmetic_form(
+    function: str, x: Any, base: str, name: Callable[[str], str], part: Callable[[Any], Any]
+) -> Any:
     """Returns a function of a 16-bit tensor by layers of arithmetic, which have 16-bit kernels.
 
     Args:
@@ -115,41 +117,42 @@ def arithmetic_form(function: str, x: Any, base: str, name: Callable[[str], str]
         x: A Keras tensor.
         base: Name of the layer that makes the result, and beginning of the others' names.
         name: Returns an unused layer name that resembles the requested one.
+        part: Notes a layer as a part of the function, and returns it.
 
     Returns:
         A Keras tensor; None where the function has no such form.
     """
     layers = keras.layers
     if function in ("abs", "absolute"):
-        opposite = layers.Rescaling(-1.0, name=name(f"{base}_opposite"))(x)
-        return layers.Maximum(name=name(base))([x, opposite])
+        opposite = part(layers.Rescaling(-1.0, name=name(f"{base}_opposite")))(x)
+        return part(layers.Maximum(name=name(base)))([x, opposite])
     if function == "square":
-        return layers.Multiply(name=name(base))([x, x])
+        return part(layers.Multiply(name=name(base)))([x, x])
     if function == "hard_sigmoid":  # relu6(x + 3) / 6
-        shifted = layers.Rescaling(1.0, 3.0, name=name(f"{base}_shift"))(x)
-        gate = layers.ReLU(6.0, name=name(f"{base}_gate"))(shifted)
-        return layers.Rescaling(1 / 6, name=name(base))(gate)
+        shifted = part(layers.Rescaling(1.0, 3.0, name=name(f"{base}_shift")))(x)
+        gate = part(layers.ReLU(6.0, name=name(f"{base}_gate")))(shifted)
+        return part(layers.Rescaling(1 / 6, name=name(base)))(gate)
     return None
 
 
 def sixteen_bit_activation(operation: Any, function: str | None, x: Any, name: str) -> Any:
-    """Returns an activation of a 16-bit tensor by operators with 16-bit kernels.
+    """Returns the layer of an activation of a 16-bit tensor by operators with 16-bit kernels.
 
     Args:
         operation: The layer or operation.
         function: Name of its function.
-        x: A Keras tensor.
+        x: Its input, a Keras tensor.
         name: Name of the new layer.
 
     Returns:
-        A Keras tensor; None where the function has no such form.
+        The layer; None where the function has no such form.
     """
     if function not in ("gelu", "elu", "selu") or not 2 <= len(x.shape) <= 4 or x.shape[-1] is None:
         return None
     if function == "gelu" and getattr(operation, "approximate", False):
         function = "gelu_tanh"
     alpha = getattr(operation, "alpha", 1.0) if function == "elu" else 1.0
-    return SixteenBitActivation(function, alpha, name=name)(x)
+    return SixteenBitActivation(function, alpha, name=name)
 
 
 @register_layer(macs=0)

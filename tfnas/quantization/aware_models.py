@@ -10,6 +10,8 @@ import keras
 from tfnas.graph.batchnorm import layers_of
 from tfnas.graph.functional import Call, Skipped, walk
 from tfnas.graph.preprocessing import calls_in_front
+from tfnas.legacy.rebuild import is_tf_keras
+from tfnas.legacy.tfmot_qat import is_quantized
 from tfnas.quantization.activation_forms import PReluForm
 from tfnas.quantization.call_forms import meets_constants
 from tfnas.quantization.einsum_forms import IntegerEinsum, IntegerRepeat
@@ -85,12 +87,13 @@ def trained_formats(model: keras.Model) -> QuantSpec | None:
     What single layers have beside them (floats, wider sums, scales of channels) is in the model.
 
     Args:
-        model: A Keras 3 model.
+        model: A Keras 3 model, or a tf_keras model, which tfmot may have quantized.
     """
-    ranges = ranges_between_layers(model)
-    if not ranges:
+    if is_tf_keras(model):
+        return QuantSpec.of("int8") if is_quantized(model) else None
+    if not isinstance(model, keras.Model) or not fake_quants(model):
         return None
-    if max(layer.bits for layer in ranges) > 8:
+    if max((layer.bits for layer in ranges_between_layers(model)), default=8) > 8:
         return QuantSpec.of("int16x8")
     return QuantSpec.of("int8x4" if has_4_bit_kernel(model) else "int8")
 

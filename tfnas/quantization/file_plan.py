@@ -13,10 +13,7 @@ import numpy as np
 from tfnas.graph.functional import Call, Value, Walk
 from tfnas.graph.kernel_state import channels_share_values
 from tfnas.graph.preprocessing import calls_in_front
-from tfnas.quantization.call_forms import (
-    meets_constants,
-    number_behind,
-)
+from tfnas.quantization.call_forms import meets_constants, number_behind
 from tfnas.quantization.embedding_forms import table_bits
 from tfnas.quantization.layer_registry import WITH_WEIGHTS
 from tfnas.quantization.layer_roles import (
@@ -74,7 +71,7 @@ class FilePlan:
 
     def is_island(self, call: Call) -> bool:
         """Whether the specification leaves a layer float that has no kernel."""
-        if role(call) in WITH_WEIGHTS or self.is_in_front(call):
+        if role(call) in WITH_WEIGHTS or self.is_in_front(call) or self.origins.is_part(call):
             return False
         own, names = self.origins.identity(call), self.origins.of_kernel(call)
         if names is not None and role(call) is Role.RELU:
@@ -102,14 +99,14 @@ class FilePlan:
         An integer concatenation has one scale for all inputs, which the converter can't give to
         the output of a float operator.
         """
-        producer = self.flow.producers.get(self._source(value, (Role.RELU, Role.SAME)))
+        producer = self.flow.producers.get(self._traced_back(value, (Role.RELU, Role.SAME)))
         return producer is not None and self.stays_float(producer)
 
     def source(self, value: Value) -> Value:
         """The value that a value comes from by any number of calls that move values."""
-        return self._source(value, _MOVES)
+        return self._traced_back(value, _MOVES)
 
-    def _source(self, value: Value, roles: tuple[Role, ...]) -> Value:
+    def _traced_back(self, value: Value, roles: tuple[Role, ...]) -> Value:
         producer = self.flow.producers.get(value)
         while producer is not None and self.role(producer) in roles:
             value = producer.inputs[0]

@@ -257,17 +257,18 @@ def needs_16_bit_form(call: Call) -> bool:
     return call.kind == "Concatenate" and len(call.inputs) == 2
 
 
-def hard_silu(x: Any, name: Callable[[str], str]) -> Any:
+def hard_silu(x: Any, name: Callable[[str], str], part: Callable[[Any], Any]) -> Any:
     """Returns hard_silu(x) = x * relu6(x + 3) / 6, by layers that have 16-bit kernels.
 
     Args:
         x: A Keras tensor.
         name: Returns an unused layer name that resembles the requested one.
+        part: Notes a layer as a part of the function, and returns it.
     """
-    gate = keras.layers.Rescaling(1.0, 3.0, name=name("hard_silu_shift"))(x)
-    gate = keras.layers.ReLU(6.0, name=name("hard_silu_gate"))(gate)
-    product = keras.layers.Multiply(name=name("hard_silu_product"))([x, gate])
-    return keras.layers.Rescaling(1 / 6, name=name("hard_silu"))(product)
+    gate = part(keras.layers.Rescaling(1.0, 3.0, name=name("hard_silu_shift")))(x)
+    gate = part(keras.layers.ReLU(6.0, name=name("hard_silu_gate")))(gate)
+    product = part(keras.layers.Multiply(name=name("hard_silu_product")))([x, gate])
+    return part(keras.layers.Rescaling(1 / 6, name=name("hard_silu")))(product)
 
 
 def _constant(offset: float) -> Any:

@@ -51,10 +51,12 @@ class Origins:
     Args:
         kernels: Of the parts of layers with a kernel.
         sums: Of the layers that compute a sum as a difference.
+        parts: Of the layers that compute an activation function with 16 bits.
     """
 
     kernels: dict[int, tuple[str, str]] = dataclasses.field(default_factory=dict)
     sums: dict[int, tuple[str, str]] = dataclasses.field(default_factory=dict)
+    parts: dict[int, tuple[str, str, str]] = dataclasses.field(default_factory=dict)
 
     def of_kernel(self, call: Call) -> tuple[str, str] | None:
         """The path and class of the layer with a kernel that a call is a part of."""
@@ -64,14 +66,27 @@ class Origins:
         """The name and class that a call without a kernel has in the original model."""
         return self.sums.get(id(call.operation), (call.name, call.kind))
 
+    def is_part(self, call: Call) -> bool:
+        """Whether a call is a part of an activation function, which is not float then."""
+        return id(call.operation) in self.parts
 
-def normal_form(model: keras.Model, bits: int = 8) -> tuple[keras.Model, Origins]:
+    def names(self, call: Call) -> tuple[str | None, ...]:
+        """The names by which a specification may call a layer without a kernel."""
+        own = (*self.identity(call), activation_name(call))
+        return self.parts.get(id(call.operation), own)
+
+
+def normal_form(
+    model: keras.Model, bits: int = 8, stays_float: Callable[..., bool] = lambda *names: False
+) -> tuple[keras.Model, Origins]:
     """Returns a flat functional model that computes the same; see the module.
 
     Args:
         model: A built functional or Sequential model.
         bits: Bits of the activations. With 16, layers without a 16-bit kernel are replaced by
             layers that have one.
+        stays_float: Whether a layer is left as it is, by its names: see
+            :meth:`tfnas.QuantSpec.leaves_float`.
 
     Returns:
         The model, and where its layers come from.
@@ -91,7 +106,14 @@ def normal_form(model: keras.Model, bits: int = 8) -> tuple[keras.Model, Origins
         opened = opened_activation(operation, call.name, tensor, apply)
         if opened is not None:
             return opened
-        return _other_activation(operation, function, tensor, copies, bits)
+        names = call.name, call.kind, function or ""
+
+        def part(layer: Any) -> Any:
+            origins.parts[id(layer)] = names
+            return layer
+
+        kept = bits > 8 and stays_float(*names)
+        return _other_activation(operation, function, tensor, copies, 8 if kept else bits, part)
 
     def apply(call: Call, tensors: list[Any]) -> list[Any]:
         layer = call.operation
@@ -164,9 +186,23 @@ def _other_operations(call: Call, tensors: list[Any], copies: LayerCopies) -> li
 
 
 def _other_activation(
-    operation: Any, function: str | None, tensor: Any, copies: LayerCopies, bits: int
+    operation: Any,
+    function: str | None,
+    tensor: Any,
+    copies: LayerCopies,
+    bits: int,
+    part: Callable[[Any], Any],
 ) -> Any:
-    """An activation in the form that has kernels of these bits; None where it has them itself."""
+    """An activation in the form that has kernels of these bits; None where it has them itself.
+
+    Args:
+        operation: The layer or operation.
+        function: Name of its function.
+        tensor: Its input.
+        copies: Gives new layers their names.
+        bits: Bits of the activations.
+        part: Notes a layer that is a part of a function of 16 bits, and returns it.
+    """
     is_relu = isinstance(operation, keras.layers.ReLU) and operation.negative_slope
     if is_relu and not operation.threshold and operation.max_value is None:
         name = copies.unique(operation.name)
@@ -174,13 +210,14 @@ def _other_activation(
     if bits <= 8:
         return None
     if {function, type(operation).__name__} & HARD_SILU:
-        return hard_silu(tensor, copies.unique)
+        return hard_silu(tensor, copies.unique, part)
     if function is None:
         return None
     base = f"{operation.name}_16_bits"
-    if (output := arithmetic_form(function, tensor, base, copies.unique)) is not None:
+    if (output := arithmetic_form(function, tensor, base, copies.unique, part)) is not None:
         return output
-    return sixteen_bit_activation(operation, function, tensor, copies.unique(base))
+    layer = sixteen_bit_activation(operation, function, tensor, copies.unique(base))
+    return None if layer is None else part(layer)(tensor)
 
 
 def _averages_whole_images(call: Call) -> bool:

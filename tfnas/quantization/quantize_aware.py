@@ -49,14 +49,9 @@ from tfnas.quantization.float_islands import (
 )
 from tfnas.quantization.fused_lstm import fused_layers
 from tfnas.quantization.integer_inputs import with_integer_inputs
-from tfnas.quantization.integer_layers import (
-    FloatInput,
-)
+from tfnas.quantization.integer_layers import FloatInput
 from tfnas.quantization.layer_registry import WITH_WEIGHTS
-from tfnas.quantization.layer_roles import (
-    activation_name,
-    role,
-)
+from tfnas.quantization.layer_roles import role
 from tfnas.quantization.mask_forms import DiffersFrom
 from tfnas.quantization.normal_form import normal_form
 from tfnas.quantization.recurrent_forms import QuantizedRecurrent
@@ -175,14 +170,11 @@ def with_fake_quantization(model: keras.Model, spec: QuantSpec, fixed: bool = Fa
     check_no_lora(model)
     doubles = any(layer.compute_dtype == "float64" for layer in all_layers(model))
     single = to_float32(plain(model)) if doubles else model
-    flat, origins = normal_form(with_integer_inputs(single), spec.activation_bits)
+    whole = with_integer_inputs(single)
+    flat, origins = normal_form(whole, spec.activation_bits, spec.leaves_float)
     flow = walk(flat)
     names = [(c.name, c.kind) for c in flow.calls if role(c) in WITH_WEIGHTS]
-    others = [
-        (*origins.identity(c), activation_name(c))
-        for c in flow.calls
-        if role(c) not in WITH_WEIGHTS
-    ]
+    others = [origins.names(c) for c in flow.calls if role(c) not in WITH_WEIGHTS]
     spec.check_patterns([*names, *origins.kernels.values()], others)
     plan = FilePlan(flow, spec, origins, fixed)
     builder = FakeQuantBuilder(plan)

@@ -8,15 +8,17 @@ integers) are read back from the file, and the interpreter must accept it.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from tfnas.graph.functional_form import opaque_form
 from tfnas.legacy.rebuild import is_tf_keras
-from tfnas.quantization.spec import QuantSpec
+from tfnas.quantization.spec import FLOAT, QuantSpec
 from tfnas.tflite.artifact import Artifact
+from tfnas.tflite.conversion_error import ConversionError
 from tfnas.tflite.gpu_forms.gpu_form import check_fit_for, fitted_for
 from tfnas.tflite.passes.check_fake_quantization import check_fake_quantization
 from tfnas.tflite.passes.check_weights import check_weights
@@ -171,21 +173,22 @@ def to_tflite(
     spec = _formats(model, mode)
     if rounding is not None:
         spec = dataclasses.replace(spec, rounding=rounding)
-    _check_budget(budget_seconds, spec)
-    if sparse:
-        _check_sparse(spec)
-    _check_model(model)
-    if streaming:
-        _check_streaming(model, spec, sparse)
-    if fit_for is not None:
-        check_fit_for(fit_for)
-        _check_fits(fit_for, sparse, streaming)
-    if not is_tf_keras(model):
-        model = opaque_form(model, calibration, input_shape)
-    _check_batch(batch_size, model, streaming)
-    file = converted(
-        Conversion(model, spec, calibration, sparse, budget_seconds, streaming, batch_size)
-    )
+    with _formats_explained(mode, spec):
+        _check_budget(budget_seconds, spec)
+        if sparse:
+            _check_sparse(spec)
+        _check_model(model)
+        if streaming:
+            _check_streaming(model, spec, sparse)
+        if fit_for is not None:
+            check_fit_for(fit_for)
+            _check_fits(fit_for, sparse, streaming)
+        if not is_tf_keras(model):
+            model = opaque_form(model, calibration, input_shape)
+        _check_batch(batch_size, model, streaming)
+        file = converted(
+            Conversion(model, spec, calibration, sparse, budget_seconds, streaming, batch_size)
+        )
     if fit_for is not None:
         file = fitted_for(file, fit_for)
     if streaming or sparse:
@@ -194,14 +197,25 @@ def to_tflite(
 
 
 def _formats(model: Any, mode: str | QuantSpec | None) -> QuantSpec:
-    if mode is not None:
-        return QuantSpec.of(mode)
-    import keras
-
     from tfnas.quantization.aware_models import trained_formats
 
-    trained = trained_formats(model) if isinstance(model, keras.Model) else None
-    return trained or QuantSpec.of("float32")
+    trained = trained_formats(model) if mode is None else None
+    return trained or QuantSpec.of(mode or FLOAT)
+
+
+@contextlib.contextmanager
+def _formats_explained(mode: str | QuantSpec | None, spec: QuantSpec) -> Iterator[None]:
+    """Says in errors where the number formats come from, if the caller named none."""
+    try:
+        yield
+    except (ValueError, ConversionError) as error:
+        if mode is not None or spec.mode == FLOAT:
+            raise
+        kind = ConversionError if isinstance(error, ConversionError) else ValueError
+        raise kind(
+            f"{error} (mode is {spec.mode!r}, what the model was trained for; mode='float32' "
+            "writes a file of floats)"
+        ) from error
 
 
 def converted(conversion: Conversion) -> Artifact:

@@ -16,6 +16,7 @@ overflows its 32 bits.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -59,11 +60,12 @@ def too_fine(op: OperatorInfo) -> bool:
     return max(x.scales) * max(kernel.scales) >= _MOST_STEPS * min(output.scales)
 
 
-def repair(content: bytes) -> bytes:
+def repair(content: bytes, detours: Collection[str] = ()) -> bytes:
     """Returns a `.tflite` file with 16-bit operators as TFLite's kernels require them.
 
     Args:
         content: The file.
+        detours: Names of the layers that cast numbers for the converter alone.
 
     Returns:
         The repaired file; a file without 16-bit numbers is returned unchanged.
@@ -73,8 +75,9 @@ def repair(content: bytes) -> bytes:
             the scale of a LOGISTIC that has to change.
     """
     model = unpack(content)
-    steps = (close_float_gaps, write_tables, compare_integers, remove_detours)
+    steps = (close_float_gaps, write_tables, compare_integers)
     done = [step(model) for step in steps]  # each of them, whatever the others have done
+    done.append(remove_detours(model, detours))
     changed = any(done)
     if changed:
         remove_unused(model)

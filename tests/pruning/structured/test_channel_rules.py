@@ -207,6 +207,22 @@ def test_channels_of_layers_at_each_step_go(make, loses):
     assert smaller == loses
 
 
+@pytest.mark.parametrize("twice", ["in wrappers", "by itself"])
+def test_a_layer_inside_that_is_called_elsewhere_too_stays_whole(twice):
+    inputs, inside = keras.Input((3, 6)), layers.Dense(8, name="inside")
+    other = layers.TimeDistributed(inside, name="two") if twice == "in wrappers" else inside
+    x = [layers.TimeDistributed(inside, name="one")(inputs), other(layers.ReLU()(inputs))]
+    x = layers.Dense(8, name="free")(layers.Concatenate()(x))
+    model = keras.Model(inputs, layers.Dense(3, name="last")(x), name="net")
+    smaller, _ = prune_channels(model, 0.25)
+    assert smaller.count_params() < model.count_params()
+    assert smaller.get_layer("one").layer.units == 8
+    holders = [layer for layer in smaller.layers if layer.name in ("one", "two", "inside")]
+    inner = [getattr(layer, "layer", layer) for layer in holders]
+    assert len(inner) == 2
+    assert inner[0] is inner[1]
+
+
 @pytest.mark.parametrize("seed", slow_but([*range(25)], *range(8, 17)))
 def test_random_graphs_pruned_equal_masked(seed):
     assert_pruned_equals_masked(random_model(seed, steps=6), seed)

@@ -37,15 +37,12 @@ def time_distributed(apply: Rule) -> Rule:
             trace.lock(mask, f"{call.kind} {call.name!r} takes it as a mask")
         trace.lock(value, f"{call.kind} {call.name!r} takes it as steps", {1})
         step = _of_a_step(trace, call)
-        outside = trace.layers.pop(id(wrapper.layer), None)  # the same layer, called by itself
         before = trace.layers.get(id(wrapper))
         if before is not None:
             trace.layers[id(wrapper.layer)] = _as_inside(before, wrapper.layer)
         counts = [len(weight.uses) for weight in before.weights] if before else []
         [found] = apply(trace, step)
         inside = trace.layers.pop(id(wrapper.layer), None)
-        if outside is not None:
-            trace.layers[id(wrapper.layer)] = outside
         if inside is not None:
             _count_steps(inside, counts, int(value.shape[1] or 1))
             trace.layers.setdefault(id(wrapper), _as_outside(inside, wrapper))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
+from tfnas.graph.batchnorm import layers_of
+from tfnas.quantization.fake_quant import FakeQuant
+from tfnas.quantization.integer_layers import FloatInput
 from tfnas.tflite.conversion_error import ConversionError, conversion_message
 from tfnas.tflite.graph_repair import repair
 from tfnas.tflite.passes.conversion_state import Conversion
@@ -27,8 +30,10 @@ def repair_file(conversion: Conversion) -> Conversion:
     """
     if not conversion.aware:
         return conversion
+    layers = layers_of(conversion.model, (FloatInput, FakeQuant))
+    detours = {layer.name for layer in layers}
     try:
-        content = mend_lookups(repair(conversion.content))
+        content = mend_lookups(repair(conversion.content, detours))
     except Exception as error:  # nothing has validated the file: it may raise any type
         message = conversion_message(conversion.model, conversion.spec, error)
         raise ConversionError(message) from error
