@@ -106,31 +106,16 @@ def normal_form(
         opened = opened_activation(operation, call.name, tensor, apply)
         if opened is not None:
             return opened
-        names = call.name, call.kind, function or ""
-
-        def part(layer: Any) -> Any:
-            origins.parts[id(layer)] = names
-            return layer
-
-        kept = bits > 8 and stays_float(*names)
-        return _other_activation(operation, function, tensor, copies, 8 if kept else bits, part)
+        kept = stays_float(call.name, call.kind, function)
+        few = 8 if kept else bits
+        return _other_activation(operation, function, call, tensor, copies, few, origins)
 
     def apply(call: Call, tensors: list[Any]) -> list[Any]:
         layer = call.operation
         if (attended := _attention(call, tensors, copies, apply)) is not None:
             return attended
-        merged = _merge_pairwise(call, tensors, copies, bits)
-        if merged is not None:
-            return [merged]
-        if call.kind == "Stack" and len(tensors) > 1:
-            return [_concatenated(call, tensors, copies, bits)]
-        affine = _scale_and_offset(call)
-        if affine is not None:
-            name = copies.unique(call.operation.name)
-            return [keras.layers.Rescaling(*affine, name=name)(tensors[0])]
-        if bits <= 8 and _averages_whole_images(call):
-            name = copies.unique(call.operation.name)
-            return [keras.layers.GlobalAveragePooling2D(keepdims=True, name=name)(tensors[0])]
+        if (output := _arithmetic(call, tensors, copies, bits)) is not None:
+            return [output]
         if call.kind not in _SPLIT and len(tensors) == 1:
             replaced = other_function(layer, activation_name(call), call, tensors[0])
             if replaced is not None:
@@ -185,24 +170,48 @@ def _other_operations(call: Call, tensors: list[Any], copies: LayerCopies) -> li
     return None
 
 
+def _arithmetic(call: Call, tensors: list[Any], copies: LayerCopies, bits: int) -> Any:
+    """The output of a merge, a Rescaling or an average over whole images; None for others."""
+    merged = _merge_pairwise(call, tensors, copies, bits)
+    if merged is not None:
+        return merged
+    if call.kind == "Stack" and len(tensors) > 1:
+        return _concatenated(call, tensors, copies, bits)
+    affine = _scale_and_offset(call)
+    if affine is not None:
+        name = copies.unique(call.operation.name)
+        return keras.layers.Rescaling(*affine, name=name)(tensors[0])
+    if bits <= 8 and _averages_whole_images(call):
+        name = copies.unique(call.operation.name)
+        return keras.layers.GlobalAveragePooling2D(keepdims=True, name=name)(tensors[0])
+    return None
+
+
 def _other_activation(
     operation: Any,
     function: str | None,
+    call: Call,
     tensor: Any,
     copies: LayerCopies,
     bits: int,
-    part: Callable[[Any], Any],
+    origins: Origins,
 ) -> Any:
     """An activation in the form that has kernels of these bits; None where it has them itself.
 
     Args:
         operation: The layer or operation.
         function: Name of its function.
+        call: The call that it is of.
         tensor: Its input.
         copies: Gives new layers their names.
         bits: Bits of the activations.
-        part: Notes a layer that is a part of a function of 16 bits, and returns it.
+        origins: Where it notes the parts of a function of 16 bits.
     """
+
+    def part(layer: Any) -> Any:
+        origins.parts[id(layer)] = call.name, call.kind, function or ""
+        return layer
+
     is_relu = isinstance(operation, keras.layers.ReLU) and operation.negative_slope
     if is_relu and not operation.threshold and operation.max_value is None:
         name = copies.unique(operation.name)

@@ -7,7 +7,7 @@ from tfnas.tflite.passes.repair_file import repair_file
 
 
 def test_the_file_of_a_quantization_aware_model_is_repaired(monkeypatch):
-    monkeypatch.setattr(module, "repair", lambda content: content + b", repaired")
+    monkeypatch.setattr(module, "repair", lambda content, detours: content + b", repaired")
     monkeypatch.setattr(module, "mend_lookups", lambda content: content)
     assert repair_file(conversion(aware=True, content=b"a")).content == b"a, repaired"
 
@@ -18,7 +18,7 @@ def test_other_files_stay_as_they_are():
 
 
 def test_a_file_that_cannot_be_repaired(monkeypatch):
-    def fail(content):
+    def fail(content, detours):
         raise ValueError("biases must fit into 32 bits")
 
     monkeypatch.setattr(module, "repair", fail)
