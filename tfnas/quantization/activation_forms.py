@@ -129,10 +129,28 @@ def arithmetic_form(
     if function == "square":
         return part(layers.Multiply(name=name(base)))([x, x])
     if function == "hard_sigmoid":  # relu6(x + 3) / 6
-        shifted = part(layers.Rescaling(1.0, 3.0, name=name(f"{base}_shift")))(x)
-        gate = part(layers.ReLU(6.0, name=name(f"{base}_gate")))(shifted)
+        gate = _relu6_gate(x, base, name, part)
         return part(layers.Rescaling(1 / 6, name=name(base)))(gate)
     return None
+
+
+def hard_silu(x: Any, name: Callable[[str], str], part: Callable[[Any], Any]) -> Any:
+    """Returns hard_silu(x) = x * relu6(x + 3) / 6, by layers that have 16-bit kernels.
+
+    Args:
+        x: A Keras tensor.
+        name: Returns an unused layer name that resembles the requested one.
+        part: Notes a layer as a part of the function, and returns it.
+    """
+    gate = _relu6_gate(x, "hard_silu", name, part)
+    product = part(keras.layers.Multiply(name=name("hard_silu_product")))([x, gate])
+    return part(keras.layers.Rescaling(1 / 6, name=name("hard_silu")))(product)
+
+
+def _relu6_gate(x: Any, base: str, name: Callable[[str], str], part: Callable[[Any], Any]) -> Any:
+    """relu6(x + 3)."""
+    shifted = part(keras.layers.Rescaling(1.0, 3.0, name=name(f"{base}_shift")))(x)
+    return part(keras.layers.ReLU(6.0, name=name(f"{base}_gate")))(shifted)
 
 
 def sixteen_bit_activation(operation: Any, function: str | None, x: Any, name: str) -> Any:

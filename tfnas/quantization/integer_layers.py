@@ -14,7 +14,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -255,20 +254,6 @@ def needs_16_bit_form(call: Call) -> bool:
         nearest = getattr(call.operation, "interpolation", "nearest") == "nearest"
         return nearest and getattr(call.operation, "data_format", None) != "channels_first"
     return call.kind == "Concatenate" and len(call.inputs) == 2
-
-
-def hard_silu(x: Any, name: Callable[[str], str], part: Callable[[Any], Any]) -> Any:
-    """Returns hard_silu(x) = x * relu6(x + 3) / 6, by layers that have 16-bit kernels.
-
-    Args:
-        x: A Keras tensor.
-        name: Returns an unused layer name that resembles the requested one.
-        part: Notes a layer as a part of the function, and returns it.
-    """
-    gate = part(keras.layers.Rescaling(1.0, 3.0, name=name("hard_silu_shift")))(x)
-    gate = part(keras.layers.ReLU(6.0, name=name("hard_silu_gate")))(gate)
-    product = part(keras.layers.Multiply(name=name("hard_silu_product")))([x, gate])
-    return part(keras.layers.Rescaling(1 / 6, name=name("hard_silu")))(product)
 
 
 def _constant(offset: float) -> Any:

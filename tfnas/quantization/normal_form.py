@@ -24,7 +24,11 @@ import numpy as np
 
 from tfnas.graph.functional import Call, LayerCopies, rebuild, walk
 from tfnas.quantization.activation_calls import opened_activation
-from tfnas.quantization.activation_forms import arithmetic_form, sixteen_bit_activation
+from tfnas.quantization.activation_forms import (
+    arithmetic_form,
+    hard_silu,
+    sixteen_bit_activation,
+)
 from tfnas.quantization.attention_forms import averaged_places, opened_attention, plain_attention
 from tfnas.quantization.constant_forms import with_constant_input
 from tfnas.quantization.dot_forms import opened_dot
@@ -33,7 +37,6 @@ from tfnas.quantization.integer_layers import (
     HARD_SILU,
     OneHotCategories,
     finds_categories,
-    hard_silu,
 )
 from tfnas.quantization.layer_roles import KERNEL_LAYERS, activation_name, activation_of
 from tfnas.quantization.mask_forms import opened_masking

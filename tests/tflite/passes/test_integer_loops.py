@@ -17,12 +17,17 @@ STEPS, FEATURES = 6, 3
 X = np.random.default_rng(0).normal(size=(24, STEPS, FEATURES)).astype("float32")
 
 
-def short_network():
-    """Both directions, a stack, shared steps, and a reversal."""
+def first_layers():
+    """The input, and what both directions and a layer of each step make of it."""
     keras.utils.set_random_seed(4)
     inputs = keras.Input((STEPS, FEATURES), name="given")
     x = layers.Bidirectional(layers.LSTM(5, return_sequences=True), name="both")(inputs)
-    x = layers.TimeDistributed(layers.Dense(6, activation="relu"), name="each")(x)
+    return inputs, layers.TimeDistributed(layers.Dense(6, activation="relu"), name="each")(x)
+
+
+def short_network():
+    """Both directions, a stack, shared steps, and a reversal."""
+    inputs, x = first_layers()
     last = layers.SimpleRNN(5, go_backwards=True, name="simple")(x)
     outputs = layers.Dense(4, name="end")(last), x + ops.flip(x, axis=1)
     return keras.Model(inputs, outputs, name="net")
@@ -30,10 +35,7 @@ def short_network():
 
 def network():
     """The same with a state that is used twice, and with both directions of another layer."""
-    keras.utils.set_random_seed(4)
-    inputs = keras.Input((STEPS, FEATURES), name="given")
-    x = layers.Bidirectional(layers.LSTM(5, return_sequences=True), name="both")(inputs)
-    x = layers.TimeDistributed(layers.Dense(6, activation="relu"), name="each")(x)
+    inputs, x = first_layers()
     x = layers.GRU(7, return_sequences=True, name="gru")(x)
     last = layers.SimpleRNN(5, go_backwards=True, name="simple")(x)
     mean = layers.Bidirectional(layers.GRU(2, return_sequences=True), merge_mode="ave")(inputs)

@@ -117,7 +117,7 @@ class ChannelTrace:
         self.rewrites: dict[Call, Rewrite] = {}
         self.options: dict[Call, list[int]] = {}
         self.whole: dict[str, str] = {}  # path of a layer with weights -> why no channel goes
-        self.shared_inside = _shared_inside(flow)
+        self.holds_shared = _holding_shared_layers(flow)
         self._choices = choices or {}
 
     def known(self, value: Value) -> Channels:
@@ -287,17 +287,17 @@ class ChannelTrace:
         return Channels({last: self.fixed(value, last, reason)})
 
 
-def _shared_inside(flow: Walk) -> set[int]:
-    """The ids of layers inside of a wrapper that are called elsewhere too.
+def _holding_shared_layers(flow: Walk) -> set[int]:
+    """The ids of operations that are, or wrap, a layer that other operations call too.
 
-    In a copy of the model such a layer would be two, whose weights are no longer the same.
+    Cut by two wrappers, such a layer would become two, whose weights are no longer the same.
     """
     users: dict[int, set[int]] = {}
     for call in flow.calls:
         for layer in (call.operation, getattr(call.operation, "layer", None)):
             if layer is not None:
                 users.setdefault(id(layer), set()).add(id(call.operation))
-    return {layer for layer, found in users.items() if len(found) > 1}
+    return set().union(*(found for found in users.values() if len(found) > 1))
 
 
 Rule = Callable[[ChannelTrace, Call], list[Channels]]

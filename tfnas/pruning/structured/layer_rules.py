@@ -78,8 +78,7 @@ def apply_rule(trace: ChannelTrace, call: Call) -> list[Channels]:
         return trace.opaque(call, f"{call.kind} {call.name!r} is quantized")
     if getattr(call.operation, "lora_enabled", False):
         return trace.opaque(call, f"{call.kind} {call.name!r} has LoRA weights")
-    inside = getattr(call.operation, "layer", None)
-    if {id(call.operation), id(inside)} & trace.shared_inside:
+    if id(call.operation) in trace.holds_shared:
         return trace.opaque(call, f"the layer of {call.kind} {call.name!r} is called elsewhere too")
     return found(trace, call)
 
