@@ -36,6 +36,7 @@ def write(
     seed: int | None = None,
     notes: Iterable[str] = (),
     command: str | None = None,
+    result: str | None = None,
     **more: Any,
 ) -> pathlib.Path:
     """Writes a record and returns its path.
@@ -46,6 +47,7 @@ def write(
         seed: The run's seed, or the first of several.
         notes: Sentences that belong to the tables.
         command: The command line. By default the one that runs, without folders.
+        result: Name of the file. By default what the flag says, else the script's name.
         **more: Further fields, such as the trials behind the rows.
     """
     from tfnas.measure.latency import provenance
@@ -62,7 +64,7 @@ def write(
         **more,
     }
     chosen = RESULT.value if flags.FLAGS.is_parsed() else None
-    path = RESULTS / f"{chosen or name}.json"
+    path = RESULTS / f"{result or chosen or name}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(f"written to benchmarks/results/{path.name}", flush=True)

@@ -1,6 +1,6 @@
 """Transformers and recurrent networks as float and integer files, after and in training.
 
-    python benchmarks/sequences.py [--network=text_transformer] [--seeds=3] [--data=FOLDER]
+    python benchmarks/sequences.py --network=text_transformer [--seeds=3] [--data=FOLDER]
 
 A network is trained, then its files are made: float32, dynamic, int8 after training, and after some
 epochs of quantization-aware training int8 and int16x8; those of words also with tables of 4 bits.
@@ -12,11 +12,14 @@ the same examples with its interval, the share of answers that stay, bytes, time
 and the operators that compute in floats; for trained files how often Keras' own integers and
 LiteRT's reference kernels name the same class, and by how many steps of the output they differ at
 the median. Each training ends with the weights of its best epoch on the validation part. Networks
-are modules in `sequence_models`. Files and numbers are kept in --folder: the same call goes on.
+are modules in `sequence_models`. Each network has a record of its own, `sequences_NETWORK.json`,
+which holds the numbers of each seed: the same call goes on, and a call with more seeds measures
+only those that are missing. Files are kept in --folder.
 """
 
 from __future__ import annotations
 
+import datetime
 import json
 import math
 import pathlib
@@ -44,37 +47,62 @@ DATA = flags.DEFINE_string("data", str(ROOT.parent / "shared/data/tasks"), "fold
 FOLDER = flags.DEFINE_string("folder", "runs/sequences", "what is kept of the runs")
 CALIBRATION, BATCH, COMPARED = 300, 64, 500
 Row = dict[str, Any]
+Run = dict[str, Any]  # of one seed: rows, notes, date, commit
 
 
 def main(_: list[str]) -> None:
-    """Measures the networks and writes the record."""
+    """Measures the networks and writes their records."""
     seeds = range(SEED.value, SEED.value + SEEDS.value)
-    found = {name: [_measured(name, seed) for seed in seeds] for name in NETWORKS.value}
-    rows = [row for name, runs in found.items() for row in _rows(name, runs)]
-    print(table(list(rows[0]), [list(map(str, row.values())) for row in rows]))
+    for name in NETWORKS.value:
+        runs = _kept(name)
+        for seed in map(str, seeds):
+            if seed not in runs:
+                runs[seed] = _measure(name, int(seed), pathlib.Path(FOLDER.value, f"{name}_{seed}"))
+                _write(name, runs)
+        _write(name, runs)
+
+
+def _record_name(name: str) -> str:
+    return f"sequences_{name}"
+
+
+def _kept(name: str) -> dict[str, Run]:
+    """What the network's record holds, by seed."""
+    path = record.RESULTS / f"{_record_name(name)}.json"
+    if not path.exists():
+        return {}
+    found: dict[str, Run] = json.loads(path.read_text("utf-8")).get("runs", {})
+    return found
+
+
+def _write(name: str, runs: dict[str, Run]) -> None:
+    """Writes the network's record: means over its seeds, and the numbers of each."""
+    runs = {seed: runs[seed] for seed in sorted(runs, key=int)}
+    rows = _rows([run["rows"] for run in runs.values()])
+    print(table(list(rows[0]), [list(map(str, row.values())) for row in rows]), flush=True)
     notes = [
-        f"Mean over {SEEDS.value} seeds; after ± half of the 95% interval of the mean loss, by the "
+        f"Mean over {len(runs)} seeds; after ± half of the 95% interval of the mean loss, by the "
         "differences on the same test examples. Errors are in percent of float32's.",
         "same: share of answers that are those of the float32 file. Keras: share of examples for "
         "which Keras' integers and the file's reference kernels name one class, and the median "
         "difference of the outputs in steps. time: of one inference, dynamic = 1.",
-        "Peers were run with the first seed alone.",
-        *dict.fromkeys(f"{name}, {note}" for name, runs in found.items() for note in runs[0][1]),
+        "Peers and times are of one seed.",
+        *dict.fromkeys(note for run in runs.values() for note in run["notes"]),
     ]
-    record.write("sequences", rows, seed=SEED.value, notes=notes)
+    seed = min(map(int, runs))
+    command = f"python benchmarks/sequences.py --network={name} --seeds={len(runs)}"
+    record.write(
+        "sequences",
+        rows,
+        seed=seed,
+        notes=notes,
+        command=command,
+        result=_record_name(name),
+        runs=runs,
+    )
 
 
-def _measured(name: str, seed: int) -> tuple[list[Row], list[str]]:
-    """The numbers of a network's files, and why others could not be made."""
-    kept = pathlib.Path(FOLDER.value) / f"{name}_{seed}.json"
-    if not kept.exists():
-        rows, notes = _measure(name, seed, kept.with_suffix(""))
-        kept.write_text(json.dumps([rows, notes], indent=1), encoding="utf-8")
-    rows, notes = json.loads(kept.read_text("utf-8"))
-    return rows, notes
-
-
-def _measure(name: str, seed: int, folder: pathlib.Path) -> tuple[list[Row], list[str]]:
+def _measure(name: str, seed: int, folder: pathlib.Path) -> Run:
     folder.mkdir(parents=True, exist_ok=True)
     module = network(name)
     parts = module.data(DATA.value)
@@ -100,7 +128,9 @@ def _measure(name: str, seed: int, folder: pathlib.Path) -> tuple[list[Row], lis
             file.save(folder / f"{title.replace(' ', '_').replace(',', '')}.tflite")
     if seed == SEED.value:
         _add_times(rows, {**{k: f for k, (f, _) in files.items()}, **peers})
-    return rows, notes
+    made = datetime.date.today().isoformat()
+    commit = record.commit_of(pathlib.Path(__file__).parent)
+    return {"date": made, "commit": commit, "notes": notes, "rows": rows}
 
 
 def _fit(module: ModuleType, model: keras.Model, parts: tuple, epochs: int, rate: float) -> None:
@@ -159,16 +189,15 @@ def _add_times(rows: list[Row], files: dict[str, Any]) -> None:
         row["time"] = ratios.get(row["file"])
 
 
-def _rows(name: str, runs: Sequence[tuple[list[Row], list[str]]]) -> list[Row]:
+def _rows(runs: Sequence[Sequence[Row]]) -> list[Row]:
     """A row of the table a file: means over the seeds that have it."""
     by_title: dict[str, list[Row]] = {}
-    for rows, _ in runs:
-        for row in rows:
-            by_title.setdefault(row["file"], []).append(row)
-    return [_mean_row(name, title, rows) for title, rows in by_title.items()]
+    for row in (row for rows in runs for row in rows):
+        by_title.setdefault(row["file"], []).append(row)
+    return [_mean_row(title, rows) for title, rows in by_title.items()]
 
 
-def _mean_row(name: str, title: str, rows: Sequence[Row]) -> Row:
+def _mean_row(title: str, rows: Sequence[Row]) -> Row:
     def mean(key: str, form: str) -> str:
         values = [row[key] for row in rows if row.get(key) is not None]
         return format(statistics.mean(values), form) if values else ""
@@ -177,7 +206,6 @@ def _mean_row(name: str, title: str, rows: Sequence[Row]) -> Row:
     half = 1.96 * math.sqrt(sum(row["variance"] for row in rows)) / len(rows)
     quality = statistics.mean(row["quality"] for row in rows)
     return {
-        "network": name,
         "file": title,
         "accuracy or MSE": f"{quality if error else 1 - quality:.4f}",
         "lost": f"{mean('lost', '+.2f')} ± {half:.2f} {'%' if error else 'points'}",
