@@ -115,7 +115,8 @@ def _measure(name: str, seed: int, folder: pathlib.Path) -> Run:
     def trained(aware: keras.Model) -> None:
         _fit(module, aware, parts, module.QAT_EPOCHS, module.LEARNING_RATE / 10)
 
-    files, notes = files_of(model, typical, trained), []
+    files = files_of(model, typical, trained)
+    notes: list[str] = []
     x, y = parts[2]
     reference = np.asarray(files["float32"][0].predict(x))
     peers: dict[str, Any] = {}
