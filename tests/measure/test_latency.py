@@ -11,7 +11,7 @@ from scipy.stats import binom
 import tfnas
 from tfnas.measure import latency
 from tfnas.measure.elsewhere.timing_device import TimingPlan
-from tfnas.measure.elsewhere.timing_script import interleaved
+from tfnas.measure.elsewhere.timing_script import Timer, interleaved
 from tfnas.measure.latency import median_interval, provenance, reference_artifact
 
 REFERENCE = "ef8d0853e038930d6d91a02e48f2cb3ea25d936ed1069de5570fd25215d78a30"
@@ -32,6 +32,33 @@ class FakeTimer:
             self.log.append(self.seconds)
         FakeTimer.samples += 1
         return self.seconds * (1 + FakeTimer.samples / 10)
+
+
+class FakeInterpreter:
+    """A file of ids that takes some of them alone."""
+
+    def __init__(self, accepted):
+        self.accepted, self.seen = accepted, []
+
+    def get_input_details(self):
+        return [{"index": 0, "shape": (1, 4), "dtype": np.int32, "quantization": (0.0, 0)}]
+
+    def set_tensor(self, _, ids):
+        self.ids = set(ids.ravel().tolist())
+
+    def invoke(self):
+        self.seen.append(self.ids)
+        if not self.ids <= self.accepted:
+            raise RuntimeError("data[i] != zero_point was not true")
+
+
+@pytest.mark.parametrize(
+    ("accepted", "last"), [({1, 2}, {1}), ({0}, {0})], ids=["no padding", "a table of one row"]
+)
+def test_ids_are_those_that_a_file_takes(accepted, last):
+    interpreter = FakeInterpreter(accepted)
+    assert Timer(interpreter, False, warmup=1, sample_ms=1e-6).sample() > 0
+    assert interpreter.seen[-1] == last
 
 
 @pytest.fixture(scope="module")

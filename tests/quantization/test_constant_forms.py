@@ -20,7 +20,18 @@ CASES = {
     "quotient": lambda x: x / FACTORS,
     "maximum": lambda x: ops.maximum(x, TABLE),
     "before relu": lambda x: ops.relu(x + 3 * TABLE),
+    "a first step of zeros": lambda x: ops.concatenate(
+        [ops.zeros_like(x[:, :1]), x[:, :-1]], axis=1
+    ),
+    "a first step of ones": lambda x: ops.concatenate([ops.ones_like(x[:, :1]), x], axis=1),
+    "product with one number": lambda x: x * ops.full_like(x, 0.7),
+    "rows of places": lambda x: x + layers.Embedding(6, 8)(places(x)),
 }
+
+
+def places(x):
+    """The numbers of the steps, for each example, as tensors of integers."""
+    return ops.cumsum(ops.ones_like(x[:, :, 0], dtype="int32"), axis=1) - 1
 
 
 @pytest.fixture(scope="module")

@@ -27,9 +27,21 @@ def computes_integers(call: Call) -> bool:
     Args:
         call: The call.
     """
-    read = () if call.kind == "Constant" else call.inputs  # of its input it reads nothing
+    reads_none = call.kind == "Constant" or fills(call)
+    read = () if reads_none else call.inputs
     values = (*read, *call.outputs)
     return bool(call.inputs) and all("float" not in value.dtype for value in values)
+
+
+def fills(call: Call) -> bool:
+    """Whether a call makes a tensor of one number, and reads of its input the sizes alone.
+
+    Args:
+        call: The call.
+    """
+    named = named_arguments(call) if call.kind == "FullLike" else {}
+    is_number = not isinstance(named.get("fill_value"), Value) and len(call.inputs) == 1
+    return call.kind in ("OnesLike", "ZerosLike") or (call.kind == "FullLike" and is_number)
 
 
 def looks_rows_up(call: Call) -> bool:

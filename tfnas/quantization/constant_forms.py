@@ -55,6 +55,22 @@ def with_constant_input(call: Call, tensors: list[Any], copies: LayerCopies) -> 
     return type(call.operation)(name=copies.unique(name))(*pair)
 
 
+def filled_with_zeros(call: Call, tensors: list[Any], copies: LayerCopies) -> Any:
+    """Returns the output of a ZerosLike of floats by a fill; None for other calls.
+
+    The converter rounds fills, and leaves its ZEROS_LIKE float.
+
+    Args:
+        call: The call.
+        tensors: The inputs of the new model's call.
+        copies: Not used.
+    """
+    del copies
+    if call.kind != "ZerosLike" or "float" not in call.outputs[0].dtype:
+        return None
+    return keras.ops.full_like(tensors[0], 0.0, dtype=call.outputs[0].dtype)
+
+
 def _is_array(argument: Any) -> bool:
     """Whether an argument is a finite array, not a tensor of the graph."""
     if isinstance(argument, keras.KerasTensor | keras.Variable) or not hasattr(argument, "shape"):

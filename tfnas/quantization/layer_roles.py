@@ -35,6 +35,7 @@ from tfnas.graph.registered_layers import is_of_keras
 from tfnas.keras_private import mask_of
 from tfnas.quantization.call_forms import (
     computes_integers,
+    fills,
     is_equal_scores,
     is_zeroed,
     looks_rows_up,
@@ -174,7 +175,7 @@ def _role(call: Call) -> Role:
     if kind == "Where":
         known = masked_scores(call) or is_zeroed(call) or is_equal_scores(call)
         return Role.COMPUTE if known else Role.FLOAT
-    if reads_sizes_alone(call) or number_compared(call) is not None:
+    if reads_sizes_alone(call) or fills(call) or number_compared(call) is not None:
         return Role.COMPUTE
     name = activation_name(call)
     if name is not None:

@@ -30,7 +30,7 @@ from tfnas.quantization.activation_forms import (
     sixteen_bit_activation,
 )
 from tfnas.quantization.attention_forms import averaged_places, opened_attention, plain_attention
-from tfnas.quantization.constant_forms import with_constant_input
+from tfnas.quantization.constant_forms import filled_with_zeros, with_constant_input
 from tfnas.quantization.dot_forms import opened_dot
 from tfnas.quantization.einsum_axes import output_sizes
 from tfnas.quantization.integer_layers import (
@@ -167,7 +167,7 @@ def _other_operations(call: Call, tensors: list[Any], copies: LayerCopies) -> li
     outputs = outputs or opened_masking(call, tensors) or opened_dot(call, tensors, copies)
     if outputs is not None:
         return outputs
-    for form in (with_constant_input, summed):
+    for form in (with_constant_input, summed, filled_with_zeros):
         if (output := form(call, tensors, copies)) is not None:
             return [output]
     return None

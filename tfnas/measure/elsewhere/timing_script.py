@@ -37,16 +37,24 @@ class Timer:
 
     def __init__(self, interpreter: Any, has_state: bool, warmup: int, sample_ms: float) -> None:
         self.interpreter, self.has_state = interpreter, has_state
+        try:
+            self._run_once(1)  # 0 is often padding: a mean over no words divides by 0
+        except RuntimeError:
+            self._run_once(0)  # an index that is valid in any vocabulary
+        for _ in range(warmup):
+            self.interpreter.invoke()
+        once = min(self.run(1) for _ in range(3))
+        self.repeats = max(1, math.ceil(sample_ms / 1000 / max(once, 1e-7)))
+
+    def _run_once(self, index: int) -> None:
+        """Sets noise as inputs, and one number where integers may be indices; runs."""
         rng = np.random.default_rng(0)
         for tensor in self.interpreter.get_input_details():
             noise = rng.uniform(0, 100, tensor["shape"]).astype(tensor["dtype"])
             if noise.dtype.kind in "iu" and not tensor["quantization"][0]:
-                noise[...] = 0  # may be an index, and 0 is valid in any vocabulary
+                noise[...] = index
             self.interpreter.set_tensor(tensor["index"], noise)
-        for _ in range(warmup + 1):
-            self.interpreter.invoke()
-        once = min(self.run(1) for _ in range(3))
-        self.repeats = max(1, math.ceil(sample_ms / 1000 / max(once, 1e-7)))
+        self.interpreter.invoke()
 
     def sample(self) -> float:
         """Returns seconds per inference, after an untimed one that warms the caches."""
