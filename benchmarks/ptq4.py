@@ -6,8 +6,10 @@
 EfficientNet-Lite0 on a sample of ImageNet (some images calibrate, the others measure) or MLPerf
 Tiny's ResNet8 on CIFAR-10 (training images calibrate, the 10,000 test images measure). No labels
 and no training but for the measurement. For each draw of calibration images, and for each way,
-prints the accuracy of the `.tflite` file with the paired difference to the float32 file, bytes
-(minified), and the seconds of the whole conversion:
+prints the accuracy of the `.tflite` file with the paired difference to the float32 file, the share
+of its answers that differ, the divergence of its probabilities (in thousandths of a nat; it tells
+files apart whose answers are nearly the same), bytes (minified), and the seconds of the whole
+conversion:
 
 - int8 and int8x4 with weights rounded to nearest, and with biases corrected;
 - the same with `rounding="second_order"`;
@@ -36,6 +38,7 @@ from absl import app, flags, logging
 from imagenet import load_images
 
 import tfnas
+from tfnas.graph.divergence import divergence
 from tfnas.measure.accuracy import correct
 from tfnas.table import table
 
@@ -66,8 +69,10 @@ def main(argv: list[str]) -> None:
     for draw in range(FIRST.value, FIRST.value + DRAWS.value):
         model, calibration, x, y = problem(draw)
         baseline = tfnas.to_tflite(model)
-        original = correct(y, baseline.predict(x, threads=THREADS))
-        rows.append([str(draw), "float32", f"{original.mean():.4f}", "", f"{baseline.size:,}", ""])
+        expected = np.asarray(baseline.predict(x, threads=THREADS))
+        original = correct(y, expected)
+        cells = [f"{original.mean():.4f}", "", "", "", f"{baseline.size:,}", ""]
+        rows.append([str(draw), "float32", *cells])
         makers: dict[str, Callable[[], tfnas.Artifact]] = {}
         for copies in map(int, COPIES.value):
             more = tfnas.data.augmented(calibration, copies, seed=draw)
@@ -83,19 +88,34 @@ def main(argv: list[str]) -> None:
                 failed[name] = str(error)
                 continue
             seconds = time.monotonic() - began
-            right = correct(y, file.predict(x, threads=THREADS))
-            difference = record.points(right, original)
-            cells = [f"{right.mean():.4f}", difference, f"{file.size:,}", f"{seconds:.0f}"]
-            rows.append([str(draw), name, *cells])
+            found = np.asarray(file.predict(x, threads=THREADS))
+            size = [f"{file.size:,}", f"{seconds:.0f}"]
+            rows.append([str(draw), name, *compared(y, expected, found), *size])
             print("  ".join(rows[-1]), flush=True)
             layers[f"{name}, draw {draw}"] = file.origin.get("rounding", [])
     print("\n$ python", " ".join(sys.argv))
-    headers = ["draw", "file", "accuracy", "points to float32 [95%]", "bytes", "s"]
+    headers = ["draw", "file", "accuracy", "points to float32 [95%]", "changed", "mnat"]
+    headers += ["bytes", "s"]
     print(table(headers, rows))
     notes = [f"{NETWORK.value}: {len(y)} images measure, {CALIBRATE.value} calibrate."]
     notes += [f"{name}: {reason}" for name, reason in failed.items()]
     tables = record.table_rows(headers, rows)
     record.write("ptq4", tables, seed=0, notes=notes, layers=layers)
+
+
+def compared(y: np.ndarray, expected: np.ndarray, found: np.ndarray) -> list[str]:
+    """Accuracy, paired difference, share of changed answers, and divergence, as cells.
+
+    Args:
+        y: The right classes.
+        expected: Outputs of the float32 file.
+        found: Those of another file.
+    """
+    right = correct(y, found)
+    changed = float((expected.argmax(1) != found.argmax(1)).mean())
+    nats = divergence([expected], [found])
+    difference = record.points(right, correct(y, expected))
+    return [f"{right.mean():.4f}", difference, f"{changed:.2%}", f"{1000 * nats:.2f}"]
 
 
 def ways(model: Any, calibration: np.ndarray) -> dict[str, Callable[[], tfnas.Artifact]]:

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections import Counter
 from typing import TYPE_CHECKING, Any, overload
 
 from tfnas.graph.batchnorm import fitting_columns
-from tfnas.graph.functional import Call, Value, walk
+from tfnas.graph.functional import Value, Walk, walk
 from tfnas.graph.functional_form import opaque_form
 from tfnas.graph.macs import call_macs, elements, weights_of
 from tfnas.measure.counted_profile import CountedProfile
@@ -185,7 +184,7 @@ def profile(model: Any, data: Arrays | None = None) -> Profile | FileProfile:
         tuple(layers),
         model.count_params(),
         sum(layer.macs or 0 for layer in layers),
-        _peak(flow.inputs, flow.calls, flow.outputs),
+        _peak(flow),
     )
 
 
@@ -215,22 +214,21 @@ def _sized(model: keras.Model, data: Arrays) -> keras.Model:
     return keras.models.clone_model(inner, input_tensors=packed)
 
 
-def _peak(inputs: tuple[Value, ...], calls: tuple[Call, ...], outputs: tuple[Value, ...]) -> int:
+def _peak(flow: Walk) -> int:
     """Most elements alive at once: each value lives from its computation to its last use."""
-    buffer: dict[Value, Value] = {value: value for value in inputs}
-    uses = Counter([*outputs, *(value for call in calls for value in call.inputs)])
-    for call in calls:
+    buffer: dict[Value, Value] = {value: value for value in flow.inputs}
+    for call in flow.calls:
         one_to_one = len(call.inputs) == len(call.outputs) == 1
-        folded = call.kind in _FOLDED and one_to_one and uses[call.inputs[0]] == 1
+        folded = call.kind in _FOLDED and one_to_one and flow.uses[call.inputs[0]] == 1
         in_place = folded or (call.kind in _SAME_BUFFER and one_to_one)
         for output in call.outputs:
             shared = in_place and elements(output.shape[1:]) == elements(call.inputs[0].shape[1:])
             buffer.setdefault(output, buffer[call.inputs[0]] if shared else output)
-    last = {buffer[value]: step for step, call in enumerate(calls) for value in call.inputs}
-    last.update({buffer[value]: len(calls) for value in outputs})
-    alive = {buffer[value] for value in inputs}
+    last = {buffer[value]: step for step, call in enumerate(flow.calls) for value in call.inputs}
+    last.update({buffer[value]: len(flow.calls) for value in flow.outputs})
+    alive = {buffer[value] for value in flow.inputs}
     peak = 0
-    for step, call in enumerate(calls):
+    for step, call in enumerate(flow.calls):
         alive |= {buffer[output] for output in call.outputs}
         peak = max(peak, sum(elements(value.shape[1:]) for value in alive))
         alive = {value for value in alive if last.get(value, step) > step}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -35,13 +34,11 @@ def remove_unused(model: Any) -> None:
 
 def _remove_operators(graph: Any) -> None:
     while True:
-        uses = Counter(index for op in graph.operators for index in op.inputs)
-        uses.update(graph.outputs)
-        kept = [
-            op
-            for op in graph.operators
-            if not len(op.outputs) or any(uses[index] for index in op.outputs)
-        ]
+        read = {index for op in graph.operators for index in integers(op.inputs)}
+        read |= set(integers(graph.outputs))
+        outputs = [set(integers(op.outputs)) for op in graph.operators]
+        pairs = zip(graph.operators, outputs, strict=True)
+        kept = [op for op, own in pairs if read & own or not own]
         if len(kept) == len(graph.operators):
             return
         graph.operators = kept
@@ -49,15 +46,16 @@ def _remove_operators(graph: Any) -> None:
 
 def _remove_tensors(graph: Any, signatures: list[Any]) -> None:
     ends = [entry for s in signatures for entry in (*(s.inputs or ()), *(s.outputs or ()))]
-    used = {index for op in graph.operators for index in (*op.inputs, *op.outputs)}
-    used |= {index for op in graph.operators for index in integers(op.intermediates)}
-    used |= {*graph.inputs, *graph.outputs, *(entry.tensorIndex for entry in ends)}
+    used = {*integers(graph.inputs), *integers(graph.outputs)}
+    used |= {entry.tensorIndex for entry in ends}
+    for op in graph.operators:
+        used |= {*integers(op.inputs), *integers(op.outputs), *integers(op.intermediates)}
     kept = sorted(int(index) for index in used if index >= 0)
     places = {index: place for place, index in enumerate(kept)} | {-1: -1}
     graph.tensors = [graph.tensors[index] for index in kept]
 
     def moved(indices: Any) -> Any:
-        return np.array([places[int(index)] for index in indices], np.int32)
+        return np.array([places[index] for index in integers(indices)], np.int32)
 
     graph.inputs, graph.outputs = moved(graph.inputs), moved(graph.outputs)
     for op in graph.operators:

@@ -22,6 +22,7 @@ from tfnas.tflite.graph_writer import GraphWriter, NumberFormat
 from tfnas.tflite.loop_writer import LoopWriter
 from tfnas.tflite.passes.conversion_state import Conversion
 from tfnas.tflite.recurrent_layers import form_in_file
+from tfnas.tflite.unused_parts import remove_unused
 
 _MOVES = ("EXPAND_DIMS", "RESHAPE", "REVERSE_V2", "SQUEEZE", "STRIDED_SLICE", "TRANSPOSE")
 
@@ -202,52 +203,3 @@ def _is(model: Any, operator: Any, name: str) -> bool:
 def _placeholder_name(model: Any, operator: Any) -> str | None:
     custom = (model.operatorCodes[operator.opcodeIndex].customCode or b"").decode()
     return custom.removeprefix(PLACEHOLDER) if custom.startswith(PLACEHOLDER) else None
-
-
-def remove_unused(model: Any) -> None:
-    """Removes operators without a use, codes of operators and tensors that are not in a graph.
-
-    Args:
-        model: The file; changed in place.
-    """
-    for number, graph in enumerate(model.subgraphs):
-        _remove_operators(graph)
-        _remove_tensors(model, graph, number)
-    used = sorted({op.opcodeIndex for graph in model.subgraphs for op in graph.operators})
-    places = {old: new for new, old in enumerate(used)}
-    model.operatorCodes = [model.operatorCodes[old] for old in used]
-    for graph in model.subgraphs:
-        for op in graph.operators:
-            op.opcodeIndex = places[op.opcodeIndex]
-
-
-def _remove_operators(graph: Any) -> None:
-    """Removes operators whose outputs nothing reads."""
-    while True:
-        read = {index for op in graph.operators for index in integers(op.inputs)}
-        read |= set(integers(graph.outputs))
-        outputs = [set(integers(op.outputs)) for op in graph.operators]
-        pairs = zip(graph.operators, outputs, strict=True)
-        kept = [op for op, own in pairs if read & own or not own]
-        if len(kept) == len(graph.operators):
-            return
-        graph.operators = kept
-
-
-def _remove_tensors(model: Any, graph: Any, number: int) -> None:
-    used = {*integers(graph.inputs), *integers(graph.outputs)}
-    for op in graph.operators:
-        used |= {*integers(op.inputs), *integers(op.outputs), *integers(op.intermediates)} - {-1}
-    places = {old: new for new, old in enumerate(sorted(used))}
-    places[-1] = -1
-    graph.tensors = [graph.tensors[old] for old in sorted(used)]
-    graph.inputs = [places[i] for i in integers(graph.inputs)]
-    graph.outputs = [places[i] for i in integers(graph.outputs)]
-    for op in graph.operators:
-        op.inputs = [places[i] for i in integers(op.inputs)]
-        op.outputs = [places[i] for i in integers(op.outputs)]
-        op.intermediates = [places[i] for i in integers(op.intermediates)]
-    for signature in model.signatureDefs or ():
-        if signature.subgraphIndex == number:
-            for tensor in (*(signature.inputs or ()), *(signature.outputs or ())):
-                tensor.tensorIndex = places[tensor.tensorIndex]

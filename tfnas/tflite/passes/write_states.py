@@ -21,8 +21,9 @@ from tfnas.tflite.flatbuffer import integers, pack, unpack
 from tfnas.tflite.frame_model import FrameStep, FrameWindow, frame_model
 from tfnas.tflite.graph_writer import GraphWriter, NumberFormat
 from tfnas.tflite.passes.conversion_state import Conversion
-from tfnas.tflite.passes.integer_loops import Placeholder, placeholders, remove_unused
+from tfnas.tflite.passes.integer_loops import Placeholder, placeholders
 from tfnas.tflite.step_operators import StepWriter
+from tfnas.tflite.unused_parts import remove_unused
 
 
 def keep_one_frame(conversion: Conversion) -> Conversion:
