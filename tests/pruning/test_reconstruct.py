@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 from keras import layers
 
+from tfnas.graph.traversal import Visit
 from tfnas.pruning.allocation import Curve, distribute, measure_curves
-from tfnas.pruning.input_moments import measure, patches, to_rows
-from tfnas.pruning.optimal_brain_surgeon import cheapest
+from tfnas.pruning.input_moments import measure, patches, quadratic, to_rows
+from tfnas.pruning.optimal_brain_surgeon import cheapest, refit
 from tfnas.pruning.prunable_kernels import find_kernels
-from tfnas.pruning.reconstruct import reconstruct
+from tfnas.pruning.reconstruct import layer_problem, reconstruct
 
 
 def network():
@@ -200,3 +201,67 @@ def test_a_layer_corrects_the_error_of_its_shortcut():
     best = design @ np.linalg.lstsq(design, expected, rcond=None)[0]
     least = float(((best - expected) ** 2).mean() / np.asarray(original(data)).var())
     assert least <= change(model, original, data) < 1.02 * least
+
+
+WIDTH, UNITS = 24, 5
+
+
+def dense_problem(examples, noise, lost=0):
+    """A Dense layer whose inputs are noisy in one model, and of which it lacks some columns."""
+    rng = np.random.default_rng(3)
+    mix, weights = rng.normal(size=(WIDTH, WIDTH)), rng.normal(size=(WIDTH, UNITS))
+
+    def inputs(count):
+        x = rng.normal(size=(count, WIDTH)) @ mix
+        y = x + noise * rng.normal(size=x.shape)
+        y[:, :lost] = noise * rng.normal(size=(count, lost))
+        return y, x
+
+    def visit(layer, batches):
+        return Visit(layer, [each.astype("float32") for each in batches], None)
+
+    dense = layers.Dense(UNITS)
+    dense.build((None, WIDTH))
+    dense.kernel.assign(weights)
+    batches = [inputs(examples // 4) for _ in range(4)]
+    noisy, clean = (visit(dense, column) for column in zip(*batches, strict=True))
+    kernel = find_kernels(keras.Sequential([keras.Input((WIDTH,)), dense]))[0][0]
+    problem = layer_problem(kernel, noisy, clean, 10_000, 0.05, halves=True)
+    seen, expected = inputs(20_000)
+
+    def error(solved):
+        found = (seen - seen.mean(0)) @ solved.T
+        wanted = (expected - expected.mean(0)) @ weights
+        return float(((found - wanted) ** 2).mean() / wanted.var())
+
+    return problem, error
+
+
+@pytest.mark.parametrize(
+    ("case", "is_free"),
+    [
+        ({"examples": 40, "noise": 0.3}, False),
+        ({"examples": 4_000, "noise": 0.3, "lost": 4}, True),
+    ],
+    ids=["few examples, small errors", "many examples, large errors"],
+)
+def test_the_target_is_as_free_as_other_examples_allow(case, is_free):
+    problem, error = dense_problem(**case)
+    keep, scale = np.ones((UNITS, WIDTH), bool), np.ones(UNITS)
+    free = error(refit(problem.weights, keep, *problem.shrunk()))
+    original, chosen = error(problem.weights), error(problem.target(keep, scale))
+    assert (free < original) is is_free
+    assert chosen <= 1.05 * min(free, original)
+
+
+def test_halves_together_are_the_whole():
+    problem, _ = dense_problem(400, 0.3)
+    one, other = problem.halves
+    assert one.moments.count + other.moments.count == problem.moments.count == 400
+    rows = np.array([3, 1])
+    some, scale = problem.of_rows(rows), np.ones(UNITS)
+    solved = 0.9 * problem.weights
+    each = [problem.of_rows(np.array([row])).error(solved[[row]], scale[:1]) for row in rows]
+    power = np.array([quadratic(some.weights[[i]], some.moments.target)[0] for i in range(2)])
+    total = some.error(solved[rows], scale[:2])
+    np.testing.assert_allclose(total, np.dot(each, power) / power.sum(), rtol=1e-6)

@@ -109,6 +109,17 @@ class InputMoments:
             total,
         )
 
+    def of_rows(self, rows: np.ndarray) -> InputMoments:
+        """Returns the moments of some rows: these themselves where all rows share them.
+
+        Args:
+            rows: Their numbers.
+        """
+        if self.hessian.ndim == 2:
+            return self
+        names = ("hessian", "mixed", "target", "mean", "original_mean")
+        return dataclasses.replace(self, **{name: getattr(self, name)[rows] for name in names})
+
     def shrinkage(self, least: float) -> float:
         """Returns the amount of shrinkage to the diagonal, more if there are few patches.
 
@@ -164,6 +175,25 @@ class GapMoments:
 
     cross: np.ndarray
     power: np.ndarray
+
+    def of_rows(self, rows: np.ndarray) -> GapMoments:
+        """Returns the moments of some rows.
+
+        Args:
+            rows: Their numbers.
+        """
+        return GapMoments(self.cross[rows], self.power[rows])
+
+    def together(self, other: GapMoments, share: float) -> GapMoments:
+        """Returns the moments of the patches of both.
+
+        Args:
+            other: Moments of other examples of the same layer.
+            share: This one's share of the patches, in [0, 1].
+        """
+        rest = 1.0 - share
+        cross = share * self.cross + rest * other.cross
+        return GapMoments(cross, share * self.power + rest * other.power)
 
 
 def measure_gap(

@@ -26,6 +26,7 @@ References:
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -115,6 +116,9 @@ def reconstruct(
     return results
 
 
+_AMOUNTS = (0.05, 0.2, 0.5, 0.8, 0.95, 1.0)  # of shrinkage, from a free fit to none
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class LayerProblem:
     """The least-squares problem of one kernel.
@@ -125,6 +129,8 @@ class LayerProblem:
         weights: Weights of the original, (rows, inputs).
         gap: Moments of the shortcut's error, which the layer corrects too; None: no shortcut.
         amount: Shrinkage of the moments to their diagonal, in [0, 1].
+        halves: The problems of either half of the examples; empty where they were not asked for,
+            or there is one batch.
     """
 
     kernel: Any
@@ -132,11 +138,51 @@ class LayerProblem:
     weights: np.ndarray
     gap: GapMoments | None
     amount: float
+    halves: tuple[LayerProblem, ...] = ()
 
-    def shrunk(self) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the Hessian, and the moments of inputs and target, both shrunk."""
+    def shrunk(self, amount: float | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the Hessian, and the moments of inputs and target, both shrunk.
+
+        Args:
+            amount: Of shrinkage, in [0, 1]; None: that of the problem.
+        """
         cross = self.moments.cross(self.weights) + (0.0 if self.gap is None else self.gap.cross)
-        return shrink(self.weights, self.moments.hessian, cross, self.amount)
+        amount = self.amount if amount is None else amount
+        return shrink(self.weights, self.moments.hessian, cross, amount)
+
+    def target(self, keep: np.ndarray, scale: np.ndarray) -> np.ndarray:
+        """Returns the weights of least error, as near to the original's as other examples ask for.
+
+        The errors that a layer can correct are small beside what some hundred examples leave open,
+        where only activations are rounded: a free fit to half of the examples may be worse than
+        the original weights on the other half. So the shrinkage is chosen that is best there.
+
+        Args:
+            keep: (rows, inputs), True for weights that may be nonzero.
+            scale: Weight of each row's error, (rows,).
+        """
+        amount = min(_AMOUNTS, key=lambda each: self._held_out_error(each, keep, scale))
+        return refit(self.weights, keep, *self.shrunk(max(amount, self.amount)))
+
+    def _held_out_error(self, amount: float, keep: np.ndarray, scale: np.ndarray) -> float:
+        """Error of a fit to one half of the examples on the other, over some of the rows."""
+        rows, inputs = self.weights.shape
+        sample = np.random.default_rng(0).permutation(rows)[: max(16, int(2e7 / inputs**2))]
+        error = 0.0
+        for one, other in itertools.permutations(each.of_rows(sample) for each in self.halves):
+            shrunk = one.shrunk(max(amount, one.amount))
+            error += other.error(refit(one.weights, keep[sample], *shrunk), scale[sample])
+        return error
+
+    def of_rows(self, rows: np.ndarray) -> LayerProblem:
+        """Returns the problem of some of the rows.
+
+        Args:
+            rows: Their numbers.
+        """
+        gap = None if self.gap is None else self.gap.of_rows(rows)
+        moments, weights = self.moments.of_rows(rows), self.weights[rows]
+        return dataclasses.replace(self, moments=moments, weights=weights, gap=gap)
 
     def solve(
         self,
@@ -183,7 +229,7 @@ class LayerProblem:
 
 
 def layer_problem(
-    kernel: Any, pruned: Visit, unpruned: Visit, rows: int, shrinkage: float
+    kernel: Any, pruned: Visit, unpruned: Visit, rows: int, shrinkage: float, halves: bool = False
 ) -> LayerProblem:
     """Returns the problem of one kernel.
 
@@ -193,7 +239,12 @@ def layer_problem(
         unpruned: The layer in the original.
         rows: Approximate number of patches to read.
         shrinkage: Least shrinkage of the moments.
+        halves: Whether the problems of either half of the batches are kept too.
     """
+    if halves and len(pruned.inputs) > 1:
+        parts = [(_part(pruned, i), _part(unpruned, i)) for i in range(2)]
+        one, other = (layer_problem(kernel, *part, rows // 2, shrinkage) for part in parts)
+        return _joined(one, other, shrinkage)
     moments = measure(kernel, pruned.inputs, unpruned.inputs, rows, takes_mean(pruned))
     weights = to_rows(unpruned.layer, unpruned.layer.kernel)
     gap = None
@@ -201,6 +252,24 @@ def layer_problem(
         gaps = _gaps(pruned, unpruned)
         gap = measure_gap(kernel, pruned.inputs, unpruned.inputs, gaps, weights, rows)
     return LayerProblem(kernel, moments, weights, gap, moments.shrinkage(shrinkage))
+
+
+def _part(place: Visit, first: int) -> Visit:
+    """A layer with every second batch of its inputs."""
+    every_second = slice(first, None, 2)
+    return dataclasses.replace(
+        place, inputs=place.inputs[every_second], beside=place.beside[every_second]
+    )
+
+
+def _joined(one: LayerProblem, other: LayerProblem, shrinkage: float) -> LayerProblem:
+    """The problem of all examples, by those of its halves."""
+    moments = one.moments.together(other.moments)
+    gap = None
+    if one.gap is not None and other.gap is not None:
+        gap = one.gap.together(other.gap, one.moments.count / moments.count)
+    amount, halves = moments.shrinkage(shrinkage), (one, other)
+    return LayerProblem(one.kernel, moments, one.weights, gap, amount, halves)
 
 
 def _gaps(pruned: Visit, unpruned: Visit) -> Iterator[np.ndarray]:

@@ -28,7 +28,6 @@ from tfnas.graph.functional import walk
 from tfnas.graph.traversal import MEMORY, Visit, visit_both
 from tfnas.keras_private import all_layers
 from tfnas.pruning.input_moments import to_rows, unsupported_reason
-from tfnas.pruning.optimal_brain_surgeon import refit
 from tfnas.pruning.reconstruct import layer_problem, output_scale
 from tfnas.quantization.fake_quant import FakeQuant
 from tfnas.quantization.layer_roles import Role, kernel_bits, role
@@ -264,17 +263,18 @@ def _round_kernel(rounded: Visit, unrounded: Visit, rows: int, shrinkage: float)
         return _unfitted(wrapper, reason)
     inner = dataclasses.replace(rounded, layer=layer)
     rows = max(1, rows // 4) if kernel.depthwise else rows
-    problem = layer_problem(kernel, inner, unrounded, rows, shrinkage)
+    problem = layer_problem(kernel, inner, unrounded, rows, shrinkage, halves=True)
     weights, bits = problem.weights, wrapper.bits
     keep = weights != 0  # what pruning removed stays removed
-    hessian, cross = problem.shrunk()
-    target = refit(weights, keep, hessian, cross)
+    scale = output_scale(unrounded)
+    hessian, _ = problem.shrunk()
+    target = problem.target(keep, scale)
     one_scale = wrapper.scale_per_kernel
     found = round_rows(target, hessian, bits, keep=keep, one_scale=one_scale)
     problem.assign(inner, unrounded, found.weights)
     largest = largest_integer(bits)
     wrapper.ends.assign((found.scales * largest).astype(np.float32))
-    scale, widest = output_scale(unrounded), widest_scales(weights, largest, one_scale)
+    widest = widest_scales(weights, largest, one_scale)
     nearest = problem.error(nearest_values(weights, widest, largest), scale)
     fitted = problem.error(found.weights, scale)
     return RoundedLayer(layer.name, bits, nearest, fitted, time.monotonic() - began)
