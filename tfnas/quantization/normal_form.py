@@ -30,6 +30,7 @@ from tfnas.quantization.activation_forms import (
     sixteen_bit_activation,
 )
 from tfnas.quantization.attention_forms import averaged_places, opened_attention, plain_attention
+from tfnas.quantization.attention_scores import Note
 from tfnas.quantization.constant_forms import with_constant_input
 from tfnas.quantization.dot_forms import opened_dot
 from tfnas.quantization.einsum_axes import output_sizes
@@ -102,7 +103,8 @@ def normal_form(
         if id(layer) not in split:
             known = {} if x is None else output_sizes(layer, x)
             split[id(layer)] = _split_layer(layer, copies, known)
-            origins.kernels.update({id(p): (call.name, call.kind) for p in split[id(layer)]})
+            for part in split[id(layer)]:
+                note(part, call)
         return split[id(layer)]
 
     def other_function(operation: Any, function: str | None, call: Call, tensor: Any) -> Any:
@@ -113,9 +115,12 @@ def normal_form(
         few = 8 if kept else bits
         return _other_activation(operation, function, call, tensor, copies, few, origins)
 
+    def note(part: Any, call: Call) -> None:
+        origins.kernels[id(part)] = call.name, call.kind
+
     def apply(call: Call, tensors: list[Any]) -> list[Any]:
         layer = call.operation
-        if (attended := _attention(call, tensors, copies, apply)) is not None:
+        if (attended := _attention(call, tensors, copies, apply, note, bits)) is not None:
             return attended
         if (output := _arithmetic(call, tensors, copies, bits)) is not None:
             return [output]
@@ -148,15 +153,19 @@ def normal_form(
 
 
 def _attention(
-    call: Call, tensors: list[Any], copies: LayerCopies, apply: Callable[..., list[Any]]
+    call: Call,
+    tensors: list[Any],
+    copies: LayerCopies,
+    apply: Callable[..., list[Any]],
+    note: Note,
+    bits: int,
 ) -> list[Any] | None:
     """The outputs of attention, or of a mean over its places, by plain layers; None for others."""
     if (opened := opened_attention(call, tensors, apply)) is not None:
         return opened
-    for form in (plain_attention, averaged_places):
-        if (outputs := form(call, tensors, copies)) is not None:
-            return outputs
-    return None
+    if (outputs := plain_attention(call, tensors, copies, note, bits)) is not None:
+        return outputs
+    return averaged_places(call, tensors, copies)
 
 
 def _other_operations(call: Call, tensors: list[Any], copies: LayerCopies) -> list[Any] | None:
