@@ -52,6 +52,10 @@ MODELS = {
         ROWS,
         lambda x: _head(layers.EinsumDense("abc,cde->abde", (LENGTH, 2, 4), bias_axes="de")(x)),
     ),
+    "einsum dense with an ellipsis": (
+        ROWS,
+        lambda x: _head(layers.EinsumDense("...x,xy->...y", 7)(x)),
+    ),
     "masked mean": (IDS, lambda x: layers.Dense(4)(layers.GlobalAveragePooling1D()(x))),
 }
 
@@ -86,8 +90,14 @@ def outputs(model, x):
     return np.asarray(model(x, training=False))
 
 
-# Masks alone and together are one form; each part of the two last is in another one.
-SLOW = ("causal", "padded", "additive without a scale", "of joined rows")
+# Masks alone and together are one form; each part of the others is in another one.
+SLOW = (
+    "einsum dense with an ellipsis",
+    "causal",
+    "padded",
+    "additive without a scale",
+    "of joined rows",
+)
 FAST = [kind for kind in MODELS if kind not in SLOW]
 
 

@@ -73,6 +73,8 @@ _SAME = {
     "Squeeze",
     "ExpandDims",
     "Transpose",
+    "Swapaxes",
+    "Moveaxis",
     "GetItem",
     "ZeroPadding1D",
     "ZeroPadding2D",

@@ -41,11 +41,14 @@ from tfnas.quantization.integer_layers import (
 )
 from tfnas.quantization.layer_roles import KERNEL_LAYERS, activation_name, activation_of
 from tfnas.quantization.mask_forms import opened_masking
+from tfnas.quantization.recurrent_cells import KINDS
 from tfnas.quantization.reduction_forms import summed
 from tfnas.quantization.sequence_forms import opened_wrapper, reversed_places, zeroed_steps
 from tfnas.quantization.sum_forms import as_difference, sums_of_shapes
 
 _SPLIT = (*KERNEL_LAYERS, "Conv1DTranspose", "SeparableConv1D", "SeparableConv2D")
+# Of these the kernels stay float, and other parts as `QuantSpec.layers` says by their names.
+_IN_PARTS = (*_SPLIT, *KINDS, "TimeDistributed")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +92,7 @@ def normal_form(
         model: A built functional or Sequential model.
         bits: Bits of the activations. With 16, layers without a 16-bit kernel are replaced by
             layers that have one.
-        stays_float: Whether a layer is left as it is, by its names: see
+        stays_float: Whether a layer is left whole as it is, by its names: see
             :meth:`tfnas.QuantSpec.leaves_float`.
 
     Returns:
@@ -120,6 +123,8 @@ def normal_form(
 
     def apply(call: Call, tensors: list[Any]) -> list[Any]:
         layer = call.operation
+        if call.kind not in _IN_PARTS and stays_float(call.name, call.kind, activation_name(call)):
+            return copies.call(call, tensors)  # parts of a float layer would be rounded apart
         if (attended := _attention(call, tensors, copies, apply, note, bits)) is not None:
             return attended
         if (output := _arithmetic(call, tensors, copies, bits)) is not None:
