@@ -42,6 +42,9 @@ NETWORK = flags.DEFINE_enum("network", TEXT, (TEXT, IMAGES), "the network")
 SEED = flags.DEFINE_integer("seed", 0, "the first seed of weights and training")
 SEEDS = flags.DEFINE_integer("seeds", 3, "number of seeds", 1)
 EPOCHS = flags.DEFINE_integer("epochs", 3, "epochs of quantization-aware training", 1)
+MODES = flags.DEFINE_multi_enum(
+    "mode", ["int8", "int8x4", "int16x8"], ["int8", "int8x4", "int16x8"], "formats to train for"
+)
 FOLDER = flags.DEFINE_string("folder", "runs/learned_ranges", "what is kept of the runs")
 TEXTS = flags.DEFINE_string(
     "texts", str(ROOT.parent / "shared/data/tasks"), "folder of SST-2's sentences"
@@ -110,7 +113,7 @@ def _measure(name: str, seed: int) -> Run:
     before, further = kept("float32", None), kept("float32", "trained")
     rows = [_row("float32", "", before, before, None)]
     rows.append(_row("float32", "trained as long", further, before, None))
-    for mode in [each for each in RATES if each != "float32"]:
+    for mode in MODES.value:
         averages = kept(mode, "moving_average")
         rows.append(_row(mode, KINDS["moving_average"], averages, before, None))
         rows.append(_row(mode, KINDS["learned"], kept(mode, "learned"), before, averages))
@@ -196,6 +199,13 @@ def _write(name: str, runs: dict[str, Run]) -> None:
         "Measured beside other jobs; nothing here depends on time.",
     ]
     command = f"python benchmarks/learned_ranges.py --network={name} --seeds={len(runs)}"
+    command += "".join(f" --mode={mode}" for mode in MODES.value) if len(MODES.value) < 3 else ""
+    if name == IMAGES:
+        notes.append(f"{resnet8.EXAMPLES.value:,} training images, {RECALIBRATE:,} of them for")
+        notes[-1] += " BatchNormalization at the end; weights of the last step."
+        command += f" --data=cifar10.npz --examples={resnet8.EXAMPLES.value}"
+    else:
+        notes.append("The weights of the epoch with the least loss on the 872 dev sentences.")
     record.write(
         "learned_ranges",
         rows,
