@@ -16,7 +16,12 @@ import numpy as np
 from tfnas.measure.model_and_file import check_same_ends, check_same_tensors, names_of_outputs
 from tfnas.measure.verification.cases import Case, cases, cases_of_numbers
 from tfnas.tflite.artifact import Artifact
-from tfnas.tflite.file_stream import FileStream, is_stream, stream_ends
+from tfnas.tflite.file_stream import (
+    FileStream,
+    ends_without_states,
+    is_stream,
+    sequence_outputs,
+)
 
 MOST_FRAMES = 20_000  # of all sequences: a stream takes one after the other
 
@@ -94,14 +99,13 @@ class FrameByFrame:
     streaming = True
 
     def __init__(self, model: keras.Model, artifact: Artifact) -> None:
-        ends = stream_ends(artifact)
-        shapes = {tensor.name: (-1, -1, *tensor.shape[2:]) for tensor in ends.inputs}
-        check_same_tensors(model, shapes, len(ends.outputs))
+        inputs, outputs = ends_without_states(artifact)
+        check_same_tensors(model, {each.name: each.shape for each in inputs}, len(outputs))
         self._model, self._stream = model, FileStream(artifact)
-        self.own_names = [tensor.name for tensor in ends.outputs]
+        self.own_names = [tensor.name for tensor in outputs]
         self.names = names_of_outputs(model, self.own_names)
         # A file of one input may call it otherwise.
-        own = [tensor.name for tensor in ends.inputs]
+        own = [tensor.name for tensor in inputs]
         self._inputs = own if len(own) == 1 else [tensor.name for tensor in model.inputs]
 
     def used(self, columns: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -115,15 +119,8 @@ class FrameByFrame:
 
     def outputs(self, case: Case) -> list[np.ndarray]:
         """Returns the outputs of all frames, or of the last one where the model has no steps."""
-        found: list[list[np.ndarray]] = []
-        for place in range(len(case.columns[0])):
-            self._stream.reset()
-            frames = {
-                name: column[place] for name, column in zip(self._inputs, case.columns, strict=True)
-            }
-            outputs = self._stream(frames)
-            found.append(outputs if isinstance(outputs, list) else [outputs])
-        joined = [np.stack(parts) for parts in zip(*found, strict=True)]
+        named = dict(zip(self._inputs, case.columns, strict=True))
+        joined = sequence_outputs(self._stream, named)
         return [
             output if output.ndim == len(tensor.shape) else output[:, -1]
             for tensor, output in zip(self._model.outputs, joined, strict=True)
