@@ -53,7 +53,7 @@ TEXTS = flags.DEFINE_string(
 RATES = {"float32": 1e-4, "int8": 1e-4, "int8x4": 5e-4, "int16x8": 1e-4}
 KINDS = {"moving_average": "moving averages", "learned": "learned"}
 CALIBRATION, BATCH, RECALIBRATE = 300, 64, 2000
-Run = dict[str, Any]  # of one seed: rows, date, commit
+Run = dict[str, Any]  # of one seed: rows, settings, date, commit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,12 +92,20 @@ def _kept(name: str) -> dict[str, Run]:
     if not path.exists():
         return {}
     found: dict[str, Run] = json.loads(path.read_text("utf-8")).get("runs", {})
-    return {seed: run for seed, run in found.items() if run["epochs"] == EPOCHS.value}
+    return {seed: run for seed, run in found.items() if run["settings"] == _settings(name)}
+
+
+def _settings(name: str) -> dict[str, Any]:
+    """What seeds of one record have in common."""
+    examples = resnet8.EXAMPLES.value if name == IMAGES else None
+    return {"epochs": EPOCHS.value, "modes": MODES.value, "examples": examples}
 
 
 def _measure(name: str, seed: int) -> Run:
     """The numbers of a seed; a training that was kept is not repeated."""
-    folder = pathlib.Path(FOLDER.value, f"{name}_{seed}_{EPOCHS.value}")
+    settings = _settings(name)
+    parts = (name, seed, settings["epochs"], settings["examples"])
+    folder = pathlib.Path(FOLDER.value, "_".join(str(part) for part in parts if part is not None))
     subject: list[Subject] = []
 
     def cell(mode: str, ranges: str | None) -> dict[str, Any]:
@@ -119,7 +127,7 @@ def _measure(name: str, seed: int) -> Run:
         rows.append(_row(mode, KINDS["learned"], kept(mode, "learned"), before, averages))
     made = datetime.date.today().isoformat()
     commit = record.commit_of(pathlib.Path(__file__).parent)
-    return {"date": made, "commit": commit, "epochs": EPOCHS.value, "rows": rows}
+    return {"date": made, "commit": commit, "settings": settings, "rows": rows}
 
 
 def _right(subject: Subject, mode: str, ranges: str | None, seed: int) -> dict[str, Any]:
@@ -191,9 +199,9 @@ def _write(name: str, runs: dict[str, Run]) -> None:
     rows = [_mean_row(list(group)) for group in groups]
     print(table(list(rows[0]), [list(map(str, row.values())) for row in rows]), flush=True)
     notes = [
-        f"Mean over {len(runs)} seed{'s' * (len(runs) > 1)}, {EPOCHS.value} epochs of training "
-        "each. After ± is half of the 95% interval of a mean difference in points, on the same "
-        "test examples; single seeds in brackets.",
+        f"Seeds: {len(runs)}; epochs of each training: {EPOCHS.value}. After ± is half of the 95% "
+        "interval of the mean difference in points on the same test examples, which holds for "
+        "these trainings and not for others; single seeds in brackets.",
         "int8x4 has weights of 4 bits, int16x8 activations of 16. Adam's first rate: 5e-4 with "
         "4 bits, else 1e-4.",
         "Measured beside other jobs; nothing here depends on time.",
