@@ -96,13 +96,8 @@ def start_of(mode: str, teacher: Any, calibration: np.ndarray) -> Any:
 
 def train(model: Any, teacher: Any, rate: float, x: np.ndarray, y: np.ndarray, seed: int) -> None:
     """Quantization-aware training, in place."""
-    steps = EPOCHS.value * (len(x) // BATCH.value)
-    schedule = keras.optimizers.schedules.CosineDecay(rate, steps)
-    model.compile(keras.optimizers.Adam(schedule), "categorical_crossentropy", jit_compile=False)
-    data = resnet8.batches(
-        x, y, teacher, seed, batch=BATCH.value, shift=SHIFT.value, distill=DISTILL.value
-    )
-    model.fit(data, epochs=EPOCHS.value, verbose=2)
+    recipe = {"batch": BATCH.value, "shift": SHIFT.value, "distill": DISTILL.value}
+    resnet8.train(model, teacher, rate, x, y, seed, EPOCHS.value, **recipe)
     if RECALIBRATE.value:
         tfnas.recalibrate_batchnorm(model, x[: RECALIBRATE.value].astype(np.float32))
 

@@ -75,3 +75,36 @@ def batches(
 
     data = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(len(x), seed=seed)
     return untuned(data.batch(batch, drop_remainder=True).map(augment, 2).prefetch(2))
+
+
+def train(
+    model: Any,
+    teacher: Any,
+    rate: float,
+    x: np.ndarray,
+    y: np.ndarray,
+    seed: int,
+    epochs: int,
+    *,
+    batch: int = 128,
+    shift: int = 4,
+    distill: float = 0.5,
+) -> None:
+    """Trains a model on :func:`batches`, in place; the rate falls by a cosine.
+
+    Args:
+        model: The model.
+        teacher: As for :func:`batches`.
+        rate: Adam's rate at its start.
+        x: Images.
+        y: Labels.
+        seed: As for :func:`batches`.
+        epochs: Number of epochs.
+        batch: As for :func:`batches`.
+        shift: As for :func:`batches`.
+        distill: As for :func:`batches`.
+    """
+    schedule = keras.optimizers.schedules.CosineDecay(rate, epochs * (len(x) // batch))
+    model.compile(keras.optimizers.Adam(schedule), "categorical_crossentropy", jit_compile=False)
+    data = batches(x, y, teacher, seed, batch=batch, shift=shift, distill=distill)
+    model.fit(data, epochs=epochs, verbose=2)

@@ -52,6 +52,19 @@ def folder(tmp_path_factory):
     return folder
 
 
+def test_a_file_of_one_frame_gets_the_sequences_of_a_file(tfnas_command, tmp_path):
+    rng = np.random.default_rng(1)
+    model = keras.Sequential([keras.Input((5, 3)), keras.layers.GRU(2)])
+    file = tfnas.to_tflite(model, streaming=True)
+    file.save(tmp_path / "frame.tflite")
+    x, y = rng.normal(size=(20, 5, 3)).astype("float32"), rng.integers(0, 2, 20)
+    np.savez(tmp_path / "data.npz", x=x, y=y)
+    arguments = (tmp_path / "frame.tflite", f"--data={tmp_path / 'data.npz'}", "--part=all")
+    code, out, err = tfnas_command("evaluate", *arguments)
+    assert (code, err) == (0, "")
+    assert out.splitlines()[1] == str(tfnas.evaluate(file, x, y))
+
+
 def test_the_test_part_with_several_metrics(tfnas_command, folder, tmp_path):
     code, out, err = tfnas_command(
         "evaluate",

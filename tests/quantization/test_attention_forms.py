@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from each_rounding import apart_at_each_rounding
 from keras import layers, ops
 from slow_cases import slow_but
 
@@ -33,10 +34,27 @@ MODELS = {
         lambda x: _head(layers.GroupQueryAttention(8, 4, 2)(x, x, use_causal_mask=True)),
     ),
     "plain": (IDS, lambda x: _head(layers.Attention()([x, x]))),
+    "with a scale": (
+        IDS,
+        lambda x: _head(layers.Attention(use_scale=True, dropout=0.1)([x, x])),
+    ),
+    "additive": (IDS, lambda x: _head(layers.AdditiveAttention()([x, x]))),
+    "additive without a scale": (
+        ROWS,
+        lambda x: _head(layers.AdditiveAttention(use_scale=False)([x, x[:, :5]])),
+    ),
+    "of joined rows": (
+        ROWS,
+        lambda x: _head(layers.Attention(use_scale=True, score_mode="concat")([x, x])),
+    ),
     "dot": (ROWS, lambda x: _head(layers.Dot((2, 2))([layers.Dense(8)(x), x[..., :8]]))),
     "einsum dense": (
         ROWS,
         lambda x: _head(layers.EinsumDense("abc,cde->abde", (LENGTH, 2, 4), bias_axes="de")(x)),
+    ),
+    "einsum dense with an ellipsis": (
+        ROWS,
+        lambda x: _head(layers.EinsumDense("...x,xy->...y", 7)(x)),
     ),
     "masked mean": (IDS, lambda x: layers.Dense(4)(layers.GlobalAveragePooling1D()(x))),
 }
@@ -52,6 +70,8 @@ def _model(kind, build):
     model = keras.Model(inputs, build(x))
     rng = np.random.default_rng(2)
     for weight in model.weights:
+        if weight.name in ("scale", "concat_score_weight"):
+            weight.assign(0.2 + 0.2 * rng.random(weight.shape))
         if "bias" in weight.name or weight.name == "embeddings":
             weight.assign(rng.normal(size=weight.shape) * (1.0 if weight.name[0] == "e" else 0.1))
     return model
@@ -70,8 +90,15 @@ def outputs(model, x):
     return np.asarray(model(x, training=False))
 
 
-# Masks alone and together are one form.
-FAST = [kind for kind in MODELS if kind not in ("causal", "padded")]
+# Masks alone and together are one form; each part of the others is in another one.
+SLOW = (
+    "einsum dense with an ellipsis",
+    "causal",
+    "padded",
+    "additive without a scale",
+    "of joined rows",
+)
+FAST = [kind for kind in MODELS if kind not in SLOW]
 
 
 @pytest.fixture(scope="module", params=slow_but([*MODELS], *FAST))
@@ -122,6 +149,39 @@ def test_zeros_of_pruned_projections_stay():
     assert len(projections) == 4
     for layer in projections:
         assert 0.4 < np.mean(np.asarray(layer.kernel) == 0) < 0.6
+
+
+def _with_scales(x):
+    """One layer that is called twice, and one of features."""
+    attention = layers.Attention(use_scale=True, name="attention")
+    x = attention([attention([x, x]), x])
+    return _head(layers.AdditiveAttention(name="additive")([x, x]))
+
+
+@pytest.mark.parametrize("mode", slow_but(["int8", "int16x8"], "int8"))
+def test_scales_are_trained_with_each_rounding_of_the_file(mode):
+    model, data = _model(ROWS, _with_scales), _data(ROWS)
+    aware = tfnas.quantize_aware(model, mode, data=data)
+    before = [np.array(weight) for weight in aware.trainable_weights]
+    assert len(before) == len(model.trainable_weights)
+    aware.compile("sgd", "mse", run_eagerly=True)
+    aware.fit(data, np.ones((48, 4)), verbose=0)
+    assert all(np.any(old != new) for old, new in zip(before, aware.trainable_weights, strict=True))
+    file = tfnas.to_tflite(aware, mode)
+    apart = apart_at_each_rounding(aware, file, data)
+    most = max(steps for steps in apart.values() if steps is not None)
+    # TFLite's TANH and SOFTMAX of 16 bits interpolate between the places of a table.
+    assert most <= (1.01 if mode == "int8" else 8.0), apart
+    numbers = [t.dtype for op in file.graph.operators for t in (*op.inputs, *op.outputs)]
+    assert not any(dtype.startswith("float") for dtype in numbers)
+
+
+def test_a_scale_has_the_bits_of_its_attention():
+    model = _model(ROWS, _with_scales)
+    spec = tfnas.QuantSpec("int4", layers={"AdditiveAttention": "int8"})
+    aware = tfnas.quantize_aware(model, spec)
+    found = {each.layer.name: each.bits for each in aware.layers if hasattr(each, "layer")}
+    assert (found["attention_scale"], found["additive_scale"]) == (4, 8)
 
 
 def test_post_training_integers_take_the_same_forms():

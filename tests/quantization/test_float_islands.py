@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from slow_cases import slow_but
 
 import tfnas
 from tfnas.graph.functional import Skipped
@@ -141,6 +142,66 @@ def test_jobs_that_choose_formats_leave_layers_float_and_say_so(odd, caplog):
     trainable = quantize_aware_partly(odd, data=X)
     assert [each.name for each in tfnas.unquantized_layers(trainable)] == ["odd", "squares"]
     assert 'layers={"odd": "float32", "squares": "float32"}' in caplog.text
+
+
+def _swapped(a, b):
+    return keras.ops.matmul(keras.ops.moveaxis(a, 1, 2), keras.ops.swapaxes(b, -1, 2))
+
+
+# Class -> what joins two branches, and an operator that is float then.
+JOINS = {
+    "Dot": (lambda a, b: layers.Dot((2, 2), name="it")([a, b]), "BATCH_MATMUL"),
+    "Dot of itself": (lambda a, b: layers.Dot((2, 2), name="it")([a, a]), "BATCH_MATMUL"),
+    "Dot, normalized": (
+        lambda a, b: layers.Dot((2, 2), normalize=True, name="it")([a, b]),
+        "RSQRT",
+    ),
+    "Matmul": (_swapped, "BATCH_MATMUL"),
+    "Einsum": (lambda a, b: keras.ops.einsum("bij,bkj->bik", a, b), "BATCH_MATMUL"),
+    "Attention": (lambda a, b: layers.Attention(name="it")([a, b]), "SOFTMAX"),
+    "MultiHeadAttention": (lambda a, b: layers.MultiHeadAttention(2, 4, name="it")(a, b), "MUL"),
+    "Concatenate": (lambda a, b: layers.Concatenate(name="it")([a, b]), "CONCATENATION"),
+    "Average": (lambda a, b: layers.Average(name="it")([a, b]), "ADD"),
+    "Stack": (lambda a, b: keras.ops.stack([a, b], 1), "PACK"),
+    "UpSampling1D": (lambda a, b: layers.UpSampling1D(2, name="it")(a), "TILE"),
+    "Bidirectional": (
+        lambda a, b: layers.Bidirectional(layers.LSTM(3), name="it")(a),
+        "WHILE",
+    ),
+    "Masking": (lambda a, b: layers.LSTM(4)(layers.Masking(name="it")(a)), "SELECT_V2"),
+}
+OPERATIONS = ("Matmul", "Einsum", "Stack")  # these have no name of their own
+CASES = [(kind, "class", "int8") for kind in JOINS]
+CASES += [(kind, "name", "int8") for kind in JOINS if kind not in OPERATIONS]
+CASES += [(kind, "class", "int16") for kind in ("Dot", "Concatenate", "UpSampling1D")]
+FAST = [("Dot", "name", "int8"), ("MultiHeadAttention", "class", "int8")]
+
+
+@pytest.mark.parametrize(("kind", "by", "activations"), slow_but(CASES, *FAST))
+def test_a_layer_that_other_ones_compute_in_integers_is_left_whole(kind, by, activations):
+    keras.utils.set_random_seed(2)
+    inputs = keras.Input((6, 8))
+    join, operator = JOINS[kind]
+    x = join(layers.Dense(6, name="one")(inputs), layers.Dense(6, name="two")(inputs))
+    whole = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
+    key = kind.split()[0].rstrip(",") if by == "class" else "it"
+    spec = tfnas.QuantSpec("int8", activations, layers={key: "float32"})
+    trainable = tfnas.quantize_aware(whole, spec, data=X)
+    (left,) = tfnas.unquantized_layers(trainable)
+    assert left.reason == "left float by the specification"
+    file = tfnas.to_tflite(trainable, spec.mode)
+    assert operator in float_operators(file)
+    integers = [op for op in file.graph.operators if op.name == "FULLY_CONNECTED"]
+    dtypes = [op.outputs[0].dtype for op in integers]
+    assert dtypes.count(activations) >= 2
+    after = tfnas.to_tflite(whole, spec, X)
+    assert float_operators(after) == float_operators(file)
+    assert list(after.origin["unquantized_layers"]) == [left.name]
+    expected = np.asarray(trainable(X))
+    steps = np.abs(file.predict(X, reference=True) - expected) / file.outputs[0].scale
+    assert np.median(steps) <= 1.01
+    assert steps.max() <= 4.01
+    np.testing.assert_allclose(tfnas.strip_quantization(trainable)(X), whole(X), atol=1e-5)
 
 
 def test_what_joins_numbers_of_a_float_layer_is_no_cause():

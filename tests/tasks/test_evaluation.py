@@ -243,3 +243,21 @@ def test_single_examples_are_refused_with_the_way_out(classifier):
     single = tf.data.Dataset.from_tensor_slices((x, y))
     with pytest.raises(ValueError, match=r"shapes \(6,\), \(\): .* put in batches by its batch"):
         tfnas.evaluate(file, single)
+
+
+def test_a_file_of_one_frame_gets_whole_sequences():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((5, 3), name="frames")
+    steps = layers.GRU(4, return_sequences=True)(inputs)
+    outputs = {"each": layers.Dense(1)(steps), "last": layers.Dense(3)(layers.GRU(4)(steps))}
+    model = keras.Model(inputs, outputs)
+    x = np.random.default_rng(0).normal(size=(20, 5, 3)).astype("float32")
+    expected = model.predict(x, verbose=0)
+    file = tfnas.to_tflite(model, streaming=True)
+    y = {"each": np.zeros((20, 5, 1)), "last": np.arange(20) % 3}
+    found = tfnas.evaluate(file, x, y, {"each": "mse", "last": "accuracy"})
+    right = (expected["last"].argmax(1) == y["last"]).mean()
+    assert found["last"].value == pytest.approx(right)
+    assert found["each"].value == pytest.approx(np.square(expected["each"]).mean(), rel=1e-4)
+    with pytest.raises(ValueError, match=r"x must have the shape \(examples, .*, 3\)"):
+        tfnas.evaluate(file, x[..., :2], y, {"each": "mse", "last": "accuracy"})

@@ -192,6 +192,7 @@ def _load_for_file(file: Artifact, name: str, options: dict[str, Any]) -> Any:
 
 def _signature(file: Artifact) -> Signature:
     from tfnas.data.model_inputs import ModelInput, Signature
+    from tfnas.tflite.file_stream import ends_without_states
 
     inputs, outputs = (
         tuple(
@@ -202,6 +203,6 @@ def _signature(file: Artifact) -> Signature:
             )
             for each in tensors
         )
-        for tensors in (file.inputs, file.outputs)
+        for tensors in ends_without_states(file)
     )
     return Signature(inputs, outputs)

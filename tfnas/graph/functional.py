@@ -350,6 +350,7 @@ class LayerCopies:
         self._edit = edit
         self._copies: dict[int, tuple[Any, Any]] = {}
         self._operations: dict[int, tuple[Any, Any]] = {}
+        self._parts: dict[tuple[int, str], tuple[Any, Any]] = {}
         self._names: Counter[str] = Counter()
         self._later: list[tuple[Any, list[Any]]] = []
 
@@ -358,6 +359,19 @@ class LayerCopies:
         if id(layer) not in self._copies:
             self._copies[id(layer)] = layer, self._copy(layer, changes)
         return self._copies[id(layer)][1]
+
+    def part(self, layer: Any, name: str, make: Callable[[], Any]) -> Any:
+        """Returns a layer that computes a part of another one, made once for all of its calls.
+
+        Args:
+            layer: The layer that has the part.
+            name: What the part is called.
+            make: Makes it.
+        """
+        key = id(layer), name
+        if key not in self._parts:
+            self._parts[key] = layer, make()
+        return self._parts[key][1]
 
     def _copy(self, layer: Any, changes: dict[str, Any]) -> Any:
         import keras

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
@@ -40,29 +40,45 @@ def check_same_ends(model: keras.Model, artifact: Artifact) -> None:
     Raises:
         ValueError: It has others.
     """
+    shapes = {tensor.name: tuple(tensor.shape) for tensor in artifact.inputs}
+    check_same_tensors(model, shapes, len(artifact.outputs))
+
+
+def check_same_tensors(
+    model: keras.Model, inputs: Mapping[str, tuple[int, ...]], outputs: int
+) -> None:
+    """Checks that a file has the inputs and outputs of a model.
+
+    Args:
+        model: A model with known inputs, without preprocessing in front.
+        inputs: The shapes of the file's inputs by name; -1 is an open size.
+        outputs: The number of its outputs.
+
+    Raises:
+        ValueError: It has others.
+    """
     names = sorted(tensor.name for tensor in model.inputs)
-    found = sorted(tensor.name for tensor in artifact.inputs)
+    found = sorted(inputs)
     if len(names) != len(found) or (len(names) > 1 and names != found):
         raise ValueError(f"artifact must have the inputs {names} of the model, got {found}")
     shapes = {tensor.name: tuple(tensor.shape) for tensor in model.inputs}
-    for tensor in artifact.inputs:
-        expected = shapes[tensor.name if len(names) > 1 else names[0]]
-        if len(expected) != len(tensor.shape) or any(
+    for name, shape in inputs.items():
+        expected = shapes[name if len(names) > 1 else names[0]]
+        if len(expected) != len(shape) or any(
             size not in (None, got) and got != -1
-            for size, got in zip(expected[1:], tensor.shape[1:], strict=True)
+            for size, got in zip(expected[1:], shape[1:], strict=True)
         ):
             raise ValueError(
-                f"artifact must take the shape {expected} of the model's input {tensor.name!r}, "
-                f"got {tensor.shape}"
+                f"artifact must take the shape {expected} of the model's input {name!r}, "
+                f"got {shape}"
             )
-    if len(model.outputs) != len(artifact.outputs):
+    if len(model.outputs) != outputs:
         raise ValueError(
-            f"artifact must have the {len(model.outputs)} outputs of the model, got "
-            f"{len(artifact.outputs)}"
+            f"artifact must have the {len(model.outputs)} outputs of the model, got {outputs}"
         )
 
 
-def names_of_outputs(model: keras.Model, artifact: Artifact) -> list[str]:
+def names_of_outputs(model: keras.Model, own: list[str]) -> list[str]:
     """Returns the names of a file's outputs as its model has them, in the file's order.
 
     Those are Keras' names, of a Sequential model that of its last layer; a file calls the same
@@ -71,9 +87,8 @@ def names_of_outputs(model: keras.Model, artifact: Artifact) -> list[str]:
 
     Args:
         model: A model with known inputs.
-        artifact: Its file.
+        own: The names of its file's outputs.
     """
-    own = [tensor.name for tensor in artifact.outputs]
     if isinstance(model, keras.Sequential):
         names = [model.layers[-1].name]
     else:

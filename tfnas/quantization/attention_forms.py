@@ -26,6 +26,7 @@ import tensorflow as tf
 from tfnas.graph.functional import Call, LayerCopies, Value, walk
 from tfnas.graph.registered_layers import is_of_keras, register_layer
 from tfnas.keras_private import mask_of, set_mask
+from tfnas.quantization.attention_scores import Note, attention_scores
 from tfnas.quantization.call_forms import EQUAL_MASKED, MASKED
 from tfnas.quantization.fake_quant import FakeQuant, extremes_instead_of_histograms
 from tfnas.quantization.quantized_kernel import PACKAGE
@@ -100,14 +101,18 @@ def _inside(layer: Any, arguments: dict[str, Any]) -> tuple[keras.Model | None, 
         return None, []
 
 
-def plain_attention(call: Call, tensors: list[Any], copies: LayerCopies) -> list[Any] | None:
-    """Computes a dot-product attention by layers and operations that have integer forms.
+def plain_attention(
+    call: Call, tensors: list[Any], copies: LayerCopies, note: Note, bits: int
+) -> list[Any] | None:
+    """Computes attention of one head by layers and operations that have integer forms.
 
     Args:
-        call: A call of `keras.ops.dot_product_attention`, of an Attention layer or of a Softmax
-            layer with a mask.
+        call: A call of `keras.ops.dot_product_attention`, of an Attention or AdditiveAttention
+            layer or of a Softmax layer with a mask.
         tensors: A tensor for each of its inputs.
         copies: Gives the layers their names.
+        note: Takes each layer with weights of the new model, and the call.
+        bits: Bits of the activations.
 
     Returns:
         The tensors of its outputs; None for any other call.
@@ -118,8 +123,8 @@ def plain_attention(call: Call, tensors: list[Any], copies: LayerCopies) -> list
         return [keras.ops.where(mask, weights, 0.0)]  # in rows without any place, as in Keras
     if call.kind == "DotProductAttention":
         return _dot_product_attention(call, tensors, copies)
-    if call.kind == "Attention" and is_of_keras(type(call.operation)):
-        return _attention(call, tensors, copies)
+    if call.kind in ("Attention", "AdditiveAttention") and is_of_keras(type(call.operation)):
+        return _attention(call, tensors, copies, note, bits)
     return None
 
 
@@ -172,12 +177,12 @@ def _dot_product_attention(call: Call, tensors: list[Any], copies: LayerCopies) 
     return [keras.ops.einsum("bnts,bsnh->btnh", weights, value)]
 
 
-def _attention(call: Call, tensors: list[Any], copies: LayerCopies) -> list[Any] | None:
+def _attention(
+    call: Call, tensors: list[Any], copies: LayerCopies, note: Note, bits: int
+) -> list[Any] | None:
     layer, named = call.operation, _arguments(call, tensors)
     query, value, *rest = named["inputs"]
     key = rest[0] if rest else value
-    if layer.score_mode != "dot" or layer.scale is not None:
-        return None
     if any(len(t.shape) != 3 for t in (query, key, value)):
         return None
     masks = named.get("mask") or [mask_of(query), mask_of(value)]
@@ -189,7 +194,7 @@ def _attention(call: Call, tensors: list[Any], copies: LayerCopies) -> list[Any]
         causal = np.tril(np.ones((1, query.shape[1], key.shape[1]), bool))
         mask = causal if mask is None else keras.ops.logical_and(mask, causal)
     path = call.name.replace("/", "_")
-    scores = keras.ops.einsum("btd,bsd->bts", query, key)
+    scores = attention_scores(call, query, key, copies, note, bits)
     weights = _softmax(scores, mask, path, copies)
     used = weights
     if layer.dropout:

@@ -8,8 +8,9 @@ from typing import Any
 import keras
 
 from tfnas.graph.batchnorm import layers_of
-from tfnas.graph.functional import Call, Skipped, walk
+from tfnas.graph.functional import Call, LayerCopies, Skipped, Walk, walk
 from tfnas.graph.preprocessing import calls_in_front
+from tfnas.graph.registered_layers import is_of_keras
 from tfnas.legacy.rebuild import is_tf_keras
 from tfnas.legacy.tfmot_qat import is_quantized
 from tfnas.quantization.activation_forms import PReluForm
@@ -27,6 +28,7 @@ from tfnas.quantization.integer_layers import (
 )
 from tfnas.quantization.layer_registry import WITH_WEIGHTS
 from tfnas.quantization.layer_roles import Role, is_channel_norm, reason_for_float, role
+from tfnas.quantization.normal_form import normal_form
 from tfnas.quantization.normalization_forms import NormalizationForm
 from tfnas.quantization.quantized_kernel import QuantizedKernel
 from tfnas.quantization.recurrent_forms import step_layers
@@ -131,7 +133,8 @@ def unquantized_layers(model: keras.Model) -> list[Skipped]:
             skipped.append(Skipped(call.name, call.kind, KEPT_OUT))
             continue
         if isinstance(call.operation, FloatConcatenate):
-            skipped.append(Skipped(call.operation.layer.name, "Concatenate", JOINS_FLOATS))
+            reason = JOINS_FLOATS if _joins_floats(flow, call) else BY_SPECIFICATION
+            skipped.append(Skipped(call.operation.layer.name, "Concatenate", reason))
         if isinstance(
             call.operation, (FakeQuant, FloatInput, IntegerEinsum, IntegerRepeat, *ROUNDED_LAYERS)
         ):
@@ -147,8 +150,32 @@ def unquantized_layers(model: keras.Model) -> list[Skipped]:
         elif call_role in WITH_WEIGHTS or _is_left_float(call, call_role, floats):
             skipped.append(Skipped(call.name, call.kind, BY_SPECIFICATION))
         elif call_role is Role.FLOAT:
-            skipped.append(Skipped(call.name, call.kind, reason_for_float(call)))
+            by_choice = _has_form_of_layers(call, bits)
+            reason = BY_SPECIFICATION if by_choice else reason_for_float(call)
+            skipped.append(Skipped(call.name, call.kind, reason))
     return skipped
+
+
+def _joins_floats(flow: Walk, call: Call) -> bool:
+    """Whether an input of a call is the output of a float layer, perhaps moved since."""
+    for value in call.inputs:
+        producer = flow.producers.get(value)
+        while producer is not None and role(producer) is Role.SAME:
+            producer = flow.producers.get(producer.inputs[0])
+        rounding = getattr(producer, "operation", None)
+        if isinstance(rounding, FakeQuant) and rounding.after_float:
+            return True
+    return False
+
+
+def _has_form_of_layers(call: Call, bits: int) -> bool:
+    """Whether other layers compute a float layer of Keras in integers, as those of attention."""
+    if not is_of_keras(type(call.operation)):
+        return False
+    inputs = [keras.Input(batch_shape=value.shape, dtype=value.dtype) for value in call.inputs]
+    alone = keras.Model(inputs, LayerCopies().call(call, inputs))
+    flat, _ = normal_form(alone, bits)
+    return all(role(part, bits) is not Role.FLOAT for part in walk(flat).calls)
 
 
 def _is_left_float(call: Call, call_role: Role, floats: Mapping[Any, int]) -> bool:

@@ -13,6 +13,7 @@ ATTENTION = (
     "MultiHeadAttention",
     "GroupedQueryAttention",
     "Attention",
+    "AdditiveAttention",
     "DotProductAttention",
 )
 MASKED = -1e9  # score of a masked place in float models

@@ -106,7 +106,7 @@ def output_sizes(layer: Any, x: Any) -> dict[str, Any]:
         x: Its input.
     """
     axes = dense_axes(layer) if type(layer).__name__ == "EinsumDense" else None
-    if axes is None:
+    if axes is None or "." in layer.equation:  # Keras reads the sizes behind an ellipsis alone
         return {}
     sizes = dict(zip(axes.second, layer.kernel.shape, strict=True))
     sizes.update(zip(axes.first, x.shape, strict=True))

@@ -232,7 +232,8 @@ class FakeQuantBuilder:
             if self.sums.are_read(call):
                 options["input_bits"] = INNER_BITS
             return [self._wrapped(call, form, **options)(tensors[0])]
-        if self.spec.activation_bits > 8 and needs_16_bit_form(call):
+        few = self.spec.activation_bits <= 8 or call_role is Role.FLOAT
+        if not few and needs_16_bit_form(call):
             inputs = tensors if len(tensors) > 1 else tensors[0]
             return [self._wrapped(call, SixteenBitForm)(inputs)]
         if call.kind == "Concatenate" and self.plan.stays_float(call):

@@ -88,7 +88,8 @@ class FilePlan:
         if call_role is Role.NORM:
             return not is_channel_norm(call)
         if call.kind == "Concatenate" and self.spec.activation_bits == 8:
-            return any(self._comes_from_float(value) for value in call.inputs)
+            joins_floats = any(self._comes_from_float(value) for value in call.inputs)
+            return joins_floats or self.is_island(call)
         return call_role is Role.FLOAT or (
             call_role in WITH_WEIGHTS and self.weight_bits(call) is None
         )

@@ -74,6 +74,8 @@ _SAME = {
     "Squeeze",
     "ExpandDims",
     "Transpose",
+    "Swapaxes",
+    "Moveaxis",
     "GetItem",
     "ZeroPadding1D",
     "ZeroPadding2D",

@@ -30,6 +30,7 @@ from tfnas.quantization.activation_forms import (
     sixteen_bit_activation,
 )
 from tfnas.quantization.attention_forms import averaged_places, opened_attention, plain_attention
+from tfnas.quantization.attention_scores import Note
 from tfnas.quantization.constant_forms import filled_with_zeros, with_constant_input
 from tfnas.quantization.dot_forms import opened_dot
 from tfnas.quantization.einsum_axes import output_sizes
@@ -40,11 +41,14 @@ from tfnas.quantization.integer_layers import (
 )
 from tfnas.quantization.layer_roles import KERNEL_LAYERS, activation_name, activation_of
 from tfnas.quantization.mask_forms import opened_masking
+from tfnas.quantization.recurrent_cells import KINDS
 from tfnas.quantization.reduction_forms import summed
 from tfnas.quantization.sequence_forms import opened_wrapper, reversed_places, zeroed_steps
 from tfnas.quantization.sum_forms import as_difference, sums_of_shapes
 
 _SPLIT = (*KERNEL_LAYERS, "Conv1DTranspose", "SeparableConv1D", "SeparableConv2D")
+# Of these the kernels stay float, and other parts as `QuantSpec.layers` says by their names.
+_IN_PARTS = (*_SPLIT, *KINDS, "TimeDistributed")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +92,7 @@ def normal_form(
         model: A built functional or Sequential model.
         bits: Bits of the activations. With 16, layers without a 16-bit kernel are replaced by
             layers that have one.
-        stays_float: Whether a layer is left as it is, by its names: see
+        stays_float: Whether a layer is left whole as it is, by its names: see
             :meth:`tfnas.QuantSpec.leaves_float`.
 
     Returns:
@@ -102,7 +106,8 @@ def normal_form(
         if id(layer) not in split:
             known = {} if x is None else output_sizes(layer, x)
             split[id(layer)] = _split_layer(layer, copies, known)
-            origins.kernels.update({id(p): (call.name, call.kind) for p in split[id(layer)]})
+            for part in split[id(layer)]:
+                note(part, call)
         return split[id(layer)]
 
     def other_function(operation: Any, function: str | None, call: Call, tensor: Any) -> Any:
@@ -113,9 +118,14 @@ def normal_form(
         few = 8 if kept else bits
         return _other_activation(operation, function, call, tensor, copies, few, origins)
 
+    def note(part: Any, call: Call) -> None:
+        origins.kernels[id(part)] = call.name, call.kind
+
     def apply(call: Call, tensors: list[Any]) -> list[Any]:
         layer = call.operation
-        if (attended := _attention(call, tensors, copies, apply)) is not None:
+        if call.kind not in _IN_PARTS and stays_float(call.name, call.kind, activation_name(call)):
+            return copies.call(call, tensors)  # parts of a float layer would be rounded apart
+        if (attended := _attention(call, tensors, copies, apply, note, bits)) is not None:
             return attended
         if (output := _arithmetic(call, tensors, copies, bits)) is not None:
             return [output]
@@ -148,15 +158,19 @@ def normal_form(
 
 
 def _attention(
-    call: Call, tensors: list[Any], copies: LayerCopies, apply: Callable[..., list[Any]]
+    call: Call,
+    tensors: list[Any],
+    copies: LayerCopies,
+    apply: Callable[..., list[Any]],
+    note: Note,
+    bits: int,
 ) -> list[Any] | None:
     """The outputs of attention, or of a mean over its places, by plain layers; None for others."""
     if (opened := opened_attention(call, tensors, apply)) is not None:
         return opened
-    for form in (plain_attention, averaged_places):
-        if (outputs := form(call, tensors, copies)) is not None:
-            return outputs
-    return None
+    if (outputs := plain_attention(call, tensors, copies, note, bits)) is not None:
+        return outputs
+    return averaged_places(call, tensors, copies)
 
 
 def _other_operations(call: Call, tensors: list[Any], copies: LayerCopies) -> list[Any] | None:

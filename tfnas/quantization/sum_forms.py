@@ -47,7 +47,23 @@ def as_difference(
         The sum, and the layers that compute it.
     """
     large, small = sorted(tensors, key=lambda tensor: -math.prod(tensor.shape[1:]))
-    name = call.name.split("/")[-1]
+    return difference_of(large, small, call.name.split("/")[-1], copies)
+
+
+def difference_of(
+    large: Any, small: Any, name: str, copies: LayerCopies
+) -> tuple[Any, list[keras.layers.Layer]]:
+    """Returns the sum of two tensors as the first one minus the negative of the second one.
+
+    Args:
+        large: A tensor.
+        small: A tensor, perhaps of another shape.
+        name: Name of the layer that makes the sum.
+        copies: Names of the new model.
+
+    Returns:
+        The sum, and the layers that compute it.
+    """
     negative = keras.layers.Rescaling(-1.0, name=copies.unique(f"{name}_negative"))
     difference = keras.layers.Subtract(name=copies.unique(name))
     return difference([large, negative(small)]), [negative, difference]

@@ -16,6 +16,7 @@ from tfnas.tasks.judged_parts import Judge, JudgedParts
 from tfnas.tasks.keras_metric_forms import instance, keras_object, of_metric
 from tfnas.tasks.metrics import MetricLike, metric_of, takes_inputs
 from tfnas.tflite.artifact import Artifact
+from tfnas.tflite.file_stream import ends_without_states, is_stream, sequence_predictor
 
 if TYPE_CHECKING:
     from tfnas.data.data_types import Arrays, ExampleData
@@ -50,7 +51,8 @@ def evaluate(
         ['0', '1']
 
     Args:
-        artifact: The file, or its path.
+        artifact: The file, or its path. One of `to_tflite(model, streaming=True)` gets each
+            sequence of `x` frame by frame, and is judged as the file of whole sequences.
         x: Inputs, examples first; or a `tf.data.Dataset` or `keras.utils.PyDataset` that gives
             inputs and targets, then `y` is None. These are read batch by batch. Sample weights in
             them don't count: metrics are not weighted.
@@ -86,7 +88,7 @@ def evaluate(
     """
     file = _file(artifact, "artifact")
     files = [file] if baseline is None else [file, _file(baseline, "baseline")]
-    names = [tensor.name for tensor in file.outputs]
+    names = [tensor.name for tensor in ends_without_states(file)[1]]
     judges = _judges(metric, names)
     compared = groups is not None or baseline is not None
     if compared and (functions := [each for each in judges.values() if _is_function(each)]):
@@ -97,7 +99,10 @@ def evaluate(
     classes = isinstance(groups, str) and groups == "class"
     parts = JudgedParts(judges, isinstance(metric, Mapping), names, classes)
     runs = [
-        each.predictor(batch_size=batch_size, threads=threads, stateful=stateful) for each in files
+        sequence_predictor(each, threads=threads, stateful=stateful)
+        if is_stream(each)
+        else each.predictor(batch_size=batch_size, threads=threads, stateful=stateful)
+        for each in files
     ]
     for inputs, targets in _examples(x, y, judges, file, batch_size):
         answers = [run(inputs) for run in runs]

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tfnas.data.reading import arrays
 from tfnas.tflite.artifact import Artifact, as_artifact
+from tfnas.tflite.file_interpreter import input_columns
 from tfnas.tflite.tensor_details import TensorDetails
+
+if TYPE_CHECKING:
+    from tfnas.data.data_types import InputData
 
 STATE = "state_"  # start of the names of states
 
@@ -90,6 +97,84 @@ def is_stream(file: Artifact) -> bool:
     return any(tensor.name.startswith(STATE) for tensor in file.inputs)
 
 
+def ends_without_states(
+    file: Artifact,
+) -> tuple[tuple[TensorDetails, ...], tuple[TensorDetails, ...]]:
+    """Returns the inputs and the outputs of a file as its model has them.
+
+    Those of a file of one frame have open sizes of the batch and of the steps.
+
+    Args:
+        file: Any file.
+    """
+    if not is_stream(file):
+        return file.inputs, file.outputs
+    ends = stream_ends(file)
+    opened = (
+        dataclasses.replace(tensor, shape=(-1, -1, *tensor.shape[2:])) for tensor in ends.inputs
+    )
+    return tuple(opened), ends.outputs
+
+
+def sequence_outputs(
+    stream: FileStream, columns: Mapping[str, np.ndarray], *, keep_state: bool = False
+) -> list[np.ndarray]:
+    """Runs sequences through a stream, one after the other.
+
+    Args:
+        stream: The stream.
+        columns: Sequences by the names of the inputs, (examples, frames, ...).
+        keep_state: Whether a sequence goes on from the one before; else each begins anew.
+
+    Returns:
+        Each output of each frame, (examples, frames, ...).
+    """
+    found: list[list[np.ndarray]] = []
+    for place in range(len(next(iter(columns.values())))):
+        if not keep_state:
+            stream.reset()
+        outputs = stream({name: column[place] for name, column in columns.items()})
+        found.append(outputs if isinstance(outputs, list) else [outputs])
+    return [np.stack(parts) for parts in zip(*found, strict=True)]
+
+
+def sequence_predictor(
+    file: Artifact, *, threads: int = 1, stateful: bool = False
+) -> Callable[[InputData], Any]:
+    """Returns a function that runs whole sequences through a file of one frame.
+
+    It returns what the file of whole sequences does: of an output of all steps those of each frame,
+    of another one that of the last frame.
+
+    Args:
+        file: A file of `to_tflite(model, streaming=True)`.
+        threads: Threads of the interpreter.
+        stateful: Whether a sequence goes on from the one before.
+    """
+    stream, (tensors, ends) = FileStream(file, threads=threads), ends_without_states(file)
+
+    def predict(x: InputData) -> Any:
+        columns = input_columns(arrays(x, what="x")[0], tensors, file.origin.get("inputs", ()))
+        named = dict(zip((tensor.name for tensor in tensors), columns, strict=True))
+        outputs = sequence_outputs(stream, named, keep_state=stateful)
+        outputs = [
+            found if has_steps(tensor) else found[:, -1]
+            for tensor, found in zip(ends, outputs, strict=True)
+        ]
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    return predict
+
+
+def has_steps(output: TensorDetails) -> bool:
+    """Whether an output of a file of one frame is that of a step, (1, 1, ...), not of the last one.
+
+    Args:
+        output: The output.
+    """
+    return len(output.shape) > 2 and output.shape[1] == 1
+
+
 def of_a_frame(output: np.ndarray) -> np.ndarray:
     """Returns an output of one example without the axes of the batch and of the one frame.
 
@@ -120,15 +205,24 @@ class FileStream:
         file: The artifact, or the path of a file.
         reference: Whether LiteRT's reference kernels compute, as in
             :meth:`tfnas.Artifact.interpreter`.
+        threads: Threads of the interpreter.
 
     Raises:
         ValueError: The file has no states.
     """
 
-    def __init__(self, file: Artifact | str | os.PathLike[str], *, reference: bool = False) -> None:
+    def __init__(
+        self,
+        file: Artifact | str | os.PathLike[str],
+        *,
+        reference: bool = False,
+        threads: int = 1,
+    ) -> None:
         file = as_artifact(file)
         self._ends = stream_ends(file)
-        self._interpreter = file.interpreter(xnnpack=not reference, reference=reference)
+        self._interpreter = file.interpreter(
+            xnnpack=not reference, reference=reference, threads=threads
+        )
         self._state: dict[str, np.ndarray] = {}
         self.reset()
 

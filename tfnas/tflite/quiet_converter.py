@@ -27,6 +27,7 @@ def quiet_converter() -> Iterator[None]:
     """Hides the converter's prints, log messages and harmless warnings while it is open."""
     import tensorflow as tf
 
+    forget_made_tables()
     logger = tf.get_logger()  # in a notebook it logs every folder it writes
     warnings_alone = _WarningsOfThread()
     prints = keras.config.is_interactive_logging_enabled()  # a setting of this thread
@@ -39,6 +40,20 @@ def quiet_converter() -> Iterator[None]:
         logger.removeFilter(warnings_alone)
         if prints:
             keras.config.enable_interactive_logging()
+
+
+def forget_made_tables() -> None:
+    """Takes what made tables leave behind out of this thread's default graph.
+
+    A table that is made without a graph, as that of a TextVectorization that is adapted, adds None
+    to the graph's collection of initializers (TensorFlow 2.21.0). Each function that is traced
+    later inherits it, and each export of one warns that None can't be written.
+    """
+    import tensorflow as tf
+
+    key = tf.compat.v1.GraphKeys.TABLE_INITIALIZERS
+    entries = tf.compat.v1.get_collection_ref(key)
+    entries[:] = [entry for entry in entries if entry is not None]
 
 
 class _WarningsOfThread(logging.Filter):

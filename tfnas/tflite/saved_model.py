@@ -8,6 +8,8 @@ import shutil
 import uuid
 from typing import TYPE_CHECKING
 
+from tfnas.tflite.quiet_converter import forget_made_tables
+
 if TYPE_CHECKING:
     import keras
 
@@ -47,6 +49,7 @@ def to_saved_model(model: keras.Model, folder: str | os.PathLike[str]) -> pathli
         raise ValueError(f"model must be a built Keras 3 model, got {type(model).__name__}")
     check_saved_model_folder(target)
     target.parent.mkdir(parents=True, exist_ok=True)
+    forget_made_tables()
     part = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
     try:
         model.export(part, format="tf_saved_model", verbose=False)

@@ -72,7 +72,7 @@ class Comparison:
     ) -> None:
         self.reference, self.artifact = reference, artifact
         self.columns = columns
-        self._names = names_of_outputs(model, artifact)
+        self._names = names_of_outputs(model, [tensor.name for tensor in artifact.outputs])
         named = dict(zip((tensor.name for tensor in model.inputs), columns, strict=True))
         self._columns = [named[name] for name in sorted(named)]
         self.alignment = Alignment(LayerNames(model), reference, artifact)

@@ -45,11 +45,7 @@ def cases(
         columns: Real inputs, one array per input of the model.
         seed: Seed of the extreme inputs.
     """
-    yield Case(REAL, tuple(columns))
-    numbers = [column for column in columns if column.dtype.kind in "fiu"]
-    if len(numbers) == len(columns):
-        rng = np.random.default_rng(seed)
-        yield Case(EXTREME, tuple(_corners(column, rng) for column in columns), extreme=True)
+    yield from cases_of_numbers(columns, seed)
     if all(tensor.shape[0] == -1 for tensor in artifact.inputs):
         for size in (1, 3):
             if len(columns[0]) >= size:
@@ -58,6 +54,20 @@ def cases(
     if other is not None:
         sizes = ", ".join("x".join(map(str, column.shape[1:])) for column in other)
         yield Case(f"inputs of {sizes}", other, 2)
+
+
+def cases_of_numbers(columns: Sequence[np.ndarray], seed: int) -> Iterator[Case]:
+    """Yields the inputs that differ by their numbers alone: real ones, and ends of their ranges.
+
+    Args:
+        columns: Real inputs, one array per input of the model.
+        seed: Seed of the extreme inputs.
+    """
+    yield Case(REAL, tuple(columns))
+    numbers = [column for column in columns if column.dtype.kind in "fiu"]
+    if len(numbers) == len(columns):
+        rng = np.random.default_rng(seed)
+        yield Case(EXTREME, tuple(_corners(column, rng) for column in columns), extreme=True)
 
 
 def _corners(column: np.ndarray, rng: np.random.Generator) -> np.ndarray:

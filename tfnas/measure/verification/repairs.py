@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -55,6 +56,8 @@ def ways(
     departure: Departure | None,
     columns: Sequence[np.ndarray],
     extremes: Sequence[np.ndarray],
+    *,
+    streaming: bool = False,
 ) -> Iterator[Way]:
     """Yields conversions that may be verified, the nearest to the file first.
 
@@ -64,26 +67,28 @@ def ways(
         departure: Where the file departs.
         columns: Real inputs, one array per input.
         extremes: Extreme inputs, likewise.
+        streaming: Whether the file takes one frame.
     """
+    convert = functools.partial(to_tflite, streaming=streaming)
     spec = QuantSpec.of(mode)
     if fake_quants(model):
-        yield Way("converted again", lambda: to_tflite(model, spec))
+        yield Way("converted again", lambda: convert(model, spec))
         model = strip_quantization(model)
     integers = spec.needs_calibration
     real = _named(model, columns) if integers else None
     if not integers or not fake_quants(model):
-        yield Way("converted again", lambda: to_tflite(model, spec, real))
+        yield Way("converted again", lambda: convert(model, spec, real))
     if integers:
         corrected = dataclasses.replace(spec, correct=True)
-        yield Way("with correct=True", lambda: to_tflite(model, corrected, real))
+        yield Way("with correct=True", lambda: convert(model, corrected, real))
         wider = [np.concatenate(pair) for pair in zip(columns, extremes, strict=True)]
         both = _named(model, wider)
-        yield Way("calibrated with the ends of ranges too", lambda: to_tflite(model, spec, both))
+        yield Way("calibrated with the ends of ranges too", lambda: convert(model, spec, both))
     if mode != "float32" and departure is not None:
         island = dataclasses.replace(spec, layers={departure.layer: "float32"})
-        yield Way(f"{departure.layer} in float32", lambda: to_tflite(model, island, real))
+        yield Way(f"{departure.layer} in float32", lambda: convert(model, island, real))
     if mode == "float16":
-        yield Way("in float32", lambda: to_tflite(model, "float32"))
+        yield Way("in float32", lambda: convert(model, "float32"))
 
 
 def attempts(

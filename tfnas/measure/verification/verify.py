@@ -21,12 +21,13 @@ import numpy as np
 from tfnas.graph.batchnorm import fitting_columns
 from tfnas.graph.functional_form import opaque_form
 from tfnas.graph.traversal import flat_outputs
-from tfnas.measure.model_and_file import check_same_ends, names_of_outputs, without_preprocessing
+from tfnas.measure.model_and_file import without_preprocessing
 from tfnas.measure.verification.bounds import DEFAULT_BOUNDS, Bound, format_of
-from tfnas.measure.verification.cases import EXTREME, REAL, Case, cases
+from tfnas.measure.verification.cases import EXTREME, REAL, Case
 from tfnas.measure.verification.departure import Departure, first_departure, noisiest
 from tfnas.measure.verification.output_errors import OutputCheck, errors
 from tfnas.measure.verification.repairs import Repair, attempts, ways
+from tfnas.measure.verification.verified_file import VerifiedFile, verified_file
 from tfnas.table import Tabular, TextTable
 from tfnas.tflite.artifact import Artifact, as_artifact
 from tfnas.tflite.passes.read_calibration import as_inputs
@@ -171,8 +172,10 @@ def verify(
 
     Args:
         model: The Keras 3 model, float or quantization-aware.
-        file: Its file or the file's path, of any origin and format.
-        data: Typical inputs, examples first; targets are ignored. 256 examples are used at most.
+        file: Its file or the file's path, of any origin and format. A file of
+            `to_tflite(model, streaming=True)` gets each sequence frame by frame.
+        data: Typical inputs, examples first; targets are ignored. 256 examples are used at most,
+            of a stream as many as have 20,000 frames.
         bound: The largest errors: a number is the bound of the relative error alone. None: by the
             file's format, `tfnas.measure.verification.bounds.DEFAULT_BOUNDS`.
         repair: Whether to try other conversions where the file is not verified; the first one that
@@ -197,23 +200,26 @@ def verify(
     opened = opaque_form(model, data)  # only the layer that departs needs the graph
     columns = fitting_columns(opened, data, EXAMPLES)
     inner, (columns,) = without_preprocessing(opened, columns)  # type: ignore[assignment]
-    check_same_ends(inner, artifact)
-    checks, skipped, extremes = _checked(inner, artifact, columns, limits, seed)
+    runs = verified_file(inner, artifact)
+    columns = runs.used(columns)
+    checks, skipped, extremes = _checked(inner, runs, columns, limits, seed)
     result = Verification(model.name, mode, limits, checks, skipped)
     if result.passed:
         return result
-    departure = _departure(inner, artifact, columns, mode, limits)
-    departure = departure or _reordered(inner, artifact, columns, limits)
+    # The tensors of a stream are those of one frame, which no tensor of the model is.
+    departure = None if runs.streaming else _departure(inner, artifact, columns, mode, limits)
+    departure = departure or _reordered(inner, runs, columns, limits)
     tried: tuple[Repair, ...] = ()
     repaired = None
     if repair:
 
         def check(other: Artifact) -> tuple[bool, float]:
-            checks, _, _ = _checked(inner, other, columns, limits, seed)
+            checks, _, _ = _checked(inner, verified_file(inner, other), columns, limits, seed)
             real = [each.relative for each in checks if each.case == REAL]
             return all(each.passed for each in checks), max(real)
 
-        tried, repaired = attempts(ways(inner, mode, departure, columns, extremes), check)
+        found = ways(inner, mode, departure, columns, extremes, streaming=runs.streaming)
+        tried, repaired = attempts(found, check)
     return dataclasses.replace(result, departure=departure, repairs=tried, repaired=repaired)
 
 
@@ -225,7 +231,7 @@ def _bound(bound: Bound | float | None, mode: str) -> Bound:
 
 def _checked(
     model: keras.Model,
-    artifact: Artifact,
+    runs: VerifiedFile,
     columns: Sequence[np.ndarray],
     bound: Bound,
     seed: int,
@@ -234,7 +240,7 @@ def _checked(
     checks: list[OutputCheck] = []
     skipped: list[str] = []
     extremes = [column[:0] for column in columns]
-    for case in cases(model, artifact, columns, seed):
+    for case in runs.cases(columns, seed):
         if case.name == EXTREME:
             extremes = list(case.columns)
         try:
@@ -242,21 +248,15 @@ def _checked(
         except Exception as error:  # what the user's layers raise for other sizes
             skipped.append(f"{case.name}: Keras raises {type(error).__name__}")
             continue
-        checks += _case_checks(model, artifact, case, expected, bound)
+        checks += _case_checks(runs, case, expected, bound)
     return tuple(checks), tuple(skipped), extremes
 
 
 def _case_checks(
-    model: keras.Model,
-    artifact: Artifact,
-    case: Case,
-    expected: Sequence[np.ndarray],
-    bound: Bound,
+    runs: VerifiedFile, case: Case, expected: Sequence[np.ndarray], bound: Bound
 ) -> list[OutputCheck]:
-    found = _file_outputs(model, artifact, case)
-    checks = []
-    names = names_of_outputs(model, artifact)
-    for name, one, other in zip(names, expected, found, strict=True):
+    found, checks = runs.outputs(case), []
+    for name, one, other in zip(runs.names, expected, found, strict=True):
         if one.shape != other.shape and one.size == other.size:
             other = other.reshape(one.shape)
         if one.shape != other.shape:
@@ -278,14 +278,6 @@ def _keras_outputs(model: keras.Model, columns: Sequence[np.ndarray]) -> list[np
     return [np.concatenate(each) for each in zip(*parts, strict=True)]
 
 
-def _file_outputs(model: keras.Model, artifact: Artifact, case: Case) -> list[np.ndarray]:
-    names = [tensor.name for tensor in model.inputs]
-    named = dict(zip(names, case.columns, strict=True))
-    x: Any = case.columns[0] if len(names) == 1 else named
-    found = artifact.predict(x, batch_size=case.batch_size)
-    return found if isinstance(found, list) else [found]
-
-
 def _departure(
     model: keras.Model,
     artifact: Artifact,
@@ -300,12 +292,12 @@ def _departure(
 
 
 def _reordered(
-    model: keras.Model, artifact: Artifact, columns: Sequence[np.ndarray], bound: Bound
+    model: keras.Model, runs: VerifiedFile, columns: Sequence[np.ndarray], bound: Bound
 ) -> Departure | None:
     """A file whose outputs are the model's in another order."""
     case = Case(REAL, tuple(columns))
     expected = _keras_outputs(model, columns)
-    found = _file_outputs(model, artifact, case)
+    found = runs.outputs(case)
     order = []
     for one in expected:
         fitting = [
@@ -316,10 +308,10 @@ def _reordered(
         order.append(next((place for place in fitting if place not in order), None))
     if None in order or order == sorted(order):  # type: ignore[type-var]
         return None
-    names = names_of_outputs(model, artifact)
+    names = runs.names
     place = next(n for n, other in enumerate(order) if n != other)
     error = errors(expected[place], found[place])["relative"]  # of one shape: they were compared
-    found_at = (artifact.outputs[other].name for other in order if other is not None)
+    found_at = (runs.own_names[other] for other in order if other is not None)
     pairs = ", ".join(f"{name} is {other}" for name, other in zip(names, found_at, strict=True))
     reason = f"the file has the outputs in another order: {pairs}"
     return Departure(names[place], "", 0.0, error, reason)
