@@ -23,6 +23,8 @@ from tfnas.graph.finite_loss import Diverged, FiniteLoss
 from tfnas.graph.tracing import TraceOnce
 from tfnas.jobs import search_folder
 from tfnas.jobs.search_tuner import tuner_of
+from tfnas.jobs.search_work import SearchWork
+from tfnas.jobs.time_left import TimedProgress
 from tfnas.loading import CustomObjects, Loading
 from tfnas.measure.accuracy import correct, score
 from tfnas.measure.latency import benchmark
@@ -153,6 +155,7 @@ def _config_of(dataset: str, config: SearchConfig | None, settings: dict[str, An
     return SearchConfig(dataset, **settings)
 
 
+MEASURING = "measuring on the test part"
 STOPPING = "stopping: the best network so far is written; Ctrl-C again stops without it"
 
 
@@ -168,7 +171,8 @@ class _Run:
         overwrite: bool,
         loading: Loading,
     ):
-        self.config, self.directory, self.progress = config, directory, progress
+        self.config, self.directory = config, directory
+        self.progress = TimedProgress(progress, self._work)
         self.full = split or data_module.load(
             config.dataset, image_size=config.image_size, seed=config.seed
         )
@@ -193,7 +197,7 @@ class _Run:
         path = search_folder.begin(
             directory, config, overwrite=overwrite, writes=writes, ended=ended
         )
-        self.log = TrialLog(self.tuner, path, progress, config)
+        self.log = TrialLog(self.tuner, path, self.progress, config)
         self.tuner.trial_callbacks = self.log
 
     def run(self) -> SearchResult:
@@ -201,6 +205,32 @@ class _Run:
         stopping = announced_interrupts(lambda: self.progress.phase(STOPPING))
         with stopping as self.log.interrupts:
             return self._run()
+
+    def _work(self) -> dict[str, float]:
+        """The work of the parts that are left, for an estimate of their time."""
+        tuner, whole = self.tuner, len(self.full.x_train) + len(self.full.x_val)
+        shared = tuner.supernet.epochs if isinstance(tuner, SupernetTuner) else 0
+        examples = len(self.split.x_train), len(self.split.x_val), whole
+        work = SearchWork(self.config, tuner, examples, self.config.epochs + shared)
+        again = self._again if self.config.final_epochs else None
+        compared: dict[str, Architecture | None] = {
+            _comparison(n): None for n in range(1, self.config.random_candidates + 1)
+        }
+        if self.config.baseline:
+            compared = {_comparison(0): self._baseline(), **compared}
+        return work.parts(again, compared, MEASURING, self._alone)
+
+    @property
+    def _again(self) -> str:
+        return f"training the best again, {self.config.final_epochs} epochs"
+
+    @property
+    def _alone(self) -> str:
+        return f"training {self.config.rank_networks} random networks alone"
+
+    def _baseline(self) -> Architecture:
+        shape, rescales = self.space.input_shape, self.space.include_rescaling
+        return mobilenet_v2(shape, self.space.num_classes, 0.35, include_rescaling=rescales)
 
     def _run(self) -> SearchResult:
         self.progress.phase(f"search: {self.split}; {self.space.size:.3g} architectures")
@@ -280,7 +310,7 @@ class _Run:
 
     def _measure_ranks(self, tuner: SupernetTuner) -> None:
         """Trains random networks alone, as the final comparison does, on the training part."""
-        self.progress.phase(f"training {self.config.rank_networks} random networks alone")
+        self.progress.phase(self._alone)
         data = {
             "x": self.split.x_train,
             "y": self.split.y_train,
@@ -333,7 +363,7 @@ class _Run:
 
     def _final_model(self, winner: MeasuredTrial, retrain: bool) -> keras.Model:
         if retrain and self.config.final_epochs:
-            self.progress.phase(f"training the best again, {self.config.final_epochs} epochs")
+            self.progress.phase(self._again)
             return self._train(winner.architecture)
         return self.tuner.load_model(self.tuner.oracle.get_trial(winner.trial_id))
 
@@ -374,14 +404,14 @@ class _Run:
         mode = next(iter(files))
         models = [(f"tfnas, {name}", winner.architecture, file) for name, file in files.items()]
         if self.config.baseline:
-            shape, rescales = self.space.input_shape, self.space.include_rescaling
-            arch = mobilenet_v2(shape, self.space.num_classes, 0.35, include_rescaling=rescales)
-            file = self._trained_file(arch, mode)
+            arch = self._baseline()
+            file = self._trained_file(arch, mode, _comparison(0))
             models.append((f"MobileNetV2 0.35, {mode}", arch, file))
         first_random = len(models)
         for number, arch in enumerate(self._random_architectures(winner), 1):
-            models.append((f"random {number}, {mode}", arch, self._trained_file(arch, mode)))
-        self.progress.phase("measuring on the test part")
+            file = self._trained_file(arch, mode, _comparison(number))
+            models.append((f"random {number}, {mode}", arch, file))
+        self.progress.phase(MEASURING)
         latencies = self._latencies([file for *_, file in models])
         rows = [
             self._row(label, arch, file, latency)
@@ -422,13 +452,14 @@ class _Run:
                 networks.add(arch.network)
         return found
 
-    def _trained_file(self, arch: Architecture, mode: str) -> Artifact:
+    def _trained_file(self, arch: Architecture, mode: str, part: str) -> Artifact:
         path = self.directory / "final" / f"{arch.key}.tflite"
         if path.exists():  # an earlier run of the search wrote it
             return dataclasses.replace(Artifact.load(path), mode=mode)
         if not self.writes:
             raise search_folder.not_writable(self.directory, f"{path.name} is missing")
         self.progress.phase(f"training for comparison: {arch}")
+        self.progress.part(part)
         spec = mode if arch.compression is None else spec_of(arch.compression)
         file = self._in_patches(self._file(self._train(arch), spec))
         file.save(path)
@@ -502,6 +533,11 @@ class _Run:
     def _latencies(self, files: list[Artifact]) -> list[Latency]:
         threads, measure_on = self.config.threads, self.config.measure_on
         return benchmark(files, threads=threads, measure_on=measure_on)
+
+
+def _comparison(number: int) -> str:
+    """The part of a search that trains a network to compare with; 0: MobileNetV2."""
+    return f"comparison {number}"
 
 
 def _modes(arch: Architecture) -> dict[str, str | QuantSpec]:
