@@ -23,7 +23,14 @@ from tfnas.graph.finite_loss import Diverged, FiniteLoss
 from tfnas.graph.tracing import TraceOnce
 from tfnas.jobs import search_folder
 from tfnas.jobs.search_tuner import tuner_of
-from tfnas.jobs.search_work import SearchWork
+from tfnas.jobs.search_work import (
+    MEASURING,
+    SearchWork,
+    baseline,
+    comparison,
+    training_again,
+    training_alone,
+)
 from tfnas.jobs.time_left import TimedProgress
 from tfnas.loading import CustomObjects, Loading
 from tfnas.measure.accuracy import correct, score
@@ -49,7 +56,7 @@ from tfnas.runtime.helper_process import isolated_by_default
 from tfnas.runtime.interrupts import announced_interrupts
 from tfnas.runtime.randomness import seeded
 from tfnas.runtime.retracing import retracing_expected
-from tfnas.search_space.architecture import Architecture, mobilenet_v2
+from tfnas.search_space.architecture import Architecture
 from tfnas.search_space.hypermodel import compile_for_search
 from tfnas.search_space.mobilenet_v2 import MobileNetV2Space
 from tfnas.tflite.artifact import Artifact
@@ -155,7 +162,6 @@ def _config_of(dataset: str, config: SearchConfig | None, settings: dict[str, An
     return SearchConfig(dataset, **settings)
 
 
-MEASURING = "measuring on the test part"
 STOPPING = "stopping: the best network so far is written; Ctrl-C again stops without it"
 
 
@@ -172,7 +178,10 @@ class _Run:
         loading: Loading,
     ):
         self.config, self.directory = config, directory
-        self.progress = TimedProgress(progress, self._work)
+        self.progress = TimedProgress(
+            progress,
+            lambda: SearchWork(self.config, self.tuner, self.split, self.full).parts(),
+        )
         self.full = split or data_module.load(
             config.dataset, image_size=config.image_size, seed=config.seed
         )
@@ -205,32 +214,6 @@ class _Run:
         stopping = announced_interrupts(lambda: self.progress.phase(STOPPING))
         with stopping as self.log.interrupts:
             return self._run()
-
-    def _work(self) -> dict[str, float]:
-        """The work of the parts that are left, for an estimate of their time."""
-        tuner, whole = self.tuner, len(self.full.x_train) + len(self.full.x_val)
-        shared = tuner.supernet.epochs if isinstance(tuner, SupernetTuner) else 0
-        examples = len(self.split.x_train), len(self.split.x_val), whole
-        work = SearchWork(self.config, tuner, examples, self.config.epochs + shared)
-        again = self._again if self.config.final_epochs else None
-        compared: dict[str, Architecture | None] = {
-            _comparison(n): None for n in range(1, self.config.random_candidates + 1)
-        }
-        if self.config.baseline:
-            compared = {_comparison(0): self._baseline(), **compared}
-        return work.parts(again, compared, MEASURING, self._alone)
-
-    @property
-    def _again(self) -> str:
-        return f"training the best again, {self.config.final_epochs} epochs"
-
-    @property
-    def _alone(self) -> str:
-        return f"training {self.config.rank_networks} random networks alone"
-
-    def _baseline(self) -> Architecture:
-        shape, rescales = self.space.input_shape, self.space.include_rescaling
-        return mobilenet_v2(shape, self.space.num_classes, 0.35, include_rescaling=rescales)
 
     def _run(self) -> SearchResult:
         self.progress.phase(f"search: {self.split}; {self.space.size:.3g} architectures")
@@ -310,7 +293,7 @@ class _Run:
 
     def _measure_ranks(self, tuner: SupernetTuner) -> None:
         """Trains random networks alone, as the final comparison does, on the training part."""
-        self.progress.phase(self._alone)
+        self.progress.phase(training_alone(self.config))
         data = {
             "x": self.split.x_train,
             "y": self.split.y_train,
@@ -363,7 +346,7 @@ class _Run:
 
     def _final_model(self, winner: MeasuredTrial, retrain: bool) -> keras.Model:
         if retrain and self.config.final_epochs:
-            self.progress.phase(self._again)
+            self.progress.phase(training_again(self.config))
             return self._train(winner.architecture)
         return self.tuner.load_model(self.tuner.oracle.get_trial(winner.trial_id))
 
@@ -404,12 +387,12 @@ class _Run:
         mode = next(iter(files))
         models = [(f"tfnas, {name}", winner.architecture, file) for name, file in files.items()]
         if self.config.baseline:
-            arch = self._baseline()
-            file = self._trained_file(arch, mode, _comparison(0))
+            arch = baseline(self.space)
+            file = self._trained_file(arch, mode, comparison(0))
             models.append((f"MobileNetV2 0.35, {mode}", arch, file))
         first_random = len(models)
         for number, arch in enumerate(self._random_architectures(winner), 1):
-            file = self._trained_file(arch, mode, _comparison(number))
+            file = self._trained_file(arch, mode, comparison(number))
             models.append((f"random {number}, {mode}", arch, file))
         self.progress.phase(MEASURING)
         latencies = self._latencies([file for *_, file in models])
@@ -533,11 +516,6 @@ class _Run:
     def _latencies(self, files: list[Artifact]) -> list[Latency]:
         threads, measure_on = self.config.threads, self.config.measure_on
         return benchmark(files, threads=threads, measure_on=measure_on)
-
-
-def _comparison(number: int) -> str:
-    """The part of a search that trains a network to compare with; 0: MobileNetV2."""
-    return f"comparison {number}"
 
 
 def _modes(arch: Architecture) -> dict[str, str | QuantSpec]:

@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from tfnas.data.data_split import DataSplit
 from tfnas.jobs.time_left import TRIALS
 from tfnas.nas.search_config import SearchConfig
 from tfnas.nas.supernet.supernet_tuner import SupernetTuner
 from tfnas.nas.supernet.weight_sharing import SCORING, TRAINING
 from tfnas.nas.tuner import MeasuredTuner
-from tfnas.search_space.architecture import Architecture
+from tfnas.search_space.architecture import Architecture, mobilenet_v2
+from tfnas.search_space.mobilenet_v2 import MobileNetV2Space
 from tfnas.tflite.network_operators import operators_of_architecture
 
 CALL = 2.0e5  # a call of a layer in a step
@@ -33,54 +34,78 @@ SCORED = 256  # examples of a batch of scores
 _DRAWN = 16  # steps, or networks, that a mean is taken of
 
 
+MEASURING = "measuring on the test part"
+
+
+def training_again(config: SearchConfig) -> str:
+    """Returns the name of the part that trains the best again."""
+    return f"training the best again, {config.final_epochs} epochs"
+
+
+def training_alone(config: SearchConfig) -> str:
+    """Returns the name of the part that trains random networks alone."""
+    return f"training {config.rank_networks} random networks alone"
+
+
+def comparison(number: int) -> str:
+    """Returns the name of the part that trains a network to compare with; 0: MobileNetV2."""
+    return f"comparison {number}"
+
+
+def baseline(space: MobileNetV2Space) -> Architecture:
+    """Returns MobileNetV2 0.35 for the inputs of a space."""
+    shape, rescales = space.input_shape, space.include_rescaling
+    return mobilenet_v2(shape, space.num_classes, 0.35, include_rescaling=rescales)
+
+
 class SearchWork:
     """The work of the parts of a search.
 
     Args:
         config: The settings.
         tuner: The tuner.
-        examples: Number of training, validation and all examples of the final training.
-        final: Epochs of a network of the final comparison.
+        split: The data of the trials.
+        full: The data of the final training.
     """
 
     def __init__(
-        self, config: SearchConfig, tuner: MeasuredTuner, examples: Sequence[int], final: int
+        self, config: SearchConfig, tuner: MeasuredTuner, split: DataSplit, full: DataSplit
     ) -> None:
-        self.config, self.tuner, self.final = config, tuner, final
-        self.training, self.validation, self.whole = examples
+        self.config, self.tuner = config, tuner
+        self.training, self.validation = len(split.x_train), len(split.x_val)
+        self.whole = len(full.x_train) + len(full.x_val)
         self.space: Any = tuner.hypermodel.space
 
-    def parts(
-        self,
-        again: str | None,
-        compared: Mapping[str, Architecture | None],
-        measured: str,
-        alone: str,
-    ) -> dict[str, float]:
-        """Returns the work of each part, in the order in which they run.
-
-        Args:
-            again: Name of the part that trains the best again; None: there is none.
-            compared: Name of each part that trains a network to compare with, and the network;
-                None: a random one.
-            measured: Name of the part that measures them all.
-            alone: Name of the part that trains random networks alone.
-        """
+    def parts(self) -> dict[str, float]:
+        """Returns the work of each part, in the order in which they run."""
         config, networks = self.config, self._networks()
-        a_trial = np.mean([self.trained(arch, self.training, config.epochs) for arch in networks])
-        final = config.final_epochs or self.final
-        examples = self.whole if config.final_epochs else self.training
-        a_network = float(np.mean([self.trained(arch, examples, final) for arch in networks]))
-        found = {**self._shared(), TRIALS: config.max_trials * float(a_trial)}
-        if again is not None:
-            found[again] = a_network
-        for name, arch in compared.items():
-            found[name] = a_network if arch is None else self.trained(arch, examples, final)
-        files = 2 + len(compared)
-        found[measured] = files * FILE * float(np.mean([step(arch, 0) for arch in networks]))
+
+        def trained(examples: int, epochs: int) -> float:
+            return float(np.mean([self.trained(arch, examples, epochs) for arch in networks]))
+
+        examples, epochs = self._final()
+        a_network = trained(examples, epochs)
+        found = {
+            **self._shared(),
+            TRIALS: config.max_trials * trained(self.training, config.epochs),
+        }
+        if config.final_epochs:
+            found[training_again(config)] = a_network
+        if config.baseline:
+            found[comparison(0)] = self.trained(baseline(self.space), examples, epochs)
+        found |= {comparison(n): a_network for n in range(1, config.random_candidates + 1)}
+        files = 2 + config.baseline + config.random_candidates
+        found[MEASURING] = files * FILE * float(np.mean([step(arch, 0) for arch in networks]))
         if config.rank_networks:
-            found[alone] = config.rank_networks * a_network
+            found[training_alone(config)] = config.rank_networks * a_network
         return found
+
+    def _final(self) -> tuple[int, int]:
+        """Examples and epochs of a network of the final comparison."""
+        if self.config.final_epochs:
+            return self.whole, self.config.final_epochs
+        is_shared = isinstance(self.tuner, SupernetTuner)
+        return self.training, self.config.epochs + is_shared * self.config.supernet_epochs
 
     def _networks(self) -> list[Architecture]:
         """Networks as the trials will be."""
