@@ -5,13 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfnas.measure.measurement import pareto_front
-from tfnas.nas.samplers.pareto_selection import (
-    best_first,
-    crowding,
-    few_of_front,
-    pareto_ranks,
-    tournament,
-)
+from tfnas.nas.samplers.pareto_selection import best_first, crowding, pareto_ranks, tournament
 
 # ---- selection
 
@@ -52,21 +46,3 @@ def test_a_tournament_of_all_draws_the_best():
     rng = np.random.default_rng(0)
     assert {tournament(np.array([2, 0, 1]), 3, rng) for _ in range(9)} == {2}
     assert {tournament(np.array([2, 0, 1]), 1, rng) for _ in range(50)} == {0, 1, 2}
-
-
-def test_a_few_rows_stand_for_a_front():
-    latency = np.geomspace(0.01, 1.0, 41)
-    accuracy = 0.9 + 0.02 * np.log(latency)
-    losses = [list(row) for row in zip(-accuracy, latency, strict=True)]
-    chosen = few_of_front([0.0] * 41, losses, 5)
-    assert len(set(chosen)) == 5
-    # The front is a line over the logarithm: the rows are spread over all of it.
-    gaps = np.diff([0, *sorted(chosen), 40])
-    assert gaps.max() <= 12
-
-
-def test_a_front_has_no_more_rows_than_it_has():
-    losses = [[0.0, 2.0], [1.0, 1.0], [1.0, 1.0], [2.0, 2.0]]
-    assert sorted(few_of_front([0, 0, 0, 0], losses, 4)) == [0, 1]
-    assert few_of_front([1, 1, 0, 0], losses, 4) == [2]
-    assert few_of_front([0], [[3.0, 3.0]], 2) == [0]

@@ -5,8 +5,7 @@ its objectives with the sign changed of those that are maximized.
 
 References:
     Deb et al., "A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II", IEEE
-    Transactions on Evolutionary Computation 2002; Guerreiro, Fonseca and Paquete, "Greedy
-    Hypervolume Subset Selection in Low Dimensions", Evolutionary Computation 2016.
+    Transactions on Evolutionary Computation 2002.
 """
 
 from __future__ import annotations
@@ -14,8 +13,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-
-from tfnas.measure.measurement import hypervolume
 
 
 def pareto_ranks(violations: Sequence[float], losses: Sequence[Sequence[float]]) -> np.ndarray:
@@ -84,42 +81,6 @@ def best_first(violations: Sequence[float], losses: Sequence[Sequence[float]]) -
         distances[members] = -1.0
         distances[members[first]] = crowding(distinct)
     return np.lexsort((np.arange(len(rows)), -distances, ranks))
-
-
-def few_of_front(
-    violations: Sequence[float], losses: Sequence[Sequence[float]], number: int
-) -> list[int]:
-    """Returns the indices of a few rows of the front that stand for it, by their hypervolume.
-
-    Each one is that which adds the most to those before. Costs, which are all positive, count by
-    their logarithm: half as slow is as much wherever it begins. The reference point is a tenth of
-    the front's extent below its worst values.
-
-    Example:
-        >>> few_of_front([0, 0, 0, 0, 1], [[0, 8], [1, 7], [4, 1], [5, 0.9], [0, 0.5]], 2)
-        [2, 1]
-
-    Args:
-        violations: Amounts by which limits are broken, (n,).
-        losses: Objectives, (n, objectives), less is better.
-        number: Number of rows, at most.
-    """
-    front = np.flatnonzero(pareto_ranks(violations, losses) == 0)
-    rows = np.asarray(losses, float)[front]
-    rows, first = np.unique(rows, axis=0, return_index=True)
-    front = front[first]
-    costs = (rows > 0).all(axis=0)
-    rows[:, costs] = np.log(rows[:, costs])
-    spread = np.ptp(rows, axis=0)
-    corner = (rows.max(axis=0) + 0.1 * np.where(spread > 0, spread, 1.0)).tolist()
-    chosen: list[int] = []
-    while len(chosen) < min(number, len(rows)):
-        others = [i for i in range(len(rows)) if i not in chosen]
-        volumes = [
-            hypervolume(rows[[*chosen, i]].tolist(), corner, ["min"] * len(corner)) for i in others
-        ]
-        chosen.append(others[int(np.argmax(volumes))])
-    return front[chosen].tolist()
 
 
 def tournament(order: np.ndarray, size: int, rng: np.random.Generator) -> int:

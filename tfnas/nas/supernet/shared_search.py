@@ -17,7 +17,6 @@ import numpy as np
 
 from tfnas.nas.objectives import Objectives
 from tfnas.nas.proposals import ProposalFilter
-from tfnas.nas.samplers.pareto_selection import few_of_front
 from tfnas.nas.samplers.sampler import Sampler
 from tfnas.nas.trial_records import TrialRecord, ranked
 from tfnas.runtime.json_lines import append_json_line, read_json_lines
@@ -116,19 +115,12 @@ class SharedSearch:
     def best(self, number: int) -> list[tuple[Architecture, Metrics]]:
         """Returns the best networks with their metrics, those that keep the limits first.
 
-        Several objectives: those of the Pareto front that have the largest hypervolume together,
-        then the rest of it, then those behind it.
+        Several objectives: the Pareto front, then those behind it.
 
         Args:
             number: Number of networks.
         """
-        records = self.learning_records
-        order = ranked(records).tolist()
-        if records and len(records[0].losses) > 1:
-            rows = [record.violation for record in records], [record.losses for record in records]
-            few = few_of_front(*rows, number)
-            order = [*few, *(i for i in order if i not in few)]
-        order = order[:number]
+        order = ranked(self.learning_records)[:number]
         return [(self.learning_records[i].architecture, self.metrics[i]) for i in order]
 
 
