@@ -6,15 +6,16 @@ Both search the same space for accuracy and latency. Every file is judged at the
 on the test part, which no search saw, and its latency beside all other files of its seed. The
 hypervolume is that of accuracy and the logarithm of latency, against accuracy 0 and the slowest
 file. The seconds are those of the search alone, from its first line to the end of a trial. Searches
-are compared by CPU seconds, which tell what they cost where other jobs run beside. With
---tau=N, N random networks of the first seed are trained alone for --alone_epochs, and Kendall's
-tau of their accuracies with their scores is reported. The best file of shared weights (by
-accuracy) is compared, paired, with its network trained alone for all epochs that the shared
-weights and it had. The spoken digits are series of 99 frames with 32 mel bands as channels; four
-speakers train, a fifth one is validation, a sixth one the test.
-Each data set has a record of its own, `supernet_DATA.json`, which holds the numbers of each seed:
-the same call goes on, and a call with more seeds measures only those that are missing. What was
-begun of a seed is kept in --folder, with its clocks.
+are compared by CPU seconds, which tell what they cost where other jobs run beside. The trials of
+the evolution are networks that were trained alone: Kendall's tau of their accuracies with the
+scores that shared weights give them is reported. The evolution chose them; with --tau=N that of N
+random networks is reported too, of the first seed, each trained for --alone_epochs. The best file
+of shared weights (by accuracy) is compared, paired, with its network trained alone for all epochs
+that the shared weights and it had. The spoken digits are series of 99 frames with 32 mel bands as
+channels; four speakers train, a fifth one is validation, a sixth one the test. Each data set has a
+record of its own, `supernet_DATA.json`, which holds the numbers of each seed: the same call goes
+on, and a call with more seeds measures only those that are missing. What was begun of a seed is
+kept in --folder, with its clocks.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ import tfnas
 from tfnas.measure.accuracy import correct, paired_difference
 from tfnas.measure.measurement import hypervolume
 from tfnas.nas.search_callbacks import Phase, TrialCallbacks
+from tfnas.nas.supernet.rank_correlation import RankCorrelation
+from tfnas.runtime.folder_lock import owner_of
 from tfnas.runtime.json_lines import append_json_line, read_json_lines
 from tfnas.runtime.randomness import seeded
 from tfnas.search_space.hypermodel import compile_for_search
@@ -62,6 +65,7 @@ SHARED = flags.DEFINE_integer("supernet_epochs", 40, "epochs of the shared weigh
 EVALUATIONS = flags.DEFINE_integer("evaluations", 1000, "networks that are scored", 1)
 BATCH = flags.DEFINE_integer("batch_size", 64, "examples a training step", 1)
 FOLDER = flags.DEFINE_string("folder", "runs/benchmark_supernet", "what is kept of the runs")
+OF_TRIALS = "tau of the trials"
 OBJECTIVES = ["file_accuracy", "latency_ratio"]
 SETTINGS = (IMAGES, ALONE, PRESET, TRIALS, EPOCHS, FINALISTS, TUNING, SHARED, EVALUATIONS, BATCH)
 Run = dict[str, Any]  # of a seed: row, paired, points, hypervolumes, tau, date, commit
@@ -295,9 +299,20 @@ def measured(split: Any, seed: int) -> Run:
         "commit": commit,
         "row": row_of(seed, points, found),
         "paired": paired(tuners["supernet"], split, seed),
+        OF_TRIALS: str(trial_ranks(tuners, split)),
         "points": points,
         "hypervolumes": found,
     }
+
+
+def trial_ranks(tuners: dict[str, Any], split: Any) -> RankCorrelation:
+    """Returns Kendall's tau of the evolution's trials with their scores by shared weights."""
+    tuner = tuners["supernet"]
+    with owner_of(tuner.folder()):
+        sharing = tuner.shared_weights((), fit_arguments(split, TUNING.value))
+        trials = tuners["evolution"].candidates()
+        scores = [sharing.scores.accuracy(trial.architecture) for trial in trials]
+    return RankCorrelation.of(scores, [trial.metrics["file_accuracy"] for trial in trials])
 
 
 def write(split: Any, runs: dict[str, Run]) -> None:
@@ -314,6 +329,10 @@ def write(split: Any, runs: dict[str, Run]) -> None:
         f"Seed {seed}: {run['tau']['text']}, trained alone for {ALONE.value} epochs."
         for seed, run in runs.items()
         if "tau" in run
+    ]
+    notes += [
+        f"Seed {seed}, scores and accuracies of the evolution's trials: {run[OF_TRIALS]}."
+        for seed, run in runs.items()
     ]
     times = [row["supernet CPU s"] for row in tables["Hypervolume"]]
     notes.append(f"A search by shared weights: {statistics.median(times):.0f} CPU s (median).")
