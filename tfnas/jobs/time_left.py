@@ -75,11 +75,11 @@ class TimeLeft:
         self._part, self._fraction, self._time = part, fraction, now
 
     def seconds(self) -> float | None:
-        """Returns the estimate; None as long as nothing has been measured."""
+        """Returns the estimate; None as long as no part has shown its pace."""
+        if not self._pace:
+            return None
         ran = [name for name in self.work if self._done[name] > 0]
         done = sum(self.work[name] * self._done[name] for name in ran)
-        if not done:
-            return None
         spent = (
             self._pace[name] * self._done[name] if name in self._pace else self._seconds[name]
             for name in ran
