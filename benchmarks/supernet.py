@@ -6,16 +6,21 @@ Both search the same space for accuracy and latency. Every file is judged at the
 on the test part, which no search saw, and its latency beside all other files of its seed. The
 hypervolume is that of accuracy and the logarithm of latency, against accuracy 0 and the slowest
 file. The seconds are those of the search alone, from its first line to the end of a trial. Searches
-are compared by CPU seconds, which tell what they cost where other jobs run beside. With
---tau=N, N random networks of the first seed are trained alone for --alone_epochs, and Kendall's
-tau of their accuracies with their scores is reported. The best file of shared weights (by
-accuracy) is compared, paired, with its network trained alone for all epochs that the shared
-weights and it had. Everything is kept in --folder: the same call goes on, with its clocks. Writes
-benchmarks/results/supernet.json.
+are compared by CPU seconds, which tell what they cost where other jobs run beside. The trials of
+the evolution are networks that were trained alone: Kendall's tau of their accuracies with the
+scores that shared weights give them is reported. The evolution chose them; with --tau=N that of N
+random networks is reported too, of the first seed, each trained for --alone_epochs. The best file
+of shared weights (by accuracy) is compared, paired, with its network trained alone for all epochs
+that the shared weights and it had. The spoken digits are series of 99 frames with 32 mel bands as
+channels; four speakers train, a fifth one is validation, a sixth one the test. Each data set has a
+record of its own, `supernet_DATA.json`, which holds the numbers of each seed: the same call goes
+on, and a call with more seeds measures only those that are missing. What was begun of a seed is
+kept in --folder, with its clocks.
 """
 
 from __future__ import annotations
 
+import datetime
 import json
 import math
 import pathlib
@@ -28,16 +33,24 @@ from typing import Any
 import keras
 import record
 from absl import app, flags
+from sequence_models.spoken_digits_gru import spectrograms
 
 import tfnas
 from tfnas.measure.accuracy import correct, paired_difference
 from tfnas.measure.measurement import hypervolume
-from tfnas.nas.search_callbacks import TrialCallbacks
+from tfnas.nas.search_callbacks import Phase, TrialCallbacks
+from tfnas.nas.supernet.rank_correlation import RankCorrelation
+from tfnas.runtime.folder_lock import owner_of
 from tfnas.runtime.json_lines import append_json_line, read_json_lines
 from tfnas.runtime.randomness import seeded
 from tfnas.search_space.hypermodel import compile_for_search
 
-DATA = flags.DEFINE_enum("data", "digits", ["digits", "fashion_mnist"], "data set")
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+SPOKEN = "spoken_digits"
+DATA = flags.DEFINE_enum("data", "digits", ["digits", "fashion_mnist", SPOKEN], "data set")
+TASKS = flags.DEFINE_string(
+    "tasks", str(ROOT.parent / "shared/data/tasks"), "folder of the spoken digits"
+)
 IMAGES = flags.DEFINE_integer("images", 10_000, "training images, at most", 1)
 SEEDS = flags.DEFINE_integer("seeds", 3, "number of searches of each kind", 1)
 SEED = flags.DEFINE_integer("seed", 0, "seed of the first ones", 0)
@@ -52,7 +65,10 @@ SHARED = flags.DEFINE_integer("supernet_epochs", 40, "epochs of the shared weigh
 EVALUATIONS = flags.DEFINE_integer("evaluations", 1000, "networks that are scored", 1)
 BATCH = flags.DEFINE_integer("batch_size", 64, "examples a training step", 1)
 FOLDER = flags.DEFINE_string("folder", "runs/benchmark_supernet", "what is kept of the runs")
+OF_TRIALS = "tau of the trials"
 OBJECTIVES = ["file_accuracy", "latency_ratio"]
+SETTINGS = (IMAGES, ALONE, PRESET, TRIALS, EPOCHS, FINALISTS, TUNING, SHARED, EVALUATIONS, BATCH)
+Run = dict[str, Any]  # of a seed: row, paired, points, hypervolumes, tau, date, commit
 Point = dict[str, float]  # seconds, CPU seconds, accuracy, latency
 
 
@@ -65,11 +81,17 @@ class Clock(TrialCallbacks):
         self.begin = time.monotonic() - (lines[-1]["seconds"] if lines else 0.0)
         self.begin_cpu = spent() - (lines[-1]["cpu"] if lines else 0.0)
 
+    def phase_progressed(self, phase: Phase) -> None:
+        """Prints what the search does, about ten times a phase."""
+        if phase.done % max(1, phase.total // 10) == 0:
+            print(f"{phase.text}: {phase.done} of {phase.total}", flush=True)
+
     def trial_ended(self, trial: Any) -> None:
         """Writes a line."""
         seconds, cpu = time.monotonic() - self.begin, spent() - self.begin_cpu
         line = {"trial": trial.trial_id, "seconds": seconds, "cpu": cpu}
         append_json_line(self.path, line)
+        print(f"{self.path.stem}, trial {trial.trial_id}: {seconds:.0f} s", flush=True)
 
     def times(self) -> dict[str, dict[str, float]]:
         """Returns the seconds of the wall-clock and of the processor by trial."""
@@ -80,6 +102,19 @@ def spent() -> float:
     """CPU time of this process, and of what it had started and has ended."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(each.ru_utime + each.ru_stime for each in used)
+
+
+def loaded() -> Any:
+    """Returns the data set in its parts."""
+    if DATA.value != SPOKEN:
+        return tfnas.data.load(DATA.value).limited(IMAGES.value)
+    parts = [each for part in spectrograms(TASKS.value) for each in part]
+    return tfnas.data.DataSplit(SPOKEN, *parts, tuple("0123456789")).limited(IMAGES.value)
+
+
+def space_of(split: Any) -> tfnas.MobileNetV2Space:
+    """Returns the space of both searches."""
+    return tfnas.MobileNetV2Space(split.input_shape, split.num_classes, PRESET.value)
 
 
 def optimizer(examples: int, epochs: int) -> keras.optimizers.Optimizer:
@@ -93,8 +128,7 @@ def searched(kind: str, split: Any, seed: int) -> tuple[Any, dict[str, dict[str,
     folder = pathlib.Path(FOLDER.value) / DATA.value
     folder.mkdir(parents=True, exist_ok=True)
     epochs = TUNING.value if kind == "supernet" else EPOCHS.value
-    space = tfnas.MobileNetV2Space(split.input_shape, split.num_classes, PRESET.value)
-    hypermodel = space.hypermodel(optimizer=optimizer(len(split.x_train), epochs))
+    hypermodel = space_of(split).hypermodel(optimizer=optimizer(len(split.x_train), epochs))
     common = {
         "objective": OBJECTIVES,
         "seed": seed,
@@ -163,6 +197,7 @@ def row_of(
     seconds, volume = found["supernet"][-1]
     reached = [s for s, v in found["evolution"] if v >= volume]
     end, last = found["evolution"][-1]
+    times = reached[0] / seconds if reached else end / seconds
     return {
         "seed": seed,
         "supernet CPU s": round(seconds),
@@ -172,6 +207,7 @@ def row_of(
         "evolution s": clock["evolution"],
         "evolution hypervolume": round(last, 3),
         "evolution had the supernet's after CPU s": round(reached[0]) if reached else "never",
+        "times the supernet's CPU s": f"{'' if reached else '> '}{times:.2f}",
         "hypervolume of evolution in the supernet's CPU time": round(
             max((v for s, v in found["evolution"] if s <= seconds), default=0.0), 3
         ),
@@ -183,10 +219,9 @@ def trained_alone(arch: Any, split: Any, seed: int) -> tfnas.Artifact:
     epochs = SHARED.value + TUNING.value
     path = pathlib.Path(FOLDER.value) / DATA.value / f"alone_{seed}_{arch.key}_{epochs}.tflite"
     if not path.exists():
-        space = tfnas.MobileNetV2Space(split.input_shape, split.num_classes, PRESET.value)
         with seeded(seed):
             model = compile_for_search(
-                space.build(arch), optimizer=optimizer(len(split.x_train), epochs)
+                space_of(split).build(arch), optimizer=optimizer(len(split.x_train), epochs)
             )
             options = {"batch_size": BATCH.value, "epochs": epochs, "verbose": 0}
             model.fit(split.x_train, split.y_train, **options)
@@ -210,42 +245,113 @@ def paired(tuner: Any, split: Any, seed: int) -> dict[str, Any]:
 
 
 def main(_: Sequence[str]) -> None:
-    """Runs what is missing, prints and writes the tables."""
-    split = tfnas.data.load(DATA.value).limited(IMAGES.value)
-    tables: dict[str, list[dict[str, Any]]] = {"Hypervolume": [], "Paired differences": []}
-    curves, notes = (
-        {},
-        [
-            f"{DATA.value}: {len(split.x_train):,} training, {len(split.x_val):,} validation and "
-            f"{len(split.x_test):,} test images, {SEEDS.value} seeds."
-        ],
-    )
+    """Measures the seeds that are missing, and writes the record."""
+    runs, split = kept(), loaded()
     for seed in range(SEED.value, SEED.value + SEEDS.value):
-        tuners, clocks = {}, {}
-        for kind in ("supernet", "evolution"):
-            tuners[kind], clocks[kind] = searched(kind, split, seed)
-        points = judged(tuners, clocks, split)
-        found = volumes(points)
-        curves[str(seed)] = {"points": points, "hypervolumes": found}
-        tables["Hypervolume"].append(row_of(seed, points, found))
-        tables["Paired differences"].append(paired(tuners["supernet"], split, seed))
-        print(json.dumps([tables[name][-1] for name in tables]), flush=True)
-        if TAU.value and seed == SEED.value:
-            fit = fit_arguments(split, ALONE.value)
-            notes.append(
-                f"Seed {seed}: {ranks(split, seed, fit)}, trained alone for {ALONE.value} epochs."
-            )
-            print(notes[-1], flush=True)
+        if str(seed) not in runs:
+            runs[str(seed)] = measured(split, seed)
+            write(split, runs)
+    first = runs[str(SEED.value)]
+    if TAU.value and first.get("tau", {}).get("networks") != TAU.value:
+        found = ranks(split, SEED.value, fit_arguments(split, ALONE.value))
+        first["tau"] = {"networks": TAU.value, "text": str(found)}
+    write(split, runs)
+
+
+def name_of_record() -> str:
+    """Returns the name of the data set's record."""
+    return str(record.RESULT.value or f"supernet_{DATA.value}")
+
+
+def settings() -> dict[str, Any]:
+    """Returns the flags that numbers depend on."""
+    return {flag.name: flag.value for flag in SETTINGS}
+
+
+def kept() -> dict[str, Run]:
+    """Returns what the record holds, by seed.
+
+    Raises:
+        ValueError: It was measured with other flags.
+    """
+    path = record.RESULTS / f"{name_of_record()}.json"
+    if not path.exists():
+        return {}
+    found = json.loads(path.read_text("utf-8"))
+    if found["settings"] != settings():
+        raise ValueError(
+            f"{path.name} must hold runs with {settings()}, got {found['settings']}: --result=NAME "
+            "keeps others"
+        )
+    return dict(found["runs"])
+
+
+def measured(split: Any, seed: int) -> Run:
+    """Runs both searches of a seed, or goes on; returns its numbers."""
+    tuners, clocks = {}, {}
+    for kind in ("supernet", "evolution"):
+        tuners[kind], clocks[kind] = searched(kind, split, seed)
+    points = judged(tuners, clocks, split)
+    found = volumes(points)
+    commit = record.commit_of(pathlib.Path(__file__).parent)
+    return {
+        "date": datetime.date.today().isoformat(),
+        "commit": commit,
+        "row": row_of(seed, points, found),
+        "paired": paired(tuners["supernet"], split, seed),
+        OF_TRIALS: str(trial_ranks(tuners, split)),
+        "points": points,
+        "hypervolumes": found,
+    }
+
+
+def trial_ranks(tuners: dict[str, Any], split: Any) -> RankCorrelation:
+    """Returns Kendall's tau of the evolution's trials with their scores by shared weights."""
+    tuner = tuners["supernet"]
+    with owner_of(tuner.folder()):
+        sharing = tuner.shared_weights((), fit_arguments(split, TUNING.value))
+        trials = tuners["evolution"].candidates()
+        scores = [sharing.scores.accuracy(trial.architecture) for trial in trials]
+    return RankCorrelation.of(scores, [trial.metrics["file_accuracy"] for trial in trials])
+
+
+def write(split: Any, runs: dict[str, Run]) -> None:
+    """Prints and writes the record."""
+    runs = {seed: runs[seed] for seed in sorted(runs, key=int)}
+    names = {"Hypervolume": "row", "Paired differences": "paired"}
+    tables = {title: [run[name] for run in runs.values()] for title, name in names.items()}
+    print(json.dumps(tables), flush=True)
+    notes = [
+        f"{DATA.value}: {len(split.x_train):,} training, {len(split.x_val):,} validation and "
+        f"{len(split.x_test):,} test {split.noun}, {len(runs)} seeds."
+    ]
+    notes += [
+        f"Seed {seed}: {run['tau']['text']}, trained alone for {ALONE.value} epochs."
+        for seed, run in runs.items()
+        if "tau" in run
+    ]
+    notes += [
+        f"Seed {seed}, scores and accuracies of the evolution's trials: {run[OF_TRIALS]}."
+        for seed, run in runs.items()
+    ]
     times = [row["supernet CPU s"] for row in tables["Hypervolume"]]
     notes.append(f"A search by shared weights: {statistics.median(times):.0f} CPU s (median).")
-    record.write("supernet", tables, seed=SEED.value, notes=notes, curves=curves)
+    notes.append("Other jobs ran beside on the same processor.")
+    record.write(
+        "supernet",
+        tables,
+        seed=min(map(int, runs)),
+        notes=notes,
+        result=name_of_record(),
+        settings=settings(),
+        runs=runs,
+    )
 
 
 def ranks(split: Any, seed: int, fit: dict[str, Any]) -> Any:
     """Returns Kendall's tau; the networks' rate decays over their own epochs."""
-    space = tfnas.MobileNetV2Space(split.input_shape, split.num_classes, PRESET.value)
     tuner = tfnas.SupernetTuner(
-        space.hypermodel(optimizer=optimizer(len(split.x_train), ALONE.value)),
+        space_of(split).hypermodel(optimizer=optimizer(len(split.x_train), ALONE.value)),
         objective=OBJECTIVES,
         max_trials=FINALISTS.value,
         seed=seed,

@@ -10,12 +10,14 @@ beside. All files of a seed are judged at the end: accuracy on the test part, wh
 chosen by, latency side by side, MnasNet's reward with the demo's target. Times are CPU seconds of
 all processes, which tell what a search costs where other jobs run beside; those of the clock are
 kept too. --former runs the demo as it was before it shared weights, for its time and reward.
-Everything is kept in --folder: the same call goes on. Writes
+What was begun is kept in --folder, and the numbers of each seed in the record: the same call goes
+on, and a call with more seeds measures only those that are missing. Writes
 benchmarks/results/supernet_demo.json.
 """
 
 from __future__ import annotations
 
+import datetime
 import json
 import math
 import os
@@ -35,11 +37,13 @@ from absl import app, flags
 import tfnas
 from tfnas.nas.reward import mnasnet_reward
 
-SEEDS = flags.DEFINE_integer("seeds", 5, "number of seeds", 2)
+SEEDS = flags.DEFINE_integer("seeds", 5, "number of seeds", 1)
 SEED = flags.DEFINE_integer("seed", 1, "the first of them", 0)
 RANDOM = flags.DEFINE_integer("random", 12, "random networks of a seed", 1)
 FORMER = flags.DEFINE_bool("former", False, "run the demo as it was too")
 FOLDER = flags.DEFINE_string("folder", "runs/supernet_demo", "what is kept of the runs")
+NAME = "supernet_demo"
+RIVALS = ("best random in its time", "best of all random", "MobileNetV2 0.35", "former demo")
 MAKEFILE = pathlib.Path(__file__).parents[1] / "Makefile"
 BEFORE = (
     "--dataset=digits --preset=microcontroller --max_trials=12 --epochs=4 --batch_size=32 "
@@ -178,42 +182,69 @@ def spread(differences: Sequence[float]) -> str:
     return f"{mean:+.4f} [{mean - half:+.4f}, {mean + half:+.4f}]"
 
 
-def notes_of(behind: Mapping[str, Any]) -> list[str]:
+def notes_of(rows: Sequence[dict[str, Any]]) -> list[str]:
     """Returns sentences on all seeds."""
     notes = []
-    for rival in ("best random in its time", "best of all random", "former demo"):
-        rewards = [
-            (run["points"]["demo"]["reward"], run["points"][rival]["reward"])
-            for run in behind.values()
-            if rival in run["points"]
-        ]
+    for rival in RIVALS:
+        pairs = [(row["reward, demo"], row.get(f"reward, {rival}", "")) for row in rows]
+        rewards = [(ours, other) for ours, other in pairs if other != ""]
         if len(rewards) > 1:
             found = spread([ours - other for ours, other in rewards])
             won = sum(ours > other for ours, other in rewards)
             notes.append(
-                f"Reward of the demo less that of the {rival}: {found}, paired by seed (95%); "
+                f"Reward of the demo less that of {rival}: {found}, paired by seed (95%); "
                 f"ahead in {won} of {len(rewards)}."
             )
-    ratios = [r["times"]["cpu"] / r["former"]["cpu"] for r in behind.values() if r["former"]]
+    ratios = [row["CPU s"] / row["former CPU s"] for row in rows if row["former CPU s"]]
     if ratios:
         notes.append(
             f"CPU time of the demo over that of the former one: {statistics.median(ratios):.2f} "
             f"(median of {len(ratios)})."
         )
+    within = sum(row["latency / target"] <= 1 for row in rows)
+    notes.append(f"Measured again, {within} of {len(rows)} winners keep the target latency.")
     return notes
+
+
+def kept() -> dict[str, dict[str, Any]]:
+    """Returns what the record holds, by seed: the row, and what is behind it."""
+    path = record.RESULTS / f"{record.RESULT.value or NAME}.json"
+    if not path.exists():
+        return {}
+    found = json.loads(path.read_text("utf-8"))
+    where = {"date": found["date"], "commit": found["commit"], "cpu": found["provenance"]["cpu"]}
+    rows = {str(row["seed"]): row for row in found["tables"][""]}
+    return {seed: {**where, "row": rows[seed], **run} for seed, run in found["runs"].items()}
 
 
 def main(_: Sequence[str]) -> None:
     """Runs what is missing, prints and writes the table."""
+    from tfnas.measure.latency import provenance
+
     target = float(re.findall(r"--target_latency_ratio=(\S+)", " ".join(demo_flags()))[0])
-    rows, behind = [], {}
-    for seed in range(SEED.value, SEED.value + SEEDS.value):
-        row, behind[str(seed)] = run_seed(seed, target)
-        rows.append(row)
-        print(json.dumps(row), flush=True)
-    notes = notes_of(behind)
-    print("\n".join(notes))
-    record.write("supernet_demo", rows, seed=SEED.value, notes=notes, runs=behind)
+    runs = kept()
+    for seed in map(str, range(SEED.value, SEED.value + SEEDS.value)):
+        if seed not in runs:
+            row, behind = run_seed(int(seed), target)
+            made = datetime.date.today().isoformat()
+            commit = record.commit_of(pathlib.Path(__file__).parent)
+            where = {"date": made, "commit": commit, "cpu": provenance()["cpu"]}
+            runs[seed] = {**where, "row": row, **behind}
+            write(runs)
+    write(runs)
+
+
+def write(runs: dict[str, dict[str, Any]]) -> None:
+    """Prints and writes the record."""
+    runs = {seed: runs[seed] for seed in sorted(runs, key=int)}
+    columns = list(dict.fromkeys(name for run in runs.values() for name in run["row"]))
+    rows = [{name: run["row"].get(name, "") for name in columns} for run in runs.values()]
+    notes = notes_of(rows) if len(rows) > 1 else []
+    notes.append("Other jobs ran beside on the same processor.")
+    print("\n".join([*map(json.dumps, rows), *notes]), flush=True)
+    seed = min(map(int, runs))
+    command = f"python benchmarks/supernet_demo.py --seeds={len(runs)}"
+    record.write("supernet_demo", rows, seed=seed, notes=notes, command=command, runs=runs)
 
 
 if __name__ == "__main__":

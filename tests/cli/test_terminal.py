@@ -9,7 +9,7 @@ import pytest
 
 from tfnas.cli import profile_command, terminal
 from tfnas.cli.command_table import flags_of
-from tfnas.cli.console import NoProgress, PlainProgress, progress_display
+from tfnas.cli.console import LiveProgress, NoProgress, PlainProgress, progress_display
 
 LOG = logging.getLogger("tfnas.tests")
 
@@ -54,6 +54,20 @@ def test_quiet_shows_no_progress(capsys):
             assert type(progress) is kind
             progress.phase("converting")
     assert capsys.readouterr().out == "converting\n"
+
+
+def test_a_bar_counts_the_time_down(monkeypatch):
+    clock = [1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    progress = LiveProgress()
+    column, [task] = progress.bar.columns[-1], progress.bar.tasks
+    assert column.render(task).plain == ""
+    progress.time_left(90.0)
+    assert column.render(task).plain == "about 1 min 30 s left"
+    clock[0] += 40.0
+    assert column.render(task).plain == "about 50 s left"
+    clock[0] += 60.0
+    assert column.render(task).plain == "about 0 s left"
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs pipes of POSIX")

@@ -18,6 +18,7 @@ import tfnas
 from tfnas.compression.progress import Progress
 from tfnas.graph.finite_loss import Diverged
 from tfnas.jobs import search_job as job_module
+from tfnas.jobs import search_work
 from tfnas.nas import trial_runner
 from tfnas.nas.search_config import SearchConfig
 from tfnas.search_space import mobilenet_v2 as spaces
@@ -41,7 +42,7 @@ class Watch(Progress):
     """Records phases and trials; can interrupt a trial."""
 
     def __init__(self, interrupt_at=None):
-        self.phases, self.trials, self.ended = [], [], []
+        self.phases, self.trials, self.ended, self.left = [], [], [], []
         self.interrupt_at = interrupt_at
 
     def phase(self, text):
@@ -54,6 +55,9 @@ class Watch(Progress):
 
     def trial_ended(self, news):
         self.ended.append(news)
+
+    def time_left(self, seconds):
+        self.left.append((self.phases[-1], seconds))
 
 
 class Uses:
@@ -99,7 +103,7 @@ def _fast():
     stages = [dataclasses.replace(s, repeats=(1,), kernels=(3, 5)) for s in preset.stages[:2]]
     small = dataclasses.replace(preset, stages=tuple(stages))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(job_module, "mobilenet_v2", small_baseline)
+        patch.setattr(search_work, "mobilenet_v2", small_baseline)
         patch.setitem(spaces.PRESETS, "microcontroller", small)
         yield
 
@@ -604,6 +608,11 @@ def test_weights_that_networks_share(npz, tmp_path):
     assert watch.phases.index("training the shared weights") < watch.phases.index(
         "scoring networks with the shared weights"
     )
+    told = [phase for phase, seconds in watch.left if seconds >= 0]
+    assert len(told) == len(watch.left)
+    expected = ("training the shared weights", "scoring networks with the shared weights")
+    assert set(told) >= {*expected, TEST_PHASE, "training 3 random networks alone"}
+    assert watch.left[0][1] > watch.left[-1][1]
     assert len(result.candidates) == 2
     assert all("supernet_accuracy" in each.metrics for each in result.candidates)
     [paragraph] = [note for note in result.notes() if "Shared weights" in note]

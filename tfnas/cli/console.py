@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 from absl import flags
 
-from tfnas.compression.progress import PrintedProgress, Progress, TrialNews
+from tfnas.compression.progress import PrintedProgress, Progress, TrialNews, duration
 
 
 def progress_display(values: flags.FlagValues) -> PlainProgress | NoProgress:
@@ -49,9 +48,9 @@ class PlainProgress(PrintedProgress):
     def trial_ended(self, news: TrialNews) -> None:
         """Prints the result of a trial and the best trial so far."""
         self.times.append(news.seconds)
-        left = _duration(self.seconds_left(news))
-        self._say(f"trial {news.number}/{news.total} [{_duration(news.seconds)}] {news.text}")
-        self._say(f"  best: {news.best or 'none'}; about {left} left")
+        left = self.left() or f"about {duration(self.seconds_left(news))} left"
+        self._say(f"trial {news.number}/{news.total} [{duration(news.seconds)}] {news.text}")
+        self._say(f"  best: {news.best or 'none'}; {left}")
         if news.front is not None:
             self._say(f"  {news.front}")
 
@@ -66,20 +65,27 @@ class LiveProgress(PlainProgress):
     def __init__(self) -> None:
         super().__init__()
         from rich.console import Console
-        from rich.progress import BarColumn, TextColumn
+        from rich.progress import BarColumn, ProgressColumn, Task, TextColumn
         from rich.progress import Progress as Bar
+        from rich.text import Text
 
-        columns: list[Any] = [TextColumn("{task.description}"), BarColumn(bar_width=24)]
-        columns += [TextColumn("{task.fields[left]}")]
+        class Left(ProgressColumn):
+            """The time left; drawn again as long as the bar is shown, so that it ticks."""
+
+            def render(_, task: Task) -> Text:
+                return Text(self.left() or self.trials_left)
+
+        columns = [TextColumn("{task.description}"), BarColumn(bar_width=24), Left()]
         self.bar = Bar(*columns, console=Console(), transient=True)
-        self.task = self.bar.add_task("", total=None, left="")
+        self.task = self.bar.add_task("", total=None)
+        self.trials_left = ""
         self.number, self.total = 0, 1
 
     def phase(self, text: str) -> None:
         """Prints the start of a phase and resets the bar."""
         self._say(text)
-        self.number = 0
-        self.bar.reset(self.task, total=1.0, description="working", left="")
+        self.number, self.trials_left = 0, ""
+        self.bar.reset(self.task, total=1.0, description="working")
         self.bar.start()
 
     def __exit__(self, *_: object) -> None:
@@ -101,8 +107,8 @@ class LiveProgress(PlainProgress):
     def trial_ended(self, news: TrialNews) -> None:
         """Prints the result of a trial and advances the bar."""
         super().trial_ended(news)
-        left = f"about {_duration(self.seconds_left(news))} left"
-        self.bar.update(self.task, completed=news.number / news.total, left=left)
+        self.trials_left = f"about {duration(self.seconds_left(news))} left"
+        self.bar.update(self.task, completed=news.number / news.total)
 
     def _show(self, fraction: float, detail: str = "") -> None:
         trial = f"trial {self.number}/{self.total} " if self.number else ""
@@ -110,12 +116,3 @@ class LiveProgress(PlainProgress):
 
     def _say(self, text: str) -> None:
         self.bar.console.print(text, highlight=False, markup=False)
-
-
-def _duration(seconds: float) -> str:
-    rounded = round(seconds)
-    if rounded < 60:
-        return f"{rounded} s"
-    return (
-        f"{rounded // 60} min {rounded % 60:02d} s" if rounded < 3600 else f"{rounded / 3600:.1f} h"
-    )

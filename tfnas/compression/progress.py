@@ -55,6 +55,13 @@ class Progress:
     def trial_ended(self, news: TrialNews) -> None:
         """Called when a trial has ended, completed or failed."""
 
+    def time_left(self, seconds: float) -> None:
+        """Called before an epoch or a trial is reported, where the job knows when it will end.
+
+        Args:
+            seconds: Estimated time to the end of the whole job.
+        """
+
 
 class PrintedProgress(Progress):
     """Prints a line for each phase, and for an epoch where the last line is half a minute ago.
@@ -66,6 +73,18 @@ class PrintedProgress(Progress):
 
     def __init__(self) -> None:
         self.last = time.monotonic()
+        self.end: float | None = None
+        """When the job will end, on the clock of `time.monotonic`; None: it is not known."""
+
+    def time_left(self, seconds: float) -> None:
+        """Keeps when the job will end."""
+        self.end = time.monotonic() + seconds
+
+    def left(self) -> str:
+        """Returns the time to the end of the job in words, as of now; "" if it is not known."""
+        if self.end is None:
+            return ""
+        return f"about {duration(max(0.0, self.end - time.monotonic()))} left"
 
     def phase(self, text: str) -> None:
         """Prints the start of a phase."""
@@ -74,7 +93,8 @@ class PrintedProgress(Progress):
     def epoch_ended(self, number: int, total: int) -> None:
         """Prints the number of the epoch, where nothing was printed for a while."""
         if time.monotonic() - self.last > QUIET:
-            self._say(f"  epoch {number} of {total}")
+            left = self.left()
+            self._say(f"  epoch {number} of {total}{left and '; ' + left}")
 
     def _say(self, text: str) -> None:
         self.last = time.monotonic()
@@ -115,3 +135,21 @@ def progress_of(progress: Progress | None, verbose: int | str) -> Progress:
     if progress is not None:
         return progress
     return PrintedProgress() if verbose else LoggedProgress()
+
+
+def duration(seconds: float) -> str:
+    """Returns a time in words.
+
+    Example:
+        >>> duration(59.7)
+        '1 min 00 s'
+
+    Args:
+        seconds: The time.
+    """
+    rounded = round(seconds)
+    if rounded < 60:
+        return f"{rounded} s"
+    return (
+        f"{rounded // 60} min {rounded % 60:02d} s" if rounded < 3600 else f"{rounded / 3600:.1f} h"
+    )

@@ -23,6 +23,15 @@ from tfnas.graph.finite_loss import Diverged, FiniteLoss
 from tfnas.graph.tracing import TraceOnce
 from tfnas.jobs import search_folder
 from tfnas.jobs.search_tuner import tuner_of
+from tfnas.jobs.search_work import (
+    MEASURING,
+    SearchWork,
+    baseline,
+    comparison,
+    training_again,
+    training_alone,
+)
+from tfnas.jobs.time_left import TimedProgress
 from tfnas.loading import CustomObjects, Loading
 from tfnas.measure.accuracy import correct, score
 from tfnas.measure.latency import benchmark
@@ -47,7 +56,7 @@ from tfnas.runtime.helper_process import isolated_by_default
 from tfnas.runtime.interrupts import announced_interrupts
 from tfnas.runtime.randomness import seeded
 from tfnas.runtime.retracing import retracing_expected
-from tfnas.search_space.architecture import Architecture, mobilenet_v2
+from tfnas.search_space.architecture import Architecture
 from tfnas.search_space.hypermodel import compile_for_search
 from tfnas.search_space.mobilenet_v2 import MobileNetV2Space
 from tfnas.tflite.artifact import Artifact
@@ -168,7 +177,11 @@ class _Run:
         overwrite: bool,
         loading: Loading,
     ):
-        self.config, self.directory, self.progress = config, directory, progress
+        self.config, self.directory = config, directory
+        self.progress = TimedProgress(
+            progress,
+            lambda: SearchWork(self.config, self.tuner, self.split, self.full).parts(),
+        )
         self.full = split or data_module.load(
             config.dataset, image_size=config.image_size, seed=config.seed
         )
@@ -193,7 +206,7 @@ class _Run:
         path = search_folder.begin(
             directory, config, overwrite=overwrite, writes=writes, ended=ended
         )
-        self.log = TrialLog(self.tuner, path, progress, config)
+        self.log = TrialLog(self.tuner, path, self.progress, config)
         self.tuner.trial_callbacks = self.log
 
     def run(self) -> SearchResult:
@@ -280,7 +293,7 @@ class _Run:
 
     def _measure_ranks(self, tuner: SupernetTuner) -> None:
         """Trains random networks alone, as the final comparison does, on the training part."""
-        self.progress.phase(f"training {self.config.rank_networks} random networks alone")
+        self.progress.phase(training_alone(self.config))
         data = {
             "x": self.split.x_train,
             "y": self.split.y_train,
@@ -333,7 +346,7 @@ class _Run:
 
     def _final_model(self, winner: MeasuredTrial, retrain: bool) -> keras.Model:
         if retrain and self.config.final_epochs:
-            self.progress.phase(f"training the best again, {self.config.final_epochs} epochs")
+            self.progress.phase(training_again(self.config))
             return self._train(winner.architecture)
         return self.tuner.load_model(self.tuner.oracle.get_trial(winner.trial_id))
 
@@ -374,14 +387,14 @@ class _Run:
         mode = next(iter(files))
         models = [(f"tfnas, {name}", winner.architecture, file) for name, file in files.items()]
         if self.config.baseline:
-            shape, rescales = self.space.input_shape, self.space.include_rescaling
-            arch = mobilenet_v2(shape, self.space.num_classes, 0.35, include_rescaling=rescales)
-            file = self._trained_file(arch, mode)
+            arch = baseline(self.space)
+            file = self._trained_file(arch, mode, comparison(0))
             models.append((f"MobileNetV2 0.35, {mode}", arch, file))
         first_random = len(models)
         for number, arch in enumerate(self._random_architectures(winner), 1):
-            models.append((f"random {number}, {mode}", arch, self._trained_file(arch, mode)))
-        self.progress.phase("measuring on the test part")
+            file = self._trained_file(arch, mode, comparison(number))
+            models.append((f"random {number}, {mode}", arch, file))
+        self.progress.phase(MEASURING)
         latencies = self._latencies([file for *_, file in models])
         rows = [
             self._row(label, arch, file, latency)
@@ -422,13 +435,14 @@ class _Run:
                 networks.add(arch.network)
         return found
 
-    def _trained_file(self, arch: Architecture, mode: str) -> Artifact:
+    def _trained_file(self, arch: Architecture, mode: str, part: str) -> Artifact:
         path = self.directory / "final" / f"{arch.key}.tflite"
         if path.exists():  # an earlier run of the search wrote it
             return dataclasses.replace(Artifact.load(path), mode=mode)
         if not self.writes:
             raise search_folder.not_writable(self.directory, f"{path.name} is missing")
         self.progress.phase(f"training for comparison: {arch}")
+        self.progress.part(part)
         spec = mode if arch.compression is None else spec_of(arch.compression)
         file = self._in_patches(self._file(self._train(arch), spec))
         file.save(path)

@@ -25,6 +25,7 @@ from tfnas.nas.samplers.evolution import EvolutionSampler
 from tfnas.nas.samplers.sampler import Sampler
 from tfnas.nas.supernet.finalists import FinalistSampler
 from tfnas.nas.supernet.member_costs import LATENCIES, MemberCosts
+from tfnas.nas.supernet.member_draws import MemberDraws
 from tfnas.nas.supernet.rank_correlation import RankCorrelation, kept_correlation, trained_alone
 from tfnas.nas.supernet.shared_training import read_header
 from tfnas.nas.supernet.supernet_config import SupernetConfig
@@ -123,6 +124,8 @@ class SupernetTuner(MeasuredTuner):
             )
         self.supernet = supernet or SupernetConfig()
         self.member_sampler = sampler or EvolutionSampler(population_size=64, children=1)
+        self.draws: MemberDraws | None = None
+        """Draws the networks of a step, once the shared weights exist."""
         self._accuracies: dict[str, float] = {}
         self._weights: dict[str, str] = {}
         super().__init__(
@@ -211,6 +214,7 @@ class SupernetTuner(MeasuredTuner):
             self.folder(),
             int(self.oracle.seed),
         )
+        self.draws = sharing.draws
         loss_model = self._compiled(space.smallest(np.random.default_rng(0)))
         sharing.train(loss_model, args, kwargs, self.trial_callbacks.phase_progressed)
         return sharing

@@ -31,6 +31,8 @@ from tfnas.runtime.randomness import seeded
 from tfnas.search_space.architecture import Architecture
 
 Reward = Callable[[float, float], float]
+TRAINING = "training the shared weights"
+SCORING = "scoring networks with the shared weights"
 
 
 class WeightSharing:
@@ -90,10 +92,9 @@ class WeightSharing:
             self.draws, self.network, loss_model, self.config, self.seed, path
         )
         if not training.restore():
-            text = "training the shared weights"
-            report(Phase(text, training.epoch, training.epochs))
+            report(Phase(TRAINING, training.epoch, training.epochs))
             with seeded(self.seed):
-                training.run(data, lambda done, total, logs: report(Phase(text, done, total)))
+                training.run(data, lambda done, total, logs: report(Phase(TRAINING, done, total)))
         self.scores = self._make_scores(data, kwargs["validation_data"])
 
     def _make_scores(self, data: SandwichData, validation_data: Any) -> MemberScores:
@@ -121,9 +122,8 @@ class WeightSharing:
             self.seed,
             self.folder / SCORES,
         )
-        text = "scoring networks with the shared weights"
-        report(Phase(text, 0, self.config.evaluations))
-        search.run(self.config.evaluations, lambda done, total: report(Phase(text, done, total)))
+        report(Phase(SCORING, 0, self.config.evaluations))
+        search.run(self.config.evaluations, lambda done, total: report(Phase(SCORING, done, total)))
         best = search.best(number)
         return [self._finalist(arch, metrics) for arch, metrics in best]
 
