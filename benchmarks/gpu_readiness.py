@@ -8,8 +8,8 @@ GPU delegate is predicted to take, in how many parts, and how many operators it 
 in the file as it is converted and after `fit_for="gpu"`; and the largest difference of an output
 of these two files, as a fraction of the largest output. And the errors of the converted file
 against Keras by `tfnas.verify`, on random images and at the ends of their ranges, with the operator
-that departs first and the repair where it is not verified; and then how far Keras and the file are from
-the same network in float64, in which rounding is no matter.
+that departs first and the repair where it is not verified; and there how far Keras and the file are
+from the same network in float64, whose rounding is no matter.
 
 Each architecture is kept in a file of --cells: what is there is not measured again.
 """

@@ -89,7 +89,7 @@ def first_departure(
 
 
 def _following(layers: Sequence[LayerValue], place: int) -> list[int]:
-    """Places of layers that take one layer's output alone, one after the other, as fused ones do."""
+    """Places of layers that take one layer's output alone, in a row, as fused ones do."""
     found: list[int] = []
     while len(found) < _MOST_FUSED:
         users = [n for n, layer in enumerate(layers) if place in layer.before]
