@@ -6,8 +6,8 @@
 Both searches are the same but for `patch_macs_ratio`: the space, the limit of `ram_bytes`, the
 objective (accuracy on the validation part), the number of trials, the seed. A network that breaks
 the limit before its training counts as a trial. The networks of the space work at 64, 96 or 128
-pixels, so that some fit without patches: those that shrink the image first. Those have no patches,
-since the operator that shrinks needs its whole input.
+pixels, so that some fit without patches: those that shrink the image first. All of those that work
+at 64 pixels fit. Those at 96 have no patches, since 128 is no whole number of times 96.
 
 The images of --task=camvid are grayscale parts of street scenes (CamVid, for tests alone, CC BY-NC
 4.0), 96x96 pixels enlarged to 128x128: which of 9 classes is in the middle? The images of
