@@ -8,7 +8,8 @@ GPU delegate is predicted to take, in how many parts, and how many operators it 
 in the file as it is converted and after `fit_for="gpu"`; and the largest difference of an output
 of these two files, as a fraction of the largest output. And the errors of the converted file
 against Keras by `tfnas.verify`, on random images and at the ends of their ranges, with the operator
-that departs first and the repair where it is not verified.
+that departs first and the repair where it is not verified; and there how far Keras and the file are
+from the same network in float64, whose rounding is no matter.
 
 Each architecture is kept in a file of --cells: what is there is not measured again.
 """
@@ -102,7 +103,45 @@ def against_keras(
         "verified": found.passed,
         "departs": "" if found.departure is None else str(found.departure),
         "repair": "" if found.passed else repaired,
+        **from_float64(model, file, None if found.passed else images),
     }
+
+
+def from_float64(
+    model: keras.Model, file: tfnas.Artifact, images: np.ndarray | None
+) -> dict[str, str]:
+    """Returns how far Keras and the file are from float64, as a fraction of the largest output.
+
+    Args:
+        model: The model.
+        file: Its file.
+        images: What both are computed on; None: that is not measured.
+    """
+    columns = ("Keras, from float64", "file, from float64", "file, other kernels, from float64")
+    if images is None:
+        return dict.fromkeys(columns, "")
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    try:
+        exact = type(model).from_config(in_float64(model.get_config()))
+        exact.set_weights([weight.astype("float64") for weight in model.get_weights()])
+        expected = np.asarray(exact(images.astype("float64")))
+    finally:
+        keras.config.set_floatx("float32")
+        keras.config.set_dtype_policy("float32")
+    outputs = (model(images), file.predict(images), file.predict(images, reference=True))
+    largest = np.abs(expected).max()
+    errors = (np.abs(np.asarray(each) - expected).max() / largest for each in outputs)
+    return {column: f"{error:.2g}" for column, error in zip(columns, errors, strict=True)}
+
+
+def in_float64(config: Any) -> Any:
+    """Returns a model's configuration with all its numbers in float64."""
+    if isinstance(config, dict):
+        return {key: in_float64(value) for key, value in config.items()}
+    if isinstance(config, list | tuple):
+        return [in_float64(value) for value in config]
+    return "float64" if config == "float32" else config
 
 
 if __name__ == "__main__":

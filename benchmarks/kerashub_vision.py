@@ -7,11 +7,18 @@ of BatchNormalization of random images. `tfnas.verify` compares each file with K
 inputs and at the ends of their ranges, and names the operator that departs first and the repair
 where the file is not verified. A network that can't be built or converted has the reason.
 
+SAM takes any number of points, boxes and masks, and chooses by their number what it computes. So
+it is also measured with 2 points, a box and a mask an image, without the output of positions, which
+depends on no input; and so with its decoder. That needs TF_ENABLE_ONEDNN_OPTS=0 in the environment:
+in TensorFlow 2.21 on x86, oneDNN's product of matrices of (16, 1, 2, 2) and (2, 4), which Keras
+computes for SAM, writes beyond its memory and ends the process.
+
 Needs keras_hub. Each model is kept in a file of --cells: what is there is not measured again.
 """
 
 from __future__ import annotations
 
+import os
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -28,6 +35,7 @@ from tfnas.table import table
 CELLS = flags.DEFINE_string("cells", "build/kerashub_vision", "folder of what is measured already")
 EXAMPLES, SIZE = 4, 64
 IMAGE = (SIZE, SIZE, 3)
+POSITIONS = "prompt_dense_positional_embeddings"  # an output of SAM that depends on no input
 _REASON = 160  # characters of an error
 
 
@@ -125,6 +133,22 @@ def segment_anything() -> keras.Model:
     return hub().models.SAMBackbone(image_encoder=window_transformer(), **parts)
 
 
+def segment_anything_fixed(decodes: bool = False) -> keras.Model:
+    shapes = {
+        "images": IMAGE,
+        "points": (2, 2),
+        "labels": (2,),
+        "boxes": (1, 2, 2),
+        "masks": (1, SIZE // 4, SIZE // 4, 1),
+    }
+    inputs = {name: keras.Input(shape, name=name) for name, shape in shapes.items()}
+    backbone = segment_anything()
+    if decodes:
+        return keras.Model(inputs, hub().models.SAMImageSegmenter(backbone)(inputs))
+    outputs = backbone(inputs)
+    return keras.Model(inputs, {name: outputs[name] for name in outputs if name != POSITIONS})
+
+
 def basnet() -> keras.Model:
     backbone = hub().models.BASNetBackbone(
         resnet((None, None, 3)), num_classes=1, projection_filters=64, image_shape=IMAGE
@@ -187,8 +211,10 @@ MODELS: dict[str, Callable[[], keras.Model]] = {
     "DeepLabV3+": deeplab,
     "SegFormer": segformer,
     "BASNet": basnet,
-    "SAM, image encoder": window_transformer,
-    "SAM, whole": segment_anything,
+    "image encoder of SAM": window_transformer,
+    "SAM": segment_anything,
+    "SAM of fixed sizes": segment_anything_fixed,
+    "SAM of fixed sizes with its decoder": lambda: segment_anything_fixed(decodes=True),
 }
 CHOSEN = flags.DEFINE_list("models", list(MODELS), "models of the table")
 
@@ -197,6 +223,11 @@ def main(argv: list[str]) -> None:
     rows = [cell(name) for name in CHOSEN.value]
     print(table(list(rows[0]), [list(row.values()) for row in rows], right=1))
     notes = [f"Images of {SIZE}x{SIZE}; errors on {EXAMPLES} random inputs."]
+    notes.append(f"KerasHub {hub().__version__}.")
+    if left := [name for name in MODELS if name not in CHOSEN.value]:
+        notes.append(f"Not measured: {', '.join(left)}.")
+    if os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "0":
+        notes.append("oneDNN is off.")
     record.write("kerashub_vision", rows, seed=0, notes=notes)
 
 
@@ -231,9 +262,18 @@ def measured(name: str) -> dict[str, Any]:
         "largest": f"{worst.largest:.2g}",
         "relative, extreme": f"{extreme.relative:.2g}",
         "verified": found.passed,
-        "departs": "" if found.departure is None else str(found.departure),
+        "departs": str(found.departure or "") or failures(found),
         "repair": "" if found.passed else repaired,
     }
+
+
+def failures(found: tfnas.Verification) -> str:
+    """Returns the errors above their bounds; empty where there is none."""
+    return "; ".join(
+        f"{name} error of {check.output} on {check.case}: {getattr(check, name):.2g}"
+        for check in found.checks
+        for name in check.excesses
+    )
 
 
 def inputs_of(model: keras.Model) -> Any:

@@ -1,17 +1,24 @@
 """Searches for 64 KiB of RAM at 128x128 pixels, with and without patches.
 
     python benchmarks/patch_search.py --data=FOLDER [--seeds=1] [--trials=14] [--folder=...]
+    python benchmarks/patch_search.py --task=clutter --result=patch_search_clutter
 
 Both searches are the same but for `patch_macs_ratio`: the space, the limit of `ram_bytes`, the
 objective (accuracy on the validation part), the number of trials, the seed. A network that breaks
 the limit before its training counts as a trial. The networks of the space work at 64, 96 or 128
-pixels, so that some fit without patches: those that shrink the image first. Those have no patches,
-since the operator that shrinks needs its whole input.
+pixels, so that some fit without patches: those that shrink the image first. All of those that work
+at 64 pixels fit. Those at 96 have no patches, since 128 is no whole number of times 96.
 
-The images are grayscale parts of street scenes (CamVid, for tests alone, CC BY-NC 4.0), 96x96
-pixels enlarged to 128x128: which of 9 classes is in the middle? Training, validation and test part
-are those of the data. The best network of each search is judged on the test part, which nothing was
-chosen by. "RAM" is what the limit is of: the activations as TFLite Micro plans them, and the
+The images of --task=camvid are grayscale parts of street scenes (CamVid, for tests alone, CC BY-NC
+4.0), 96x96 pixels enlarged to 128x128: which of 9 classes is in the middle? The images of
+--task=clutter are black, of 128x128 pixels, with one item of Fashion-MNIST in its own 28x28 pixels
+at a random place, among fragments of items of other classes, as in cluttered MNIST (Mnih et al.,
+Recurrent Models of Visual Attention, 2014): which of 10 classes is the whole item? Fragments have
+8x8 pixels, as there, and there are 16, which cover a sixteenth of the image.
+
+Training, validation and test part are those of the data; of Fashion-MNIST the last 10,000 training
+images are for validation. The best network of each search is judged on the test part, which nothing
+was chosen by. "RAM" is what the limit is of: the activations as TFLite Micro plans them, and the
 records that patches add; "RAM, plain" is that without patches. "shared" and "stays" are the parts
 of the arena that TFLite Micro itself allocates on this machine, the second with records of 64 bits.
 Searches are kept in --folder: the same call goes on.
@@ -34,20 +41,64 @@ from tfnas.table import table
 from tfnas.tflite.network_operators import operators_of_architecture
 from tfnas.tflite.network_writer import write
 
-DATA = flags.DEFINE_string("data", None, "folder of camvid_160x120_*.npz", required=True)
+TASK = flags.DEFINE_enum("task", "camvid", ("camvid", "clutter"), "what the images are")
+DATA = flags.DEFINE_string("data", None, "folder of camvid_160x120_*.npz")
 SEEDS = flags.DEFINE_integer("seeds", 1, "number of seeds", 1)
 TRIALS = flags.DEFINE_integer("trials", 14, "trials of a search", 1)
 EPOCHS = flags.DEFINE_integer("epochs", 8, "epochs of a trial", 1)
-PARTS = flags.DEFINE_integer("parts", 3, "parts of a training image", 1)
+PARTS = flags.DEFINE_integer("parts", 3, "parts of a training image of CamVid", 1)
+IMAGES = flags.DEFINE_integer("images", 8000, "training images of the clutter", 100)
 FOLDER = flags.DEFINE_string("folder", "runs/patches", "what is kept of the searches")
-CLASSES = ("building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian")
-LABELS = (1, 2, 3, 4, 5, 6, 7, 8, 9)  # of CamVid; not sky, cyclists and void
+LABELS = (1, 2, 3, 4, 5, 6, 7, 8, 9)  # of CamVid: building to pedestrian; not sky, cyclists, void
+CLASSES = {"camvid": len(LABELS), "clutter": 10}
+FRAGMENTS, FRAGMENT = 16, 8  # pieces of clutter, and their height and width
 SIDE, SIZE, RAM = 96, 128, 64 * 1024
 BATCH = 32
 RATIOS = {"without patches": None, "with patches": 1.5}
+Examples = tuple[np.ndarray, np.ndarray]  # images (examples, 128, 128, 1), and their classes
 
 
-def examples(part: str, parts: int) -> tuple[np.ndarray, np.ndarray]:
+def examples() -> dict[str, Examples]:
+    """Returns the images and classes of the three parts of the task's data."""
+    if TASK.value == "clutter":
+        (x, y), test = keras.datasets.fashion_mnist.load_data()
+        parts = {"train": (x[:50_000], y[:50_000]), "val": (x[50_000:], y[50_000:]), "test": test}
+        counts = {"train": IMAGES.value, "val": 2000, "test": 10_000}
+        return {name: clutter(*part, counts[name]) for name, part in parts.items()}
+    return {
+        name: camvid(name, PARTS.value if name == "train" else 6)
+        for name in ("train", "val", "test")
+    }
+
+
+def clutter(items: np.ndarray, classes: np.ndarray, count: int) -> Examples:
+    """Returns the first items, each at a random place among fragments of other classes' items.
+
+    Args:
+        items: Of shape (items, 28, 28), black around.
+        classes: Their classes.
+        count: Number of images.
+    """
+    rng = np.random.default_rng(0)
+    side = items.shape[1]
+    x = np.zeros((count, SIZE, SIZE), np.uint8)
+    for image, item, label in zip(x, items, classes, strict=False):
+        others = np.flatnonzero(classes != label)
+        for other in items[rng.choice(others, FRAGMENTS)]:
+            row, column = rng.integers(side - FRAGMENT + 1, size=2)
+            paste(image, other[row : row + FRAGMENT, column : column + FRAGMENT], rng)
+        paste(image, item, rng)
+    return x[..., None], classes[:count].astype(int)
+
+
+def paste(image: np.ndarray, piece: np.ndarray, rng: np.random.Generator) -> None:
+    """Draws a piece into an image, at a random place; the brighter of two pixels stays."""
+    row, column = rng.integers(SIZE - len(piece) + 1, size=2)
+    field = image[row : row + len(piece), column : column + len(piece)]
+    np.maximum(field, piece, out=field)
+
+
+def camvid(part: str, parts: int) -> Examples:
     """Returns images (examples, 128, 128, 1) of a part of the data, and what is in their middle.
 
     Of each scene as many examples as `parts`, each of a class that is drawn among those in reach.
@@ -76,7 +127,7 @@ def small_space() -> tfnas.MobileNetV2Space:
     blocks, stage = ("inverted_residual", "fused_inverted_residual"), tfnas.StageChoices
     return tfnas.MobileNetV2Space(
         (SIZE, SIZE, 1),
-        len(CLASSES),
+        CLASSES[TASK.value],
         stages=(
             stage((8,), (1,), 1, (*blocks, "identity"), (3,), (1, 2)),
             stage((8, 16), (1,), 2, blocks, (3,), (1, 2, 3)),
@@ -152,8 +203,7 @@ def best_row(seed: int, name: str, tuner: Any, test: tuple) -> tuple[dict[str, A
 
 
 def main(argv: list[str]) -> None:
-    parts = {"train": examples("train", PARTS.value)}
-    parts |= {name: examples(name, 6) for name in ("val", "test")}
+    parts = examples()
     trials: list[dict[str, Any]] = []
     best: list[dict[str, Any]] = []
     notes = [

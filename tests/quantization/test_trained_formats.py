@@ -39,6 +39,20 @@ def test_a_file_has_the_formats_of_its_model(tmp_path, capsys) -> None:
     assert exported.content == file.content
 
 
+def test_flags_fit_the_formats_of_the_model(tmp_path, capsys) -> None:
+    """Without --mode, what a flag needs is checked against those of the model."""
+    tfnas.quantize_aware(plain(), "int8", data=X).save(tmp_path / "aware.keras")
+    np.savez(tmp_path / "x.npz", x=X)
+    command = ["export", str(tmp_path / "aware.keras"), "--errors"]
+    assert main([*command, f"--data={tmp_path / 'x.npz'}"]) == 0
+    assert (tmp_path / "aware_int8.errors.json").exists()
+    assert main([*command, "--size=0.5"]) == 2
+    assert "only there, got 0.5 for 'int8'" in capsys.readouterr().err
+    plain().save(tmp_path / "aware.keras")
+    assert main(command) == 2
+    assert "errors needs a mode that quantizes, got 'float32'" in capsys.readouterr().err
+
+
 def test_a_recipe_begins_with_floats(tmp_path) -> None:
     pytest.importorskip("ai_edge_quantizer")
     tfnas.quantize_aware(plain(), "int8", data=X).save(tmp_path / "aware.keras")

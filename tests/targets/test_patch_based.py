@@ -1,5 +1,7 @@
 """Patches: the same numbers in less memory, whatever the windows, strides and borders."""
 
+import importlib.util
+
 import keras
 import numpy as np
 import pytest
@@ -123,6 +125,42 @@ def test_pooling_whose_padding_no_operator_can_add_ends_the_stage():
     graph = tfnas.to_tflite(keras.Model(inputs, x)).graph
     with pytest.raises(NotLocal, match="AVERAGE_POOL_2D: padding"):
         windows(graph.operators[1])
+
+
+@pytest.mark.parametrize(
+    ("mode", "interpolation", "size"),
+    slow_but(
+        [
+            *(("int8", "bilinear", (12, 12)), ("float32", "bilinear", (9, 12))),
+            *(("int16x8", "bilinear", (18, 9)), ("int8", "nearest", (18, 12))),
+        ],
+        ("int8", "bilinear", (12, 12)),
+    ),
+)
+def test_an_image_that_shrinks_by_whole_numbers_is_cut(mode, interpolation, size):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input(batch_shape=(1, 36, 36, 2))
+    x = layers.Resizing(*size, interpolation=interpolation)(inputs)
+    x = layers.Conv2D(4, 3, padding="same", activation="relu")(x)
+    model = keras.Model(inputs, layers.GlobalAveragePooling2D()(layers.Conv2D(3, 3)(x)))
+    x = np.random.default_rng(0).uniform(0, 255, (8, 36, 36, 2)).astype("float32")
+    file = tfnas.to_tflite(model, mode, None if mode == "float32" else x)
+    runs = [lambda each: each.predict(x, batch_size=1, reference=True)]
+    if mode != "int16x8" and importlib.util.find_spec("tflite_micro"):
+        runs.append(lambda each: tfnas.run_micro(each, x))
+    for last in stages(file.graph):
+        cut = tfnas.Artifact(write_patches(file.content, plan(file.graph, last, 3, 2)))
+        for run in runs:
+            np.testing.assert_array_equal(run(cut), run(file))
+
+
+def test_an_image_that_shrinks_by_other_ratios_ends_the_stage():
+    inputs = keras.Input(batch_shape=(1, 8, 8, 2))
+    for size in (6, 16):
+        x = layers.Conv2D(4, 3)(layers.Resizing(size, size)(inputs))
+        graph = tfnas.to_tflite(keras.Model(inputs, x)).graph
+        with pytest.raises(NotLocal, match=rf"from \(8, 8\) to \({size}, {size}\), not a whole"):
+            windows(graph.operators[0])
 
 
 @settings(max_examples=200)

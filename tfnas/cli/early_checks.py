@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
+import zipfile
 
 from absl import flags
+
+_LARGEST_CONFIG = 2**26  # bytes of a model's configuration that are read
 
 
 def check_model(path: str, name: str = "model") -> None:
@@ -24,6 +28,20 @@ def check_model(path: str, name: str = "model") -> None:
         check_model_file(pathlib.Path(path))
     except ValueError as error:
         raise ValueError(f"{name} {str(error).partition(' ')[2]}") from error
+
+
+def may_be_quantization_aware(path: str) -> bool:
+    """Returns whether a model may bring number formats of its own, as far as its file's head tells.
+
+    Args:
+        path: The file of a Keras model; False if there is none that can be read.
+    """
+    with contextlib.suppress(OSError, KeyError, ValueError, zipfile.BadZipFile):
+        if not zipfile.is_zipfile(path):
+            return pathlib.Path(path).is_file()  # HDF5, which is not opened here
+        with zipfile.ZipFile(path) as archive, archive.open("config.json") as config:
+            return b"FakeQuant" in config.read(_LARGEST_CONFIG)
+    return False
 
 
 def check_file(path: str, name: str = "file") -> None:

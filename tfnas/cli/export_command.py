@@ -185,6 +185,7 @@ def _take_trained_formats(model: Any, values: flags.FlagValues) -> None:
         values["mode"].value = trained.mode
         if not values["quiet"].value:
             print(f"{model.name!r} is quantization-aware: --mode={trained.mode}")
+    _check_formats(values)
 
 
 def _target(positional: list[str], values: flags.FlagValues) -> pathlib.Path:
@@ -196,13 +197,20 @@ def _target(positional: list[str], values: flags.FlagValues) -> pathlib.Path:
 
 def check(positional: list[str], values: flags.FlagValues) -> None:
     """Raises what is wrong before TensorFlow is loaded."""
-    _check_combinations(values)
-    _spec(values)
+    formats_given = values["mode"].present or values["recipe"].value
+    if formats_given or not early_checks.may_be_quantization_aware(positional[0]):
+        _check_formats(values)  # else when the model is loaded, which says its formats
     early_checks.check_data(values)
     early_checks.check_model(positional[0])
     early_checks.check_written(values, "output")
     if values["c"].value:
         _check_c_target(_target(positional, values))
+
+
+def _check_formats(values: flags.FlagValues) -> None:
+    """Raises where flags do not fit the number formats."""
+    _check_combinations(values)
+    _spec(values)
 
 
 def _check_combinations(values: flags.FlagValues) -> None:

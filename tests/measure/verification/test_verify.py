@@ -145,6 +145,23 @@ def test_weights_that_float16_can_not_hold_are_the_reason():
     assert format_of(found.repaired) == "float32"
 
 
+def test_differences_that_grow_from_layer_to_layer_are_told_from_a_wrong_layer():
+    """A difference of near numbers makes a small error before it large; the layer is right."""
+
+    def network(scale):
+        dense = [layers.Dense(2, use_bias=False, name="first"), layers.Dense(1, name="difference")]
+        model = keras.Sequential([keras.Input((2,)), *dense, layers.BatchNormalization()])
+        dense[0].set_weights([np.diag([2.0, 2.0 * scale])])
+        dense[1].set_weights([np.array([[1.0], [-1.0]]), np.zeros(1)])
+        return model
+
+    x = 1 + 0.01 * np.random.default_rng(0).normal(size=(20, 2)).astype("float32")
+    departure = tfnas.verify(network(1.0), tfnas.to_tflite(network(1 + 5e-5)), x).departure
+    assert departure.layer == "difference"
+    assert departure.before < 1e-4 < departure.after < 0.1
+    assert "small differences have grown" in departure.reason
+
+
 def test_outputs_in_another_order_are_named(images):
     keras.utils.set_random_seed(2)
     inputs = keras.Input((8, 8, 2))

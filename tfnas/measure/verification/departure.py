@@ -80,18 +80,17 @@ def first_departure(
     place = held.index(False)
     layer = layers[place]
     taken = max((errors[p] for p in layer.before if errors[p] <= limit), default=0.0)
-    return Departure(
-        layer.name,
-        _operator(model, artifact, layer, values),
-        taken,
-        errors[place],
-        reason_of(layer, _following(layers, place), values, limit),
-    )
+    following = _following(layers, place)
+    # Where the layer was fused, the file holds the output of one of those after it alone.
+    given = min(errors[p] for p in (place, *following))
+    reason = reason_of(layer, [layers[p] for p in following], values, limit)
+    operator = _operator(model, artifact, layer, values)
+    return Departure(layer.name, operator, taken, given, reason)
 
 
-def _following(layers: Sequence[LayerValue], place: int) -> list[LayerValue]:
-    """The layers that take one layer's output alone, one after the other, as fused ones do."""
-    found: list[LayerValue] = []
+def _following(layers: Sequence[LayerValue], place: int) -> list[int]:
+    """Places of layers that take one layer's output alone, in a row, as fused ones do."""
+    found: list[int] = []
     while len(found) < _MOST_FUSED:
         users = [n for n, layer in enumerate(layers) if place in layer.before]
         if len(users) != 1 or layers[users[0]].before != (place,):
@@ -99,7 +98,7 @@ def _following(layers: Sequence[LayerValue], place: int) -> list[LayerValue]:
         place = users[0]
         if len(layers[place].inputs) != 1:
             return found
-        found.append(layers[place])
+        found.append(place)
     return found
 
 

@@ -85,6 +85,19 @@ class FileTensors:
         """
         return min(self._errors(expected), default=(np.inf, -1))[1]
 
+    def nearest_form(self, expected: np.ndarray) -> np.ndarray:
+        """Returns the nearest tensor in the shape of numbers of Keras; these where there is none.
+
+        Args:
+            expected: A layer's output.
+        """
+        index, numbers = self.nearest(expected), expected.astype(np.float64)
+        for place, value in self.by_size[expected.size]:
+            if place == index:
+                forms = _forms(value, expected.shape)
+                return min(forms, key=lambda form: _distance(numbers, form))
+        return expected
+
     def _errors(self, expected: np.ndarray) -> list[tuple[float, int]]:
         if not expected.size or expected.dtype.kind not in "fiub":
             return [(0.0, -1)]

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 FLOAT16_LARGEST = 65504.0
 _POOLS = ("MaxPooling1D", "MaxPooling2D", "AveragePooling1D", "AveragePooling2D")
 _CONVOLUTIONS = ("Conv1D", "Conv2D", "DepthwiseConv1D", "DepthwiseConv2D")
+_OWN = 0.1  # of a limit: what a layer adds of its own where differences before it have grown
+_GROWN = "it computes the same from the file's own numbers, in which small differences have grown"
 # (what the file does, the numbers that the layer gives then)
 Other = tuple[str, np.ndarray]
 
@@ -46,7 +48,17 @@ def reason_of(
                 values.error_of(form) <= limit for form in _fused(numbers, following)
             ):
                 return text
-    return ""
+    return _GROWN if _computes_the_same(layer, following, values, limit) else ""
+
+
+def _computes_the_same(
+    layer: LayerValue, following: Sequence[LayerValue], values: FileTensors, limit: float
+) -> bool:
+    """Whether Keras gives the file's numbers from what the file itself gives the layer."""
+    if len(layer.inputs) != 1 or not layer.before:
+        return False
+    numbers = np.asarray(layer.operation(values.nearest_form(layer.inputs[0])))
+    return any(values.error_of(form) <= limit * _OWN for form in _fused(numbers, following))
 
 
 def _fused(numbers: np.ndarray, following: Sequence[LayerValue]) -> Iterator[np.ndarray]:

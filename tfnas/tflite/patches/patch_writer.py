@@ -11,10 +11,12 @@ from ai_edge_litert import schema_py_generated as schema
 from tfnas.tflite.flatbuffer import integers, kind_of, pack, unpack
 from tfnas.tflite.metadata import attached_files, with_files
 from tfnas.tflite.patches.patch_plan import Key, PatchOperator, PatchPlan
+from tfnas.tflite.patches.windows import RESIZES
 
 _VALID = 1  # the schema's Padding.VALID
 _CODE = schema.BuiltinOperator
 _WINDOWED = (_CODE.CONV_2D, _CODE.DEPTHWISE_CONV_2D, _CODE.MAX_POOL_2D, _CODE.AVERAGE_POOL_2D)
+_RESIZES = tuple(getattr(_CODE, name) for name in RESIZES)
 # Operator -> its version by the type of its numbers; others are 1.
 _VERSIONS = {
     "SLICE": {schema.TensorType.INT8: 2, schema.TensorType.INT16: 4},
@@ -63,7 +65,10 @@ class _Writer:
         inputs = [self._place(key) for key in op.inputs]
         output = self._output(op)
         if op.source is not None:
-            return self._copied(old[op.source], inputs, output)
+            made = self._copied(old[op.source], inputs, output)
+            if kind_of(self._model, made) in _RESIZES:
+                made.inputs[1] = self._constant((op.size,))
+            return made
         kind = self._tensors[op.like].type
         made = schema.OperatorT()
         made.opcodeIndex = self._code(op.name, kind)

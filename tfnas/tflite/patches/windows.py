@@ -13,6 +13,7 @@ _ELEMENTWISE = """
     ABS ADD DEQUANTIZE DIV ELU EXP FLOOR GELU HARD_SWISH LEAKY_RELU LOGISTIC MAXIMUM MINIMUM MUL NEG
     PRELU QUANTIZE RELU RELU6 RELU_N1_TO_1 ROUND RSQRT SQRT SQUARE SQUARED_DIFFERENCE SUB TANH
 """
+RESIZES = ("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR")  # their second input is the output's size
 
 
 class NotLocal(ValueError):
@@ -102,6 +103,8 @@ def windows(op: OperatorInfo) -> tuple[Window, Window]:
     if op.name == "PAD":
         (top, _), (left, _) = _paddings(op)
         return Window(1, 1, 1, top, size[0]), Window(1, 1, 1, left, size[1])
+    if op.name in RESIZES:
+        return _resizing(op, size)
     if op.name == "CONCATENATION":
         if getattr(op.options, "axis", 3) not in (3, -1):
             raise NotLocal("CONCATENATION: another axis than the channels")
@@ -142,6 +145,24 @@ def _pooling(op: OperatorInfo, size: tuple[int, ...]) -> tuple[Window, Window]:
             # Padding counts neither as a value of the mean nor as one of the maximum.
             raise NotLocal(f"{op.name}: padding, which no other operator can add")
     return found
+
+
+def _resizing(op: OperatorInfo, size: tuple[int, ...]) -> tuple[Window, Window]:
+    """Windows of an image that shrinks by whole numbers.
+
+    Each pixel comes from the block of pixels that it stands for, from the same places of each
+    block. By other ratios those places differ from block to block, and depend on how the position
+    of a pixel is rounded, which differs between an image and a part of it.
+    """
+    smaller = op.outputs[0].shape[1:3]
+    if op.inputs[1].constant is None:
+        raise NotLocal(f"{op.name}: a size that is computed")
+    if any(length % short for length, short in zip(size, smaller, strict=True)):
+        raise NotLocal(f"{op.name}: from {size} to {smaller}, not a whole number of times smaller")
+    if op.options.alignCorners:  # type: ignore[attr-defined]
+        raise NotLocal(f"{op.name}: aligned corners")
+    height, width = (length // short for length, short in zip(size, smaller, strict=True))
+    return Window(height, height, 1, 0, size[0]), Window(width, width, 1, 0, size[1])
 
 
 def _paddings(op: OperatorInfo) -> Pads:
