@@ -99,7 +99,7 @@ def test_the_examples_of_the_page_on_integers_without_training_run(capsys):
 @pytest.mark.slow
 def test_the_example_of_the_page_on_streams_runs():
     text = (ROOT / "docs" / "streaming.md").read_text(encoding="utf-8")
-    [code] = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    code, *_ = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     names = {"__name__": "streaming"}
     exec(compile(code, "streaming.md", "exec"), names)
     assert names["outputs"].shape == (20, 2)

@@ -72,3 +72,13 @@ def test_an_error_says_where_the_formats_come_from() -> None:
         tfnas.to_tflite(aware, sparse=True)
     with pytest.raises(ValueError, match=r"got True$"):
         tfnas.to_tflite(aware, "int8", sparse=True)
+
+
+@pytest.mark.parametrize("given", ["float32", "int4"])
+def test_formats_of_layers_are_those_of_the_training(given: str) -> None:
+    own = tfnas.QuantSpec("int8", layers={"b": given})
+    aware, other = (tfnas.quantize_aware(plain(), spec, data=X) for spec in (own, "int8"))
+    assert tfnas.to_tflite(aware, own).content == tfnas.to_tflite(aware, "int8").content
+    rule = f"layers must agree with the training of 'plain', got '{given}' for 'b'"
+    with pytest.raises(ValueError, match=rule):
+        tfnas.to_tflite(other, own)

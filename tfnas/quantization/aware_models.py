@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,7 +28,13 @@ from tfnas.quantization.integer_layers import (
     SixteenBitForm,
 )
 from tfnas.quantization.layer_registry import WITH_WEIGHTS
-from tfnas.quantization.layer_roles import Role, is_channel_norm, reason_for_float, role
+from tfnas.quantization.layer_roles import (
+    Role,
+    is_channel_norm,
+    kernel_bits,
+    reason_for_float,
+    role,
+)
 from tfnas.quantization.normal_form import normal_form
 from tfnas.quantization.normalization_forms import NormalizationForm
 from tfnas.quantization.quantized_kernel import QuantizedKernel
@@ -98,6 +105,28 @@ def trained_formats(model: keras.Model) -> QuantSpec | None:
     if max((layer.bits for layer in ranges_between_layers(model)), default=8) > 8:
         return QuantSpec.of("int16x8")
     return QuantSpec.of("int8x4" if has_4_bit_kernel(model) else "int8")
+
+
+def check_formats_of_layers(model: keras.Model, spec: QuantSpec) -> None:
+    """Raises ValueError where formats of single layers are not those of a quantization-aware model.
+
+    Args:
+        model: The model.
+        spec: The formats that its file shall have.
+    """
+    if not spec.layers:
+        return
+    for kernel in layers_of(model, QuantizedKernel):
+        layer, trained = kernel.layer, "int4" if kernel.bits == 4 else "int8"
+        kind = type(layer).__name__
+        asked = dataclasses.replace(spec, weights=trained).weight_bits(layer.name, kind)
+        if asked is None or kernel_bits(kind, asked, spec.activation_bits) != kernel.bits:
+            given = "float32" if asked is None else f"int{asked}"
+            raise ValueError(
+                f"layers must agree with the training of {model.name!r}, got {given!r} for "
+                f"{layer.name!r}, which was trained with {trained!r}: give the formats of layers "
+                "to tfnas.quantize_aware"
+            )
 
 
 def unquantized_layers(model: keras.Model) -> list[Skipped]:

@@ -8,7 +8,7 @@ from tfnas.graph.compatibility import check_not_quantized_by_keras
 from tfnas.graph.model_class import plain
 from tfnas.legacy.rebuild import is_tf_keras
 from tfnas.legacy.tfmot_qat import is_quantized
-from tfnas.quantization.aware_models import fake_quants
+from tfnas.quantization.aware_models import check_formats_of_layers, fake_quants
 from tfnas.quantization.float32_model import to_float32
 from tfnas.quantization.integer_inputs import with_integer_inputs
 from tfnas.quantization.normal_form import with_integer_categories
@@ -51,6 +51,8 @@ def prepare(conversion: Conversion) -> Conversion:
 
 def _check_formats_of_layers(conversion: Conversion) -> None:
     model, spec = conversion.model, conversion.spec
+    if conversion.aware and not is_tf_keras(model):
+        check_formats_of_layers(model, spec)
     if spec.layers and spec.weights == "float16":
         raise ValueError(f"layers must be empty for mode 'float16', got {dict(spec.layers)}")
     if conversion.needs_fake_quantization and is_tf_keras(model):
