@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import json
 import math
 import pathlib
 import statistics
@@ -88,10 +87,7 @@ def main(_: list[str]) -> None:
 
 def _kept(name: str) -> dict[str, Run]:
     """What the network's record holds, by seed."""
-    path = record.RESULTS / f"learned_ranges_{name}.json"
-    if not path.exists():
-        return {}
-    found: dict[str, Run] = json.loads(path.read_text("utf-8")).get("runs", {})
+    found: dict[str, Run] = record.kept(f"learned_ranges_{name}").get("runs", {})
     return {seed: run for seed, run in found.items() if run["settings"] == _settings(name)}
 
 

@@ -71,6 +71,17 @@ def write(
     return path
 
 
+def kept(name: str) -> dict[str, Any]:
+    """Returns what a record holds, so that a call adds to it; empty where there is none.
+
+    Args:
+        name: Name of its file, without `.json`.
+    """
+    path = RESULTS / f"{name}.json"
+    found: dict[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    return found
+
+
 def table_rows(columns: Sequence[str], cells: Iterable[Sequence[Any]]) -> list[dict[str, Any]]:
     """Returns rows by column, as `write` takes them, from the cells of a printed table.
 

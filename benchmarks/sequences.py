@@ -20,7 +20,6 @@ only those that are missing. Files are kept in --folder.
 from __future__ import annotations
 
 import datetime
-import json
 import math
 import pathlib
 import statistics
@@ -68,11 +67,7 @@ def _record_name(name: str) -> str:
 
 def _kept(name: str) -> dict[str, Run]:
     """What the network's record holds, by seed."""
-    path = record.RESULTS / f"{_record_name(name)}.json"
-    if not path.exists():
-        return {}
-    found: dict[str, Run] = json.loads(path.read_text("utf-8")).get("runs", {})
-    return found
+    return dict(record.kept(_record_name(name)).get("runs", {}))
 
 
 def _write(name: str, runs: dict[str, Run]) -> None:

@@ -274,14 +274,13 @@ def kept() -> dict[str, Run]:
     Raises:
         ValueError: It was measured with other flags.
     """
-    path = record.RESULTS / f"{name_of_record()}.json"
-    if not path.exists():
+    found = record.kept(name_of_record())
+    if not found:
         return {}
-    found = json.loads(path.read_text("utf-8"))
     if found["settings"] != settings():
         raise ValueError(
-            f"{path.name} must hold runs with {settings()}, got {found['settings']}: --result=NAME "
-            "keeps others"
+            f"{name_of_record()}.json must hold runs with {settings()}, got {found['settings']}: "
+            "--result=NAME keeps others"
         )
     return dict(found["runs"])
 

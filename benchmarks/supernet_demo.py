@@ -208,10 +208,9 @@ def notes_of(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 def kept() -> dict[str, dict[str, Any]]:
     """Returns what the record holds, by seed: the row, and what is behind it."""
-    path = record.RESULTS / f"{record.RESULT.value or NAME}.json"
-    if not path.exists():
+    found = record.kept(record.RESULT.value or NAME)
+    if not found:
         return {}
-    found = json.loads(path.read_text("utf-8"))
     where = {"date": found["date"], "commit": found["commit"], "cpu": found["provenance"]["cpu"]}
     rows = {str(row["seed"]): row for row in found["tables"][""]}
     return {seed: {**where, "row": rows[seed], **run} for seed, run in found["runs"].items()}
