@@ -161,7 +161,9 @@ class LayerProblem:
             keep: (rows, inputs), True for weights that may be nonzero.
             scale: Weight of each row's error, (rows,).
         """
-        amount = min(_AMOUNTS, key=lambda each: self._held_out_error(each, keep, scale))
+        amount = 0.0
+        if self.halves:
+            amount = min(_AMOUNTS, key=lambda each: self._held_out_error(each, keep, scale))
         return refit(self.weights, keep, *self.shrunk(max(amount, self.amount)))
 
     def _held_out_error(self, amount: float, keep: np.ndarray, scale: np.ndarray) -> float:

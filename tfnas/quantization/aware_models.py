@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +11,7 @@ from tfnas.graph.batchnorm import layers_of
 from tfnas.graph.functional import Call, LayerCopies, Skipped, Walk, walk
 from tfnas.graph.preprocessing import calls_in_front
 from tfnas.graph.registered_layers import is_of_keras
+from tfnas.keras_private import all_layers
 from tfnas.legacy.rebuild import is_tf_keras
 from tfnas.legacy.tfmot_qat import is_quantized
 from tfnas.quantization.activation_forms import PReluForm
@@ -29,6 +29,7 @@ from tfnas.quantization.integer_layers import (
 )
 from tfnas.quantization.layer_registry import WITH_WEIGHTS
 from tfnas.quantization.layer_roles import (
+    KERNEL_LAYERS,
     Role,
     is_channel_norm,
     kernel_bits,
@@ -108,24 +109,31 @@ def trained_formats(model: keras.Model) -> QuantSpec | None:
 
 
 def check_formats_of_layers(model: keras.Model, spec: QuantSpec) -> None:
-    """Raises ValueError where formats of single layers are not those of a quantization-aware model.
+    """Raises ValueError where a layer is asked for a format that nothing in the model was given.
+
+    A quantization-aware model has formats of its own. Layers of nested models may have other names
+    in it, so that a format is missed only where no kernel of the model has it.
 
     Args:
-        model: The model.
+        model: The quantization-aware model.
         spec: The formats that its file shall have.
     """
-    if not spec.layers:
-        return
-    for kernel in layers_of(model, QuantizedKernel):
-        layer, trained = kernel.layer, "int4" if kernel.bits == 4 else "int8"
-        kind = type(layer).__name__
-        asked = dataclasses.replace(spec, weights=trained).weight_bits(layer.name, kind)
-        if asked is None or kernel_bits(kind, asked, spec.activation_bits) != kernel.bits:
-            given = "float32" if asked is None else f"int{asked}"
+    wrapped = {id(kernel.layer): kernel.bits for kernel in layers_of(model, QuantizedKernel)}
+    kernels = [each for each in all_layers(model) if type(each).__name__ in KERNEL_LAYERS]
+    trained = {wrapped.get(id(layer)) for layer in kernels}
+    for layer in kernels:
+        kind, bits = type(layer).__name__, wrapped.get(id(layer))
+        if (entry := spec.entry_of((layer.name, kind))) is None:
+            continue
+        asked = spec.weight_bits(layer.name, kind)
+        if asked is not None:
+            asked = kernel_bits(kind, asked, spec.activation_bits)
+        if asked not in trained:
+            own = "float32" if bits is None else f"int{bits}"
             raise ValueError(
-                f"layers must agree with the training of {model.name!r}, got {given!r} for "
-                f"{layer.name!r}, which was trained with {trained!r}: give the formats of layers "
-                "to tfnas.quantize_aware"
+                f"layers must agree with the training of {model.name!r}, got {entry[1]!r} for "
+                f"{layer.name!r}, which was trained with {own!r}: give the formats of layers to "
+                "tfnas.quantize_aware"
             )
 
 

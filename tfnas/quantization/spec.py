@@ -322,11 +322,19 @@ class QuantSpec:
         Returns:
             4, 8 or None.
         """
-        identities = [(name, kind), (path or name, origin or kind)]
+        entry = self.entry_of((name, kind), (path or name, origin or kind))
+        return _BITS.get(self.weights if entry is None else entry[1])
+
+    def entry_of(self, *identities: tuple[str, str]) -> tuple[Any, str] | None:
+        """Returns the entry of `layers` that counts for a layer; None where none matches.
+
+        Args:
+            *identities: The layer's names, each with the name of its class.
+        """
         for pattern, value in self.layers:
             if any(_matches(pattern, *identity) for identity in identities):
-                return _BITS.get(value)
-        return _BITS.get(self.weights)
+                return pattern, value
+        return None
 
     def leaves_float(self, *names: str | None) -> bool:
         """Returns whether a layer without a kernel stays float.
