@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from tfnas.graph.traversal import Visit
+from tfnas.graph.traversal import Visit, visit
 from tfnas.pruning.allocation import Curve, distribute, measure_curves
 from tfnas.pruning.input_moments import measure, patches, quadratic, to_rows
 from tfnas.pruning.optimal_brain_surgeon import cheapest, refit
@@ -252,6 +252,17 @@ def test_the_target_is_as_free_as_other_examples_allow(case, is_free):
     original, chosen = error(problem.weights), error(problem.target(keep, scale))
     assert (free < original) is is_free
     assert chosen <= 1.05 * min(free, original)
+
+
+def test_halves_have_other_examples_also_where_a_layer_is_used_twice():
+    dense = layers.Dense(2)
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, dense(inputs) + dense(100.0 * inputs))
+    batches = [np.full((2, 3), number, np.float32) for number in range(1, 5)]
+    (place,) = visit(model, batches, [dense])
+    assert (place.uses, place.batches) == (2, 4)
+    found = [[float(np.asarray(x).max()) for x in place.half(i).inputs] for i in range(2)]
+    assert found == [[1.0, 100.0, 3.0, 300.0], [2.0, 200.0, 4.0, 400.0]]
 
 
 def test_halves_together_are_the_whole():

@@ -151,3 +151,9 @@ def test_bad_arguments(model, data):
     aware = tfnas.quantize_aware(model, "int8x4", data=data[:32])
     with pytest.raises(ValueError, match="rounding must be 'nearest' for a quantization-aware"):
         tfnas.to_tflite(aware, SECOND_ORDER)
+
+
+def test_a_few_examples_are_enough(model, data):
+    """One batch has no other half that could judge a fit."""
+    file = tfnas.to_tflite(model, "int8", data[:8], rounding="second_order")
+    assert all(layer["error"] < 0.1 for layer in file.origin["rounding"])

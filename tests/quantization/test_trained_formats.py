@@ -82,3 +82,15 @@ def test_formats_of_layers_are_those_of_the_training(given: str) -> None:
     rule = f"layers must agree with the training of 'plain', got '{given}' for 'b'"
     with pytest.raises(ValueError, match=rule):
         tfnas.to_tflite(other, own)
+
+
+def test_layers_of_nested_models_may_have_one_name() -> None:
+    def part(name: str) -> keras.Model:
+        layers = [keras.Input((6,)), keras.layers.Dense(6, name="dense")]
+        return keras.Sequential(layers, name=name)
+
+    head = keras.layers.Dense(2, name="dense")
+    model = keras.Sequential([keras.Input((6,)), part("one"), part("two"), head])
+    own = tfnas.QuantSpec("int8", layers={"two/dense": "float32", "one/*": "int4"})
+    aware = tfnas.quantize_aware(model, own, data=X)
+    assert tfnas.to_tflite(aware, own).content == tfnas.to_tflite(aware, "int8").content

@@ -69,6 +69,14 @@ class Column(Sequence[Any]):
         """The number of examples of all batches, without reading any."""
         return sum(self._pages.examples(place) for place in self._places)
 
+    def picked(self, places: Sequence[int]) -> Column:
+        """Returns a column of some of the values, which are not copied.
+
+        Args:
+            places: Their numbers.
+        """
+        return Column(self._pages, [self._places[place] for place in places])
+
     def __len__(self) -> int:
         return len(self._places)
 
@@ -80,7 +88,7 @@ class Column(Sequence[Any]):
 
     def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
-            return Column(self._pages, self._places[index])
+            return self.picked(range(len(self))[index])
         return self._pages.load(self._places[index])
 
 

@@ -50,12 +50,35 @@ class Visit:
             BatchNormalization after a convolution; None where there is none.
         beside: The tensors, one per batch, that this layer's output is added to (a shortcut),
             directly or after a BatchNormalization; empty where there is none.
+        uses: How often the layer is used with each batch.
     """
 
     layer: Any
     inputs: Sequence[Any]
     successor: Any
     beside: Sequence[Any] = ()
+    uses: int = 1
+
+    @property
+    def batches(self) -> int:
+        """The number of batches."""
+        return len(self.inputs) // self.uses
+
+    def half(self, first: int) -> Visit:
+        """Returns the same layer with every second batch.
+
+        Args:
+            first: 0 for the batches with even numbers, 1 for the others.
+        """
+
+        def picked(values: Sequence[Any], uses: int) -> Sequence[Any]:
+            places = [k for k in range(len(values)) if k // uses % 2 == first]
+            return (
+                values.picked(places) if isinstance(values, Column) else [values[k] for k in places]
+            )
+
+        inputs, beside = picked(self.inputs, self.uses), picked(self.beside, 1)
+        return dataclasses.replace(self, inputs=inputs, beside=beside)
 
 
 class _Reached(BaseException):
@@ -95,7 +118,7 @@ def visit(
     run = _Run(model, batches, memory)
     for layer, (count, successor) in uses.items():
         inputs = run.inputs_of(layer, count)
-        yield Visit(layer, inputs, successor, run.beside(layer))
+        yield Visit(layer, inputs, successor, run.beside(layer), count)
         del inputs
 
 

@@ -117,11 +117,10 @@ def slopes_of(model: keras.Model, found: Sequence[Probe], batches: Sequence[Any]
 def _probed(
     kernel: Any, place: Visit, shrinkage: float, rows: int, levels: tuple[float, ...]
 ) -> tuple[Probe, InputMoments]:
-    uses = len(place.inputs)
     central = takes_mean(place)
     fitting, testing = (
-        measure(kernel, half, half, rows, central)
-        for half in (place.inputs[0:uses:2], place.inputs[1:uses:2])
+        measure(kernel, half.inputs, half.inputs, rows, central)
+        for half in (place.half(0), place.half(1))
     )
     weights = to_rows(place.layer, place.layer.kernel)
     scale = output_scale(place)

@@ -167,7 +167,10 @@ class LayerProblem:
         return refit(self.weights, keep, *self.shrunk(max(amount, self.amount)))
 
     def _held_out_error(self, amount: float, keep: np.ndarray, scale: np.ndarray) -> float:
-        """Error of a fit to one half of the examples on the other, over some of the rows."""
+        """Error of a fit to one half of the examples on the other, over a sample of the rows.
+
+        As many rows as keep the time of a wide layer's fits short, and 16 at least.
+        """
         rows, inputs = self.weights.shape
         sample = np.random.default_rng(0).permutation(rows)[: max(16, int(2e7 / inputs**2))]
         error = 0.0
@@ -243,8 +246,8 @@ def layer_problem(
         shrinkage: Least shrinkage of the moments.
         halves: Whether the problems of either half of the batches are kept too.
     """
-    if halves and len(pruned.inputs) > 1:
-        parts = [(_part(pruned, i), _part(unpruned, i)) for i in range(2)]
+    if halves and pruned.batches > 1:
+        parts = ((pruned.half(i), unpruned.half(i)) for i in range(2))
         one, other = (layer_problem(kernel, *part, rows // 2, shrinkage) for part in parts)
         return _joined(one, other, shrinkage)
     moments = measure(kernel, pruned.inputs, unpruned.inputs, rows, takes_mean(pruned))
@@ -254,14 +257,6 @@ def layer_problem(
         gaps = _gaps(pruned, unpruned)
         gap = measure_gap(kernel, pruned.inputs, unpruned.inputs, gaps, weights, rows)
     return LayerProblem(kernel, moments, weights, gap, moments.shrinkage(shrinkage))
-
-
-def _part(place: Visit, first: int) -> Visit:
-    """A layer with every second batch of its inputs."""
-    every_second = slice(first, None, 2)
-    return dataclasses.replace(
-        place, inputs=place.inputs[every_second], beside=place.beside[every_second]
-    )
 
 
 def _joined(one: LayerProblem, other: LayerProblem, shrinkage: float) -> LayerProblem:

@@ -207,8 +207,9 @@ def _joins_floats(flow: Walk, call: Call) -> bool:
 
 def _has_form_of_layers(call: Call, bits: int) -> bool:
     """Whether other layers compute a float layer of Keras in integers, as those of attention."""
-    if not is_of_keras(type(call.operation)):
-        return False
+    has_batches = all(value.shape for value in (*call.inputs, *call.outputs))
+    if not is_of_keras(type(call.operation)) or not has_batches:
+        return False  # a single number is no output of a model
     inputs = [keras.Input(batch_shape=value.shape, dtype=value.dtype) for value in call.inputs]
     alone = keras.Model(inputs, LayerCopies().call(call, inputs))
     flat, _ = normal_form(alone, bits)

@@ -162,6 +162,33 @@ def test_differences_that_grow_from_layer_to_layer_are_told_from_a_wrong_layer()
     assert "small differences have grown" in departure.reason
 
 
+TAILS = {
+    "a number": (lambda x: x * 0.5, 0.3),
+    "a slice": (lambda x: x[:, :2], 0.3),
+    "what hides it": (lambda x: layers.Dense(2, use_bias=False)(layers.Softmax()(0.01 * x)), 0.3),
+}
+
+
+@pytest.mark.parametrize("tail", TAILS)
+def test_the_error_is_that_of_the_layer_itself(tail):
+    """Operations after it keep their other arguments, and may make its error smaller."""
+    behind, expected = TAILS[tail]
+
+    def network(scale):
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((4,))
+        wrong = layers.Dense(4, use_bias=False, name="wrong")
+        model = keras.Model(inputs, behind(wrong(layers.Dense(4, name="right")(inputs))))
+        wrong.set_weights([scale * each for each in wrong.get_weights()])
+        return model
+
+    x = np.random.default_rng(0).normal(size=(20, 4)).astype("float32")
+    departure = tfnas.verify(network(1.0), tfnas.to_tflite(network(1.3)), x).departure
+    assert departure.layer == "wrong"
+    assert departure.after == pytest.approx(expected, rel=0.05)
+    assert departure.reason == ""
+
+
 def test_outputs_in_another_order_are_named(images):
     keras.utils.set_random_seed(2)
     inputs = keras.Input((8, 8, 2))

@@ -22,6 +22,11 @@ from tfnas.measure.verification.layer_values import LayerValue, layer_values
 from tfnas.measure.verification.reasons import reason_of, reason_of_noise
 from tfnas.tflite.artifact import Artifact
 
+_FUSED = {
+    *("BatchNormalization", "Rescaling", "Normalization", "Add", "Subtract", "Multiply", "Divide"),
+    *("ReLU", "Relu", "Relu6", "Dropout", "Identity", "Reshape", "Flatten"),
+    *("ZeroPadding1D", "ZeroPadding2D"),
+}
 _MOST_FUSED = 3  # layers after a convolution: BatchNormalization, an activation, a pad
 
 
@@ -96,10 +101,18 @@ def _following(layers: Sequence[LayerValue], place: int) -> list[int]:
         if len(users) != 1 or layers[users[0]].before != (place,):
             return found
         place = users[0]
-        if len(layers[place].inputs) != 1:
+        if len(layers[place].inputs) != 1 or not _may_be_fused(layers[place]):
             return found
         found.append(place)
     return found
+
+
+def _may_be_fused(layer: LayerValue) -> bool:
+    """Whether the converter may make one operator of a layer and the one before it."""
+    function = getattr(layer.operation, "activation", None)
+    if layer.kind == "Activation":
+        return getattr(function, "__name__", "") in ("linear", "relu", "relu6")
+    return layer.kind in _FUSED
 
 
 def _operator(

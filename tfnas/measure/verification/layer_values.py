@@ -21,7 +21,7 @@ class LayerValue:
     Args:
         name: Path of the layer.
         kind: Name of its class.
-        operation: The layer or operation.
+        call: The call.
         inputs: What it takes, one array per input.
         output: What it gives; its first output.
         before: Places of the calls that give its inputs.
@@ -29,10 +29,23 @@ class LayerValue:
 
     name: str
     kind: str
-    operation: Any
+    call: Call
     inputs: tuple[np.ndarray, ...]
     output: np.ndarray
     before: tuple[int, ...]
+
+    @property
+    def operation(self) -> Any:
+        """The layer or operation."""
+        return self.call.operation
+
+    def of(self, numbers: np.ndarray) -> np.ndarray:
+        """Returns what the call of one input makes of other numbers.
+
+        Args:
+            numbers: The input, (examples, ...).
+        """
+        return np.asarray(_results(self.call, [keras.ops.convert_to_tensor(numbers)])[0])
 
 
 def layer_values(model: keras.Model, columns: Sequence[np.ndarray]) -> list[LayerValue]:
@@ -46,8 +59,7 @@ def layer_values(model: keras.Model, columns: Sequence[np.ndarray]) -> list[Laye
     recorded: list[list[Any]] = []
 
     def apply(call: Call, tensors: list[Any]) -> list[Any]:
-        args, kwargs = call.arguments(tensors)
-        results = list(keras.tree.flatten(call.operation(*args, **kwargs)))
+        results = _results(call, tensors)
         recorded.append(results[:1])
         return results
 
@@ -62,10 +74,16 @@ def layer_values(model: keras.Model, columns: Sequence[np.ndarray]) -> list[Laye
         LayerValue(
             call.name,
             call.kind,
-            call.operation,
+            call,
             tuple(given[value] for value in call.inputs if value in given),
             output,
             tuple(places[value] for value in call.inputs if value in places),
         )
         for call, output in zip(flow.calls, outputs, strict=True)
     ]
+
+
+def _results(call: Call, tensors: list[Any]) -> list[Any]:
+    """The outputs of a call with other inputs, and its own other arguments."""
+    args, kwargs = call.arguments(tensors)
+    return list(keras.tree.flatten(call.operation(*args, **kwargs)))

@@ -57,7 +57,7 @@ def _computes_the_same(
     """Whether Keras gives the file's numbers from what the file itself gives the layer."""
     if len(layer.inputs) != 1 or not layer.before:
         return False
-    numbers = np.asarray(layer.operation(values.nearest_form(layer.inputs[0])))
+    numbers = layer.of(values.nearest_form(layer.inputs[0]))
     return any(values.error_of(form) <= limit * _OWN for form in _fused(numbers, following))
 
 
@@ -65,7 +65,7 @@ def _fused(numbers: np.ndarray, following: Sequence[LayerValue]) -> Iterator[np.
     """A layer's output, then what the layers after it make of it."""
     yield numbers
     for layer in following:
-        numbers = np.asarray(layer.operation(numbers))
+        numbers = layer.of(numbers)
         yield numbers
 
 
