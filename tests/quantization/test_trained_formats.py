@@ -82,6 +82,8 @@ def test_formats_of_layers_are_those_of_the_training(given: str) -> None:
     rule = f"layers must agree with the training of 'plain', got '{given}' for 'b'"
     with pytest.raises(ValueError, match=rule):
         tfnas.to_tflite(other, own)
+    with pytest.raises(ValueError, match=f"got '{given}' for 'a', which was trained with 'int8'"):
+        tfnas.to_tflite(aware, tfnas.QuantSpec("int8", layers={"a": given}))
 
 
 def test_layers_of_nested_models_may_have_one_name() -> None:

@@ -119,6 +119,22 @@ def test_what_can_not_be_cut_is_refused_with_the_reason(large):
         tfnas.patch_based(file, max_macs_ratio=0.5)
 
 
+def test_patches_that_save_nothing_are_refused(large):
+    file, _ = large
+    arena = tfnas.planned_arena(file)
+    with pytest.raises(ValueError, match=f"got {arena:,}, which it keeps already"):
+        tfnas.patch_based(file, arena)
+    first = [
+        keras.Input(batch_shape=(1, 32, 32, 3)),
+        layers.Rescaling(0.5),
+        layers.Resizing(16, 16),
+    ]
+    model = keras.Sequential([*first, layers.Conv2D(4, 3), layers.GlobalAveragePooling2D()])
+    x = np.random.default_rng(0).uniform(size=(8, 32, 32, 3)).astype("float32")
+    with pytest.raises(ValueError, match="file must take less memory in patches within max_macs"):
+        tfnas.patch_based(tfnas.to_tflite(model, "int8", x))
+
+
 def test_pooling_whose_padding_no_operator_can_add_ends_the_stage():
     inputs = keras.Input(batch_shape=(1, 9, 9, 2))
     x = layers.AveragePooling2D(3, strides=2, padding="same")(layers.Conv2D(4, 3)(inputs))

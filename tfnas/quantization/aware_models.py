@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -109,10 +111,10 @@ def trained_formats(model: keras.Model) -> QuantSpec | None:
 
 
 def check_formats_of_layers(model: keras.Model, spec: QuantSpec) -> None:
-    """Raises ValueError where a layer is asked for a format that nothing in the model was given.
+    """Raises ValueError where a layer with a kernel is asked for a format that it does not have.
 
-    A quantization-aware model has formats of its own. Layers of nested models may have other names
-    in it, so that a format is missed only where no kernel of the model has it.
+    A quantization-aware model has formats of its own. Layers of nested models are numbered in it.
+    Where a name may be such a one, a format is missed only if no kernel of the model has it.
 
     Args:
         model: The quantization-aware model.
@@ -121,6 +123,8 @@ def check_formats_of_layers(model: keras.Model, spec: QuantSpec) -> None:
     wrapped = {id(kernel.layer): kernel.bits for kernel in layers_of(model, QuantizedKernel)}
     kernels = [each for each in all_layers(model) if type(each).__name__ in KERNEL_LAYERS]
     trained = {wrapped.get(id(layer)) for layer in kernels}
+    names = Counter(_base(layer.name) for layer in kernels)
+    numbered = {name for name, count in names.items() if count > 1}
     for layer in kernels:
         kind, bits = type(layer).__name__, wrapped.get(id(layer))
         if (entry := spec.entry_of((layer.name, kind))) is None:
@@ -128,13 +132,19 @@ def check_formats_of_layers(model: keras.Model, spec: QuantSpec) -> None:
         asked = spec.weight_bits(layer.name, kind)
         if asked is not None:
             asked = kernel_bits(kind, asked, spec.activation_bits)
-        if asked not in trained:
+        has_it = asked in trained if _base(layer.name) in numbered else asked == bits
+        if not has_it:
             own = "float32" if bits is None else f"int{bits}"
             raise ValueError(
                 f"layers must agree with the training of {model.name!r}, got {entry[1]!r} for "
                 f"{layer.name!r}, which was trained with {own!r}: give the formats of layers to "
-                "tfnas.quantize_aware"
+                "tfnas.quantize_aware, or to tfnas qat"
             )
+
+
+def _base(name: str) -> str:
+    """A layer's name without the numbers that make names unique."""
+    return re.sub(r"(_\d+)+$", "", name)
 
 
 def unquantized_layers(model: keras.Model) -> list[Skipped]:

@@ -162,7 +162,19 @@ def patch_based(
     before = planned_arena(artifact)
     if max_ram_bytes is None:
         allowed = list(candidates(artifact, PatchLimits(max_macs_ratio)))
-        return _reported(artifact, least_memory(allowed, before), before)
+        made, report = _reported(artifact, least_memory(allowed, before), before)
+        if report.ram_after >= report.ram_before:
+            raise NoPatches(
+                f"file must take less memory in patches within max_macs_ratio {max_macs_ratio:g}, "
+                f"got {report.ram_after:,} bytes of activations and records of operators at least, "
+                f"and {report.ram_before:,} without patches"
+            )
+        return made, report
+    if before <= max_ram_bytes:
+        raise NoPatches(
+            f"max_ram_bytes must be below the {before:,} bytes that the file's activations take "
+            f"without patches, got {max_ram_bytes:,}, which it keeps already"
+        )
     limits = PatchLimits(max_macs_ratio, max_ram_bytes, count_records)
     chosen = fewest_macs(artifact, limits)
     if chosen is None:
