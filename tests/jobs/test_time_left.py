@@ -107,3 +107,6 @@ def test_the_events_of_a_search_tell_the_time_left(monkeypatch, capsys):
     assert watch.left() == "about 33 s left"  # it ticks
     assert calls == [1]
     assert "  epoch 2 of 2; about 6 min 00 s left" in capsys.readouterr().out
+    progress.phase("stopping")
+    assert watch.times[-1] is None
+    assert watch.left() == ""

@@ -55,11 +55,11 @@ class Progress:
     def trial_ended(self, news: TrialNews) -> None:
         """Called when a trial has ended, completed or failed."""
 
-    def time_left(self, seconds: float) -> None:
+    def time_left(self, seconds: float | None) -> None:
         """Called before an epoch or a trial is reported, where the job knows when it will end.
 
         Args:
-            seconds: Estimated time to the end of the whole job.
+            seconds: Estimated time to the end of the whole job; None: it is not known any more.
         """
 
 
@@ -76,9 +76,9 @@ class PrintedProgress(Progress):
         self.end: float | None = None
         """When the job will end, on the clock of `time.monotonic`; None: it is not known."""
 
-    def time_left(self, seconds: float) -> None:
+    def time_left(self, seconds: float | None) -> None:
         """Keeps when the job will end."""
-        self.end = time.monotonic() + seconds
+        self.end = None if seconds is None else time.monotonic() + seconds
 
     def left(self) -> str:
         """Returns the time to the end of the job in words, as of now; "" if it is not known."""

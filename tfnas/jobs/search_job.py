@@ -213,7 +213,10 @@ class _Run:
         """Runs the search; Ctrl-C is answered at once, and a second one stops at once."""
         stopping = announced_interrupts(lambda: self.progress.phase(STOPPING))
         with stopping as self.log.interrupts:
-            return self._run()
+            try:
+                return self._run()
+            finally:
+                self.progress.time_left(None)  # the next job may have the same progress
 
     def _run(self) -> SearchResult:
         self.progress.phase(f"search: {self.split}; {self.space.size:.3g} architectures")
@@ -441,7 +444,8 @@ class _Run:
             return dataclasses.replace(Artifact.load(path), mode=mode)
         if not self.writes:
             raise search_folder.not_writable(self.directory, f"{path.name} is missing")
-        self.progress.phase(f"training for comparison: {arch}")
+        what = "MobileNetV2 0.35" if part == comparison(0) else f"a random network, {arch}"
+        self.progress.phase(f"training for comparison: {what}")
         self.progress.part(part)
         spec = mode if arch.compression is None else spec_of(arch.compression)
         file = self._in_patches(self._file(self._train(arch), spec))

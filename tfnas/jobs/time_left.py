@@ -113,11 +113,23 @@ class TimedProgress(Progress):
         """Begins a part.
 
         Args:
-            name: Its name; one that is not known counts to no part.
+            name: Its name. Of one that is not known, as of a search that stops, no end is told.
         """
         self._part, self._steps = name, 0
-        if self._left is not None:
+        if self._left is None:
+            return
+        if name in self._left.work:
             self._tell(0.0)
+        else:
+            self.time_left(None)
+
+    def time_left(self, seconds: float | None) -> None:
+        """Passes a time on.
+
+        Args:
+            seconds: See :meth:`Progress.time_left`.
+        """
+        self.progress.time_left(seconds)
 
     def trial_began(self, number: int, total: int) -> None:
         """Passes the begin of a trial on."""

@@ -227,7 +227,7 @@ class SearchResult:
             parts += ["Test part, latency as a ratio to the reference model:"]
             parts += [show(short[0], short[1:]), "\n".join(self.verdicts())]
         elif self.interrupted:
-            parts += ["Interrupted: the test part was not touched."]
+            parts += ["Interrupted: the test part was not touched. The same call goes on."]
         count = len(self.candidates)
         parts += [f"Pareto front, out of {count} candidates, on the validation part:"]
         return [*parts, show(*self.front_table()), *self.notes()]
