@@ -34,7 +34,8 @@ def may_be_quantization_aware(path: str) -> bool:
     """Returns whether a model may bring number formats of its own, as far as its file's head tells.
 
     Args:
-        path: The file of a Keras model; False if there is none that can be read.
+        path: The file of a Keras model. One that is no archive, as HDF5 is not, is not opened here:
+            it may be one. False if it can't be read.
     """
     with contextlib.suppress(OSError, KeyError, ValueError, zipfile.BadZipFile):
         if not zipfile.is_zipfile(path):

@@ -7,6 +7,7 @@ from typing import Any
 
 from tfnas.graph.call_arguments import named_arguments
 from tfnas.graph.functional import Call, Value, Walk
+from tfnas.graph.registered_layers import is_of_keras
 from tfnas.quantization.einsum_axes import LETTERS, product
 
 ATTENTION = (
@@ -35,14 +36,16 @@ def computes_integers(call: Call) -> bool:
 
 
 def fills(call: Call) -> bool:
-    """Whether a call makes a tensor of one number, and reads of its input the sizes alone.
+    """Whether a call fills a tensor with constants, and reads of its input the sizes alone.
 
     Args:
         call: The call.
     """
+    if not is_of_keras(type(call.operation)):
+        return False
     named = named_arguments(call) if call.kind == "FullLike" else {}
-    is_number = not isinstance(named.get("fill_value"), Value) and len(call.inputs) == 1
-    return call.kind in ("OnesLike", "ZerosLike") or (call.kind == "FullLike" and is_number)
+    is_constant = not isinstance(named.get("fill_value"), Value) and len(call.inputs) == 1
+    return call.kind in ("OnesLike", "ZerosLike") or (call.kind == "FullLike" and is_constant)
 
 
 def looks_rows_up(call: Call) -> bool:

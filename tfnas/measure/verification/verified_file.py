@@ -121,10 +121,22 @@ class FrameByFrame:
         """Returns the outputs of all frames, or of the last one where the model has no steps."""
         named = dict(zip(self._inputs, case.columns, strict=True))
         joined = sequence_outputs(self._stream, named)
+        frames = case.columns[0].shape[1]
         return [
-            output if output.ndim == len(tensor.shape) else output[:, -1]
+            _as_the_model_has_it(output, tuple(tensor.shape[1:]), frames)
             for tensor, output in zip(self._model.outputs, joined, strict=True)
         ]
+
+
+def _as_the_model_has_it(
+    output: np.ndarray, shape: tuple[int | None, ...], frames: int
+) -> np.ndarray:
+    """The outputs of all frames, or of the last one where the model's are of a last step."""
+    of_all = len(shape) == output.ndim - 1 and shape[0] in (None, frames)
+    if of_all:
+        return output
+    last = output[:, -1]  # the axis of one frame is not in it
+    return last[:, None] if shape[:1] == (1,) and len(shape) == last.ndim else last
 
 
 def verified_file(model: keras.Model, artifact: Artifact) -> VerifiedFile:
