@@ -193,7 +193,11 @@ def to_tflite(
         file = fitted_for(file, fit_for)
     if streaming or sparse:
         return file
-    return with_comparison(file, model, spec, lambda other: to_tflite(model, other))
+
+    def other_file(other: str) -> Artifact:
+        return converted(Conversion(model, QuantSpec.of(other), quiet=True))
+
+    return with_comparison(file, model, spec, other_file)
 
 
 def _formats(model: Any, mode: str | QuantSpec | None) -> QuantSpec:

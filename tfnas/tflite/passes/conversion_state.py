@@ -41,6 +41,7 @@ class Conversion:
         batch_size: Examples that the file takes at once, where the model leaves it open; None: it
             stays open.
         budget_seconds: Time for fitting the rounding of weights; None: no limit.
+        quiet: Whether nothing is logged of what stays float, since nobody asked for the file.
         aware: Whether the model holds the ranges of its activations: it is quantization-aware.
         columns: The calibration data: for each input, in the order of `model.inputs`, an array
             of shape (examples, ...). Empty where none is needed.
@@ -59,6 +60,7 @@ class Conversion:
     budget_seconds: float | None = None
     streaming: bool = False
     batch_size: int | None = None
+    quiet: bool = False
     aware: bool = False
     columns: tuple[np.ndarray, ...] = ()
     float_model: keras.Model | None = None

@@ -11,7 +11,12 @@ from typing import Any
 from tfnas.graph.functional import Skipped
 from tfnas.legacy.rebuild import is_tf_keras
 from tfnas.quantization.aware_models import unquantized_layers
-from tfnas.quantization.float_islands import are_refused, layers_in_the_way, message_of_refusal
+from tfnas.quantization.float_islands import (
+    BY_SPECIFICATION,
+    are_refused,
+    layers_in_the_way,
+    message_of_refusal,
+)
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.conversion_error import ConversionError
 from tfnas.tflite.file_weights import FileKernel, read_kernels
@@ -171,16 +176,17 @@ def _with_own_ranges(conversion: Conversion) -> tuple[Conversion | None, list[Sk
 def _forms_of_layers(conversion: Conversion, content: bytes) -> dict[str, Any]:
     """Which layers of an integer file stay float, and the form of the recurrent ones."""
     found: dict[str, Any] = {}
-    model = conversion.model
+    model, warn = conversion.model, _LOG.debug if conversion.quiet else _LOG.warning
     if conversion.aware and not is_tf_keras(model):
         left = {layer.name: layer.reason for layer in unquantized_layers(model)}
         if left:
             found["unquantized_layers"] = left
-            _LOG.warning("%s stays float in the file of %s", ", ".join(left), model.name)
+        if unasked := [name for name, reason in left.items() if reason != BY_SPECIFICATION]:
+            warn("%s stays float in the file of %s", ", ".join(unasked), model.name)
         float_bytes = _bytes_of_float_weights(content)
         if float_bytes:
             found["float_weight_bytes"] = float_bytes
-            _LOG.warning(
+            warn(
                 "%s bytes of weights in the file of %s are floats; mode 'dynamic' holds those of "
                 "dense layers and convolutions in a quarter of that",
                 f"{float_bytes:,}",
@@ -193,7 +199,7 @@ def _forms_of_layers(conversion: Conversion, content: bytes) -> dict[str, Any]:
             found["unquantized_layers"] = dict.fromkeys(floats, _SMALL)
         if floats and len(floats) == len(kernels):
             names = ", ".join(dict.fromkeys(floats))
-            _LOG.warning("%s stays float in the file of %s: %s", names, model.name, _SMALL)
+            warn("%s stays float in the file of %s: %s", names, model.name, _SMALL)
     if conversion.has_recurrent_layers:
         found["recurrent_layers"] = form_in_file(content)
     return found
