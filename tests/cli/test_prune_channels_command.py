@@ -51,7 +51,7 @@ def test_half_the_macs_in_two_steps(prune_channels, saved):
     names = {path.name for path in folder.iterdir()}
     assert names == {
         *("model.keras", "model_float32.tflite", "model_int8.tflite", "report.md", "report.html"),
-        *("job.json", "training"),
+        *("job.json", "training", "training_curves.json"),
     }
     before = tfnas.profile(tfnas.load_model(saved)).macs
     small = tfnas.load_model(folder / "model.keras")

@@ -52,6 +52,7 @@ def test_qat_writes_models_file_report_and_picture(command, tmp_path, digits):
     assert names == {
         *("model.keras", "model_float.keras", "model_int8x4.tflite"),
         *("report.md", "report.html", "errors.json", "errors.png", "job.json", "training"),
+        "training_curves.json",
     }
     assert "original, float32" in out
     assert "The layers of the trained file, the worst first:" in out

@@ -108,7 +108,7 @@ def test_ranges_that_functions_prescribe_need_no_data():
 def test_learned_ranges_learn():
     spec = tfnas.QuantSpec(ranges="learned", state_bits=8)  # of 16 bits little is left to learn
     trainable = tfnas.quantize_aware(network(layers.GRU(4)), spec, data=X)
-    trainable.compile(keras.optimizers.SGD(1.0), "mse", jit_compile=False)
+    trainable.compile(keras.optimizers.SGD(10.0), "mse", jit_compile=False)
     inside = [each for each in step_layers(trainable)[0].fake_quants if each.fixed is None]
     before = np.array([float(each.high) for each in inside])
     trainable.fit(X, X[:, -1, :2], epochs=1, verbose=0)
