@@ -297,6 +297,18 @@ def sampled(count: int, size: int) -> np.ndarray:
     return np.sort(np.random.default_rng(0).permutation(count)[:size])
 
 
+def sample_of_rows(shape: tuple[int, ...]) -> np.ndarray:
+    """Returns the numbers of some rows of a layer, by which its error is estimated.
+
+    As many as keep the time of a wide layer's fits short, and 16 at least; the same in each call.
+
+    Args:
+        shape: (rows, inputs) of its weights.
+    """
+    rows, inputs = shape
+    return np.random.default_rng(0).permutation(rows)[: max(16, int(2e7 / inputs**2))]
+
+
 def unsupported_reason(kernel: Any) -> str | None:
     """Returns why a kernel can't be fitted by least squares, None if it can.
 

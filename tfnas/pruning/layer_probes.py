@@ -22,6 +22,7 @@ from tfnas.pruning.input_moments import (
     InputMoments,
     measure,
     quadratic,
+    sample_of_rows,
     to_kernel,
     to_rows,
     unsupported_reason,
@@ -145,14 +146,12 @@ def _errors(
     levels: Sequence[float],
 ) -> Iterator[float]:
     """The error at each level, estimated from a sample of the rows."""
-    rows, inputs = weights.shape
-    sample = np.random.default_rng(0).permutation(rows)[: max(16, int(2e7 / inputs**2))]
+    sample = sample_of_rows(weights.shape)
     part = weights[sample]
-    own = fitting.hessian if fitting.hessian.ndim == 2 else fitting.hessian[sample]
     cross = fitting.cross(weights)[sample]
-    start = Start(*shrink(part, own, cross, amount))
+    start = Start(*shrink(part, fitting.of_rows(sample).hessian, cross, amount))
     cost = scale[sample, None] * start.weights**2 / start.spread
-    held_out = testing.hessian if testing.hessian.ndim == 2 else testing.hessian[sample]
+    held_out = testing.of_rows(sample).hessian
     power = float(scale[sample] @ quadratic(part, held_out))
     for level in levels:
         solved, _ = start.without(cheapest(cost, int(level * cost.size)))

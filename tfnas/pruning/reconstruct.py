@@ -40,6 +40,7 @@ from tfnas.pruning.input_moments import (
     InputMoments,
     measure,
     measure_gap,
+    sample_of_rows,
     to_kernel,
     to_rows,
     unsupported_reason,
@@ -163,21 +164,11 @@ class LayerProblem:
         """
         amount = 0.0
         if self.halves:
-            amount = min(_AMOUNTS, key=lambda each: self._held_out_error(each, keep, scale))
+            sample = sample_of_rows(self.weights.shape)
+            halves = [half.of_rows(sample) for half in self.halves]
+            own = keep[sample], scale[sample]
+            amount = min(_AMOUNTS, key=lambda each: _held_out_error(halves, each, *own))
         return refit(self.weights, keep, *self.shrunk(max(amount, self.amount)))
-
-    def _held_out_error(self, amount: float, keep: np.ndarray, scale: np.ndarray) -> float:
-        """Error of a fit to one half of the examples on the other, over a sample of the rows.
-
-        As many rows as keep the time of a wide layer's fits short, and 16 at least.
-        """
-        rows, inputs = self.weights.shape
-        sample = np.random.default_rng(0).permutation(rows)[: max(16, int(2e7 / inputs**2))]
-        error = 0.0
-        for one, other in itertools.permutations(each.of_rows(sample) for each in self.halves):
-            shrunk = one.shrunk(max(amount, one.amount))
-            error += other.error(refit(one.weights, keep[sample], *shrunk), scale[sample])
-        return error
 
     def of_rows(self, rows: np.ndarray) -> LayerProblem:
         """Returns the problem of some of the rows.
@@ -231,6 +222,17 @@ class LayerProblem:
             scale: Weight of each row's error, (rows,).
         """
         return self.moments.error(solved, self.weights, scale, self.gap)
+
+
+def _held_out_error(
+    halves: Sequence[LayerProblem], amount: float, keep: np.ndarray, scale: np.ndarray
+) -> float:
+    """Error of a fit to one half of the examples on the other, both ways round."""
+    error = 0.0
+    for one, other in itertools.permutations(halves):
+        shrunk = one.shrunk(max(amount, one.amount))
+        error += other.error(refit(one.weights, keep, *shrunk), scale)
+    return error
 
 
 def layer_problem(
