@@ -62,12 +62,25 @@ EPOCHS = flags.DEFINE_integer("epochs", 8, "epochs of a trial of the evolution",
 FINALISTS = flags.DEFINE_integer("finalists", 8, "trials of the shared weights", 1)
 TUNING = flags.DEFINE_integer("tuning_epochs", 4, "epochs of a finalist", 1)
 SHARED = flags.DEFINE_integer("supernet_epochs", 40, "epochs of the shared weights", 1)
+RATE = flags.DEFINE_float("learning_rate", 0.01, "of the shared weights, as in SupernetConfig", 0)
 EVALUATIONS = flags.DEFINE_integer("evaluations", 1000, "networks that are scored", 1)
 BATCH = flags.DEFINE_integer("batch_size", 64, "examples a training step", 1)
 FOLDER = flags.DEFINE_string("folder", "runs/benchmark_supernet", "what is kept of the runs")
 OF_TRIALS = "tau of the trials"
 OBJECTIVES = ["file_accuracy", "latency_ratio"]
-SETTINGS = (IMAGES, ALONE, PRESET, TRIALS, EPOCHS, FINALISTS, TUNING, SHARED, EVALUATIONS, BATCH)
+SETTINGS = (
+    IMAGES,
+    ALONE,
+    PRESET,
+    TRIALS,
+    EPOCHS,
+    FINALISTS,
+    TUNING,
+    SHARED,
+    RATE,
+    EVALUATIONS,
+    BATCH,
+)
 Run = dict[str, Any]  # of a seed: row, paired, points, hypervolumes, tau, date, commit
 Point = dict[str, float]  # seconds, CPU seconds, accuracy, latency
 
@@ -123,6 +136,13 @@ def optimizer(examples: int, epochs: int) -> keras.optimizers.Optimizer:
     return keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(3e-3, steps))
 
 
+def sharing() -> tfnas.SupernetConfig:
+    """Returns the settings of the shared weights."""
+    return tfnas.SupernetConfig(
+        epochs=SHARED.value, learning_rate=RATE.value, evaluations=EVALUATIONS.value
+    )
+
+
 def searched(kind: str, split: Any, seed: int) -> tuple[Any, dict[str, dict[str, float]]]:
     """Runs a search, or goes on; returns its tuner, and the times by trial."""
     folder = pathlib.Path(FOLDER.value) / DATA.value
@@ -137,9 +157,8 @@ def searched(kind: str, split: Any, seed: int) -> tuple[Any, dict[str, dict[str,
     }
     clock = Clock(folder / f"{kind}_{seed}.jsonl")
     if kind == "supernet":
-        config = tfnas.SupernetConfig(epochs=SHARED.value, evaluations=EVALUATIONS.value)
         tuner = tfnas.SupernetTuner(
-            hypermodel, max_trials=FINALISTS.value, supernet=config, **common
+            hypermodel, max_trials=FINALISTS.value, supernet=sharing(), **common
         )
     else:
         tuner = tfnas.EvolutionTuner(hypermodel, max_trials=TRIALS.value, **common)
@@ -354,7 +373,7 @@ def ranks(split: Any, seed: int, fit: dict[str, Any]) -> Any:
         objective=OBJECTIVES,
         max_trials=FINALISTS.value,
         seed=seed,
-        supernet=tfnas.SupernetConfig(epochs=SHARED.value, evaluations=EVALUATIONS.value),
+        supernet=sharing(),
         directory=pathlib.Path(FOLDER.value) / DATA.value,
         project_name=f"supernet_{seed}",
     )

@@ -1,12 +1,15 @@
-"""Seconds of an entire trial of a search on scikit-learn's digits, beside another checkout's.
+"""Seconds of an entire trial of a search, beside keras_tuner's trial or another checkout's.
 
-    python benchmarks/trial_cost.py [--against=CHECKOUT] [--rounds=8] [--epochs=4]
+    python benchmarks/trial_cost.py [--peer] [--data=fashion_mnist] [--growth=200]
+    python benchmarks/trial_cost.py --against=CHECKOUT [--rounds=8] [--epochs=4]
 
 A trial proposes a network, builds, trains, converts, evaluates and measures it, as `make demo`
-does. Each side has a process of its own that lives through all rounds; the sides take turns, in
-an order that alternates, and in a round they get the same seed, so the same network. Each
-process' first trial is not counted: TensorFlow starts in it. CPU time says what a trial costs
-where other jobs run beside. Writes benchmarks/results/trial_cost.json.
+does. With --peer the other side is a trial of keras_tuner's RandomSearch, which trains the same
+network and no more. Each side has a process of its own that lives through all rounds; the sides
+take turns, in an order that alternates, and in a round they get the same seed, so the same network.
+Each process' first trial is not counted: TensorFlow starts in it. CPU time says what a trial costs
+where other jobs run beside. With --growth=N one more process runs a search of N trials of one short
+epoch, and tells by how much its memory grew between trial 20 and the last.
 
 A further side is a function in `ENGINES` that runs one trial of a seed and returns its seconds.
 """
@@ -34,6 +37,11 @@ ROUNDS = flags.DEFINE_integer("rounds", 8, "trials of each side that count", 1)
 EPOCHS = flags.DEFINE_integer("epochs", 4, "epochs of a trial", 1)
 BATCH = flags.DEFINE_integer("batch_size", 32, "examples a training step", 1)
 SEED = flags.DEFINE_integer("seed", 1, "seed of the first round", 0)
+DATA = flags.DEFINE_enum("data", "digits", ["digits", "fashion_mnist"], "data set")
+IMAGES = flags.DEFINE_integer("images", 2000, "training images, at most", 1)
+PEER = flags.DEFINE_bool("peer", False, "beside keras_tuner's RandomSearch, which only trains")
+GROWTH = flags.DEFINE_integer("growth", 0, "trials of the search whose memory is told; 0: none", 0)
+WARM_TRIALS = 20  # before the memory counts: what is loaded once is loaded by then
 ENGINE = flags.DEFINE_string("engine", None, "run this side's trials, in here; seeds on stdin")
 MARK = "trial_cost "  # before a line of results: libraries print too
 STAGES = ("train", "convert", "evaluate", "measure", "rest", "total", "cpu")
@@ -43,23 +51,12 @@ def tfnas_trial(seed: int) -> dict[str, Any]:
     """One trial of tfnas' random search: seconds a stage, and the file's hash."""
     import keras
 
-    import tfnas
     from tfnas.nas import trial_runner
 
-    split = tfnas.data.load("digits")
-    space = tfnas.MobileNetV2Space(split.input_shape, split.num_classes, "microcontroller")
-    steps = EPOCHS.value * -(-len(split.x_train) // BATCH.value)
-    optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(3e-3, steps))
+    split = loaded()
     seconds: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        tuner = tfnas.RandomTuner(
-            space.hypermodel(optimizer=optimizer),
-            max_trials=1,
-            seed=seed,
-            config=tfnas.TunerConfig(target_latency_ratio=0.03),
-            directory=folder,
-            project_name="search",
-        )
+        tuner = random_tuner(split, seed, folder)
         for owner, name, stage in (
             (keras.Model, "fit", "train"),
             (trial_runner, "to_tflite", "convert"),
@@ -67,29 +64,120 @@ def tfnas_trial(seed: int) -> dict[str, Any]:
             (trial_runner, "benchmark", "measure"),
         ):
             stack.enter_context(timed(owner, name, stage, seconds))
-        begin, cpu = time.perf_counter(), time.process_time()
-        tuner.search(
-            split.x_train,
-            split.y_train,
-            validation_data=(split.x_val, split.y_val),
-            epochs=EPOCHS.value,
-            batch_size=BATCH.value,
-            verbose=0,
-        )
-        total, cpu = time.perf_counter() - begin, time.process_time() - cpu
+        total = timed_search(tuner, split)
         [candidate] = tuner.candidates()
         file = contents(candidate.artifact())
-    rest = total - sum(seconds.values())
-    return {
-        **seconds,
-        "rest": rest,
-        "total": total,
-        "cpu": cpu,
-        "file": file,
-    }
+    rest = total["total"] - sum(seconds.values())
+    return {**seconds, "rest": rest, **total, "file": file}
 
 
-ENGINES: dict[str, Callable[[int], dict[str, Any]]] = {"tfnas": tfnas_trial}
+def keras_tuner_trial(seed: int) -> dict[str, Any]:
+    """One trial of keras_tuner's RandomSearch, of the network that tfnas' search draws."""
+    import keras
+    import keras_tuner as kt
+
+    split = loaded()
+    seconds: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        drawn = random_tuner(split, seed, folder)
+        values = drawn.oracle.create_trial("peer").hyperparameters.values
+        hypermodel = space_and_optimizer(split)
+
+        def build(hp: Any) -> keras.Model:
+            for name, value in values.items():
+                hp.Fixed(name, value)
+            return hypermodel.build(hp)
+
+        tuner = kt.RandomSearch(
+            build,
+            objective="val_accuracy",
+            max_trials=1,
+            seed=seed,
+            directory=folder,
+            project_name="peer",
+        )
+        with timed(keras.Model, "fit", "train", seconds):
+            total = timed_search(tuner, split)
+    return {**seconds, "rest": total["total"] - seconds["train"], **total}
+
+
+def loaded() -> Any:
+    """Returns the data set in its parts."""
+    import tfnas
+
+    return tfnas.data.load(DATA.value).limited(IMAGES.value)
+
+
+def space_and_optimizer(split: Any) -> Any:
+    """Returns the hypermodel of both sides."""
+    import keras
+
+    import tfnas
+
+    space = tfnas.MobileNetV2Space(split.input_shape, split.num_classes, "microcontroller")
+    steps = EPOCHS.value * -(-len(split.x_train) // BATCH.value)
+    optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(3e-3, steps))
+    return space.hypermodel(optimizer=optimizer)
+
+
+def random_tuner(split: Any, seed: int, folder: str, trials: int = 1) -> Any:
+    """Returns tfnas' random search."""
+    import tfnas
+
+    return tfnas.RandomTuner(
+        space_and_optimizer(split),
+        max_trials=trials,
+        seed=seed,
+        config=tfnas.TunerConfig(target_latency_ratio=0.03),
+        directory=folder,
+        project_name="search",
+    )
+
+
+def timed_search(tuner: Any, split: Any, epochs: int | None = None) -> dict[str, float]:
+    """Runs a search; returns its seconds, of the clock and of the processor."""
+    begin, cpu = time.perf_counter(), time.process_time()
+    tuner.search(
+        split.x_train,
+        split.y_train,
+        validation_data=(split.x_val, split.y_val),
+        epochs=epochs or EPOCHS.value,
+        batch_size=BATCH.value,
+        verbose=0,
+    )
+    return {"total": time.perf_counter() - begin, "cpu": time.process_time() - cpu}
+
+
+def grown(trials: int) -> dict[str, Any]:
+    """Runs a search; returns the memory of the process after some trials and after the last."""
+    from tfnas.nas.search_callbacks import TrialCallbacks
+
+    sizes: list[int] = []
+
+    class Sizes(TrialCallbacks):
+        def trial_ended(self, trial: Any) -> None:
+            sizes.append(resident_bytes())
+            print("trial", trial.trial_id, f"{sizes[-1]:,} bytes", flush=True)
+
+    split = loaded().limited(256)
+    with tempfile.TemporaryDirectory() as folder:
+        tuner = random_tuner(split, SEED.value, folder, trials)
+        tuner.trial_callbacks = Sizes()
+        timed_search(tuner, split, epochs=1)
+    return {"sizes": sizes}
+
+
+def resident_bytes() -> int:
+    """Returns the memory of this process that is not swapped out, on Linux."""
+    pages = pathlib.Path("/proc/self/statm").read_text().split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+ENGINES: dict[str, Callable[[int], dict[str, Any]]] = {
+    "tfnas": tfnas_trial,
+    "keras_tuner": keras_tuner_trial,
+    "growth": grown,
+}
 
 
 def contents(artifact: Any) -> str:
@@ -125,8 +213,8 @@ class Side:
     """A process that runs trials of one engine, with the tfnas of one checkout."""
 
     def __init__(self, engine: str, checkout: pathlib.Path, log: Any) -> None:
-        self.name = f"{engine} {record.commit_of(checkout)}"
-        arguments = [f"--{flag.name}={flag.value}" for flag in (EPOCHS, BATCH)]
+        self.name = engine if engine != "tfnas" else f"tfnas {record.commit_of(checkout)}"
+        arguments = [f"--{flag.name}={flag.value}" for flag in (EPOCHS, BATCH, DATA, IMAGES)]
         self.process = subprocess.Popen(
             [sys.executable, __file__, f"--engine={engine}", *arguments],
             env={**os.environ, "PYTHONPATH": str(checkout)},
@@ -176,9 +264,11 @@ def summary(trials: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     for name, found in trials.items():
         for stage in STAGES:
             values = [trial[stage] for trial in found if stage in trial]
+            others = [trial[stage] for trial in trials[last] if stage in trial]
+            if not values:
+                continue
             row: dict[str, Any] = {"side": name, "stage": stage, "seconds": spread(values)}
-            if name != last:
-                others = [trial[stage] for trial in trials[last]]
+            if name != last and others:
                 pairs = zip(values, others, strict=True)
                 row["ratio"] = spread([mine / other for mine, other in pairs])
             rows.append(row)
@@ -194,51 +284,86 @@ def main(argv: list[str]) -> None:
     if ENGINE.value:
         serve(ENGINE.value)
         return
-    from tfnas.table import table
-
-    checkouts = [pathlib.Path(__file__).resolve().parents[1]]
+    if PEER.value and AGAINST.value:
+        raise app.UsageError("--peer and --against must not be given together")
+    here = pathlib.Path(__file__).resolve().parents[1]
+    sides = [("tfnas", here)]
+    if PEER.value:
+        sides.append(("keras_tuner", here))
     if AGAINST.value:
-        checkouts.append(pathlib.Path(AGAINST.value).resolve())
+        sides.append(("tfnas", pathlib.Path(AGAINST.value).resolve()))
     load = os.getloadavg()
+    trials = rounds(sides)
+    rows, notes = summary(trials), []
+    if AGAINST.value:
+        files = zip(*([trial["file"] for trial in found] for found in trials.values()), strict=True)
+        alike = sum(len(set(of_round)) == 1 for of_round in files)
+        notes = [f"{alike} of {ROUNDS.value} rounds gave files of the same operators and weights."]
+    tables: dict[str, list[dict[str, Any]]] = {"": rows}
+    if GROWTH.value:
+        tables["Memory"] = [growth(here)]
+    for title, found in tables.items():
+        print(f"\n{title}\n{shown(found)}")
+    print("\n".join(notes))
+    record.write(
+        "trial_cost",
+        tables,
+        seed=SEED.value,
+        notes=[*notes, f"{DATA.value}, {IMAGES.value:,} training images at most."],
+        command=command(list(trials)),
+        load_before_and_after=[load[0], os.getloadavg()[0]],
+        trials=trials,
+    )
+
+
+def rounds(sides: list[tuple[str, pathlib.Path]]) -> dict[str, list[dict[str, Any]]]:
+    """Returns the trials of each side; the sides take turns."""
     with tempfile.TemporaryFile("w+") as log, contextlib.ExitStack() as stack:
-        sides = [Side("tfnas", checkout, log) for checkout in checkouts]
-        for side in sides:
+        running = [Side(engine, checkout, log) for engine, checkout in sides]
+        for side in running:
             stack.callback(side.close)
             side.trial(SEED.value)  # not counted
-        trials: dict[str, list[dict[str, Any]]] = {side.name: [] for side in sides}
+        trials: dict[str, list[dict[str, Any]]] = {side.name: [] for side in running}
         for round_number in range(ROUNDS.value):
-            for side in sides if round_number % 2 else reversed(sides):
+            for side in running if round_number % 2 else reversed(running):
                 trial = side.trial(SEED.value + round_number)
                 trials[side.name].append(trial)
                 print(side.name, f"{trial['total']:.2f} s, cpu {trial['cpu']:.2f} s", flush=True)
-    rows = summary(trials)
-    files = zip(*([trial.get("file") for trial in found] for found in trials.values()), strict=True)
-    alike = sum(len(set(of_round)) == 1 for of_round in files)
-    command = " ".join(
-        [
-            "python benchmarks/trial_cost.py",
-            *(f"--{f.name}={f.value}" for f in (ROUNDS, EPOCHS, BATCH, SEED)),
-            *([f"--against={sides[1].name.removeprefix('tfnas ')}"] if AGAINST.value else []),
-        ]
-    )
-    print(f"\n$ {command}\n")
-    cells = [
-        [r["side"], r["stage"], cell(r["seconds"]), cell(r["ratio"]) if "ratio" in r else ""]
-        for r in rows
-    ]
-    print(table(["side", "stage", "s [least, most]", "ratio of a round"], cells, right=2))
-    note = f"{alike} of {ROUNDS.value} rounds gave files of the same operators and weights."
-    print(f"\n{note}")
-    record.write(
-        "trial_cost",
-        rows,
-        seed=SEED.value,
-        notes=[note] if AGAINST.value else [],
-        command=command,
-        load_before_and_after=[load[0], os.getloadavg()[0]],
-        rounds_with_the_same_file=alike,
-        trials=trials,
-    )
+    return trials
+
+
+def growth(checkout: pathlib.Path) -> dict[str, Any]:
+    """Returns a row: the memory of a search in a process of its own."""
+    with tempfile.TemporaryFile("w+") as log, contextlib.ExitStack() as stack:
+        side = Side("growth", checkout, log)
+        stack.callback(side.close)
+        sizes = side.trial(GROWTH.value)["sizes"]
+    first, last = sizes[min(WARM_TRIALS, len(sizes)) - 1], sizes[-1]
+    return {
+        "trials": len(sizes),
+        f"MB after {min(WARM_TRIALS, len(sizes))}": f"{first / 1e6:.1f}",
+        "MB after all": f"{last / 1e6:.1f}",
+        "MB grown": f"{(last - first) / 1e6:+.1f}",
+    }
+
+
+def shown(rows: list[dict[str, Any]]) -> str:
+    """Returns a table as text."""
+    from tfnas.table import table
+
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    values = [[row.get(name, "") for name in columns] for row in rows]
+    return table(columns, [[cell(v) if isinstance(v, dict) else str(v) for v in r] for r in values])
+
+
+def command(sides: list[str]) -> str:
+    """Returns the command line, with the commit of another checkout instead of its folder."""
+    options = [f"--{f.name}={f.value}" for f in (ROUNDS, EPOCHS, BATCH, SEED, DATA, IMAGES)]
+    options += ["--peer"] if PEER.value else []
+    options += [f"--growth={GROWTH.value}"] if GROWTH.value else []
+    options += [f"--against={sides[1].removeprefix('tfnas ')}"] if AGAINST.value else []
+    options += [f"--result={record.RESULT.value}"] if record.RESULT.value else []
+    return " ".join(["python benchmarks/trial_cost.py", *options])
 
 
 if __name__ == "__main__":
