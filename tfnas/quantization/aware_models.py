@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +11,6 @@ from tfnas.graph.batchnorm import layers_of
 from tfnas.graph.functional import Call, LayerCopies, Skipped, Walk, walk
 from tfnas.graph.preprocessing import calls_in_front
 from tfnas.graph.registered_layers import is_of_keras
-from tfnas.keras_private import all_layers
 from tfnas.legacy.rebuild import is_tf_keras
 from tfnas.legacy.tfmot_qat import is_quantized
 from tfnas.quantization.activation_forms import PReluForm
@@ -31,10 +28,8 @@ from tfnas.quantization.integer_layers import (
 )
 from tfnas.quantization.layer_registry import WITH_WEIGHTS
 from tfnas.quantization.layer_roles import (
-    KERNEL_LAYERS,
     Role,
     is_channel_norm,
-    kernel_bits,
     reason_for_float,
     role,
 )
@@ -108,43 +103,6 @@ def trained_formats(model: keras.Model) -> QuantSpec | None:
     if max((layer.bits for layer in ranges_between_layers(model)), default=8) > 8:
         return QuantSpec.of("int16x8")
     return QuantSpec.of("int8x4" if has_4_bit_kernel(model) else "int8")
-
-
-def check_formats_of_layers(model: keras.Model, spec: QuantSpec) -> None:
-    """Raises ValueError where a layer with a kernel is asked for a format that it does not have.
-
-    A quantization-aware model has formats of its own. Layers of nested models are numbered in it.
-    Where a name may be such a one, a format is missed only if no kernel of the model has it.
-
-    Args:
-        model: The quantization-aware model.
-        spec: The formats that its file shall have.
-    """
-    wrapped = {id(kernel.layer): kernel.bits for kernel in layers_of(model, QuantizedKernel)}
-    kernels = [each for each in all_layers(model) if type(each).__name__ in KERNEL_LAYERS]
-    trained = {wrapped.get(id(layer)) for layer in kernels}
-    names = Counter(_base(layer.name) for layer in kernels)
-    numbered = {name for name, count in names.items() if count > 1}
-    for layer in kernels:
-        kind, bits = type(layer).__name__, wrapped.get(id(layer))
-        if (entry := spec.entry_of((layer.name, kind))) is None:
-            continue
-        asked = spec.weight_bits(layer.name, kind)
-        if asked is not None:
-            asked = kernel_bits(kind, asked, spec.activation_bits)
-        has_it = asked in trained if _base(layer.name) in numbered else asked == bits
-        if not has_it:
-            own = "float32" if bits is None else f"int{bits}"
-            raise ValueError(
-                f"layers must agree with the training of {model.name!r}, got {entry[1]!r} for "
-                f"{layer.name!r}, which was trained with {own!r}: give the formats of layers to "
-                "tfnas.quantize_aware, or to tfnas qat"
-            )
-
-
-def _base(name: str) -> str:
-    """A layer's name without the numbers that make names unique."""
-    return re.sub(r"(_\d+)+$", "", name)
 
 
 def unquantized_layers(model: keras.Model) -> list[Skipped]:

@@ -62,6 +62,8 @@ class FakeQuant(keras.layers.Layer):
             than 8 bits) or float64 (finer than 16) and back.
         active: Whether it rounds. Inactive, it only observes the range.
         frozen: Whether the range no longer changes in training.
+        trained_layers: What the model was made for, which its first range keeps; see
+            :mod:`tfnas.quantization.trained_layers`.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class FakeQuant(keras.layers.Layer):
         after_float: bool = False,
         active: bool = True,
         frozen: bool = False,
+        trained_layers: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -83,6 +86,7 @@ class FakeQuant(keras.layers.Layer):
         self.fixed = None if fixed is None else tuple(fixed)
         self.after_float = after_float
         self.active, self.frozen = active, frozen
+        self.trained_layers = trained_layers
         self.supports_masking = True  # a rounded step of a sequence is as valid as before
         self.observing = False  # calibration: observe ranges outside training too
         self._counts: Any = None  # of all numbers of a calibration
@@ -238,6 +242,8 @@ class FakeQuant(keras.layers.Layer):
         """Returns the layer's configuration, for saving."""
         names = ("bits", "ranges", "momentum", "percentile", "relu", "fixed", "after_float")
         settings = {name: getattr(self, name) for name in (*names, "active", "frozen")}
+        if self.trained_layers is not None:
+            settings["trained_layers"] = self.trained_layers
         return {**super().get_config(), **settings}
 
 
