@@ -65,7 +65,8 @@ class FakeQuantBuilder:
         self._entered: dict[Value, Any] = {}
         self._wrappers: dict[int, Any] = {}
         self._calls: Counter[int] = Counter()
-        self._rows: list[Any] = []  # rows of rounded tables, which have the scale of the table
+        # On grids without a range of their own: rows of rounded tables, and masked scores.
+        self._on_grids: list[Any] = []
         self._read: dict[Value, Any] = {}  # the new tensors of the values that calls have read
 
     def on_input(self, tensor: Any) -> Any:
@@ -97,10 +98,9 @@ class FakeQuantBuilder:
                 self._moved(value, tensors[0], tensor)
                 for value, tensor in zip(call.outputs, outputs, strict=True)
             ]
-        if masked_scores(call) is not None and call_role is not Role.FLOAT:
-            return outputs
-        if self.plan.has_scale_of_table(call):
-            self._rows += outputs
+        masked = masked_scores(call) is not None and call_role is not Role.FLOAT
+        if masked or self.plan.has_scale_of_table(call):
+            self._on_grids += outputs
             return outputs
         return self._rounded(call, tensors, outputs, joint)
 
@@ -303,14 +303,15 @@ class FakeQuantBuilder:
 
     def _as_float(self, call: Call, tensor: Any) -> Any:
         """A rounded tensor as an operator with kernels takes it that stays float."""
-        rows = any(tensor is each for each in self._rows)
-        if (self.ranges.of(tensor) is None and not rows) or call.kind == "Concatenate":
+        masked = self.plan.reads_masked_floats(call)  # beyond the numbers of 16 bits
+        on_grid = masked or any(tensor is each for each in self._on_grids)
+        if (self.ranges.of(tensor) is None and not on_grid) or call.kind == "Concatenate":
             return tensor
         weights = getattr(call.operation, "weights", ())
         if not self.plan.is_island(call) and all(len(weight.shape) < 2 for weight in weights):
             return tensor
         name = self.copies.unique(f"float_{call.operation.name}_input")
-        return FloatInput(self.spec.activation_bits, name=name)(tensor)
+        return FloatInput(INNER_BITS if masked else self.spec.activation_bits, name=name)(tensor)
 
     def _from_table(self, call: Call, tensor: Any) -> Any:
         """A function of single numbers, which the file holds as a table of its values.
