@@ -80,7 +80,8 @@ class FakeQuant(keras.layers.Layer):
         trained_layers: str | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        # Numbers keep their type: rounding is computed in float32 whatever the layers around have.
+        super().__init__(autocast=False, **kwargs)
         self.bits, self.ranges, self.momentum, self.percentile = bits, ranges, momentum, percentile
         self.relu = relu
         self.fixed = None if fixed is None else tuple(fixed)
@@ -234,9 +235,9 @@ class FakeQuant(keras.layers.Layer):
         low = tf.constant(0.0) if self.relu is not None else tf.reduce_min(value)
         return _over_replicas(low, tf.reduce_max(value))
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        """Returns the input's shape."""
-        return input_shape
+    def compute_output_spec(self, x: Any, training: Any = None, ahead: bool = False) -> Any:
+        """Returns the input's shape and type."""
+        return keras.KerasTensor(x.shape, x.dtype)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the layer's configuration, for saving."""

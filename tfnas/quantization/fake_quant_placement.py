@@ -335,5 +335,6 @@ class FakeQuantBuilder:
         key = id(call.operation)
         if key not in self._wrappers:
             layer = self.copies.of(call.operation)
-            self._wrappers[key] = wrapper(layer, name=f"quantized_{layer.name}", **settings)
+            settings = {"name": f"quantized_{layer.name}", **settings}
+            self._wrappers[key] = wrapper(layer, dtype=layer.dtype_policy, **settings)
         return self._wrappers[key]
