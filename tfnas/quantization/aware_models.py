@@ -8,9 +8,8 @@ from typing import Any
 import keras
 
 from tfnas.graph.batchnorm import layers_of
-from tfnas.graph.functional import Call, LayerCopies, Skipped, Walk, walk
+from tfnas.graph.functional import Call, Skipped, Walk, walk
 from tfnas.graph.preprocessing import calls_in_front
-from tfnas.graph.registered_layers import is_of_keras
 from tfnas.legacy.rebuild import is_tf_keras
 from tfnas.legacy.tfmot_qat import is_quantized
 from tfnas.quantization.activation_forms import PReluForm
@@ -33,11 +32,11 @@ from tfnas.quantization.layer_roles import (
     reason_for_float,
     role,
 )
-from tfnas.quantization.normal_form import normal_form
 from tfnas.quantization.normalization_forms import NormalizationForm
 from tfnas.quantization.quantized_kernel import QuantizedKernel
 from tfnas.quantization.recurrent_forms import step_layers
 from tfnas.quantization.spec import QuantSpec
+from tfnas.quantization.trained_layers import trained_layers
 
 # Layers that compute with rounded numbers.
 ROUNDED_LAYERS = (
@@ -133,6 +132,7 @@ def unquantized_layers(model: keras.Model) -> list[Skipped]:
         for value in call.outputs
     }
     met = meets_constants(flow) if bits > 8 else set()
+    whole = {name for each in trained_layers(model) for name in each.whole}
     for call in flow.calls:
         if id(call) in front:
             skipped.append(Skipped(call.name, call.kind, KEPT_OUT))
@@ -155,8 +155,7 @@ def unquantized_layers(model: keras.Model) -> list[Skipped]:
         elif call_role in WITH_WEIGHTS or _is_left_float(call, call_role, floats):
             skipped.append(Skipped(call.name, call.kind, BY_SPECIFICATION))
         elif call_role is Role.FLOAT:
-            by_choice = _has_form_of_layers(call, bits)
-            reason = BY_SPECIFICATION if by_choice else reason_for_float(call)
+            reason = BY_SPECIFICATION if call.name in whole else reason_for_float(call)
             skipped.append(Skipped(call.name, call.kind, reason))
     return skipped
 
@@ -171,17 +170,6 @@ def _joins_floats(flow: Walk, call: Call) -> bool:
         if isinstance(rounding, FakeQuant) and rounding.after_float:
             return True
     return False
-
-
-def _has_form_of_layers(call: Call, bits: int) -> bool:
-    """Whether other layers compute a float layer of Keras in integers, as those of attention."""
-    has_batches = all(value.shape for value in (*call.inputs, *call.outputs))
-    if not is_of_keras(type(call.operation)) or not has_batches:
-        return False  # a single number is no output of a model
-    inputs = [keras.Input(batch_shape=value.shape, dtype=value.dtype) for value in call.inputs]
-    alone = keras.Model(inputs, LayerCopies().call(call, inputs))
-    flat, _ = normal_form(alone, bits)
-    return all(role(part, bits) is not Role.FLOAT for part in walk(flat).calls)
 
 
 def _is_left_float(call: Call, call_role: Role, floats: Mapping[Any, int]) -> bool:

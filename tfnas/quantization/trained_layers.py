@@ -15,11 +15,12 @@ from typing import Any
 import keras
 
 from tfnas.graph.batchnorm import layers_of
-from tfnas.graph.functional import Walk, walk
+from tfnas.graph.functional import Call, LayerCopies, Walk, walk
+from tfnas.graph.registered_layers import is_of_keras
 from tfnas.quantization.fake_quant import FakeQuant
 from tfnas.quantization.layer_registry import WITH_WEIGHTS
-from tfnas.quantization.layer_roles import activation_name, kernel_bits, role
-from tfnas.quantization.normal_form import Origins
+from tfnas.quantization.layer_roles import Role, activation_name, kernel_bits, role
+from tfnas.quantization.normal_form import Origins, normal_form
 from tfnas.quantization.spec import FLOAT, QuantSpec
 
 
@@ -32,11 +33,14 @@ class TrainedLayers:
         kernels: Of each layer with a kernel its own (name, class), and those that it has in the
             original model.
         others: The names by which a specification may call each of the other layers.
+        whole: Names of the layers that are float by the specification alone: others would compute
+            them in integers, as those of attention.
     """
 
     spec: QuantSpec
     kernels: tuple[tuple[tuple[str, str], ...], ...]
     others: tuple[tuple[str, ...], ...]
+    whole: tuple[str, ...] = ()
 
     def check(self, asked: QuantSpec, model: keras.Model, floats: Iterable[str]) -> None:
         """Raises ValueError where a specification names no layer, or other formats than these.
@@ -105,7 +109,27 @@ def layers_to_train(
     # Attention is opened, and errors name it rather than its parts.
     whole = [(call.name, call.kind, activation_name(call)) for call in calls]
     others = [tuple(name for name in names if name) for names in (*whole, *parts)]
-    return TrainedLayers(spec, tuple(dict.fromkeys(kernels)), tuple(dict.fromkeys(others)))
+    bits = spec.activation_bits
+    whole = [
+        call.name
+        for call in flow.calls
+        if spec.leaves_float(*origins.names(call))
+        and role(call, bits) is Role.FLOAT
+        and _has_form_of_layers(call, bits)
+    ]
+    unique = (tuple(dict.fromkeys(each)) for each in (kernels, others))
+    return TrainedLayers(spec, *unique, tuple(whole))
+
+
+def _has_form_of_layers(call: Call, bits: int) -> bool:
+    """Whether other layers compute a float layer of Keras in integers, as those of attention."""
+    has_batches = all(value.shape for value in (*call.inputs, *call.outputs))
+    if not is_of_keras(type(call.operation)) or not has_batches:
+        return False  # a single number is no output of a model
+    inputs = [keras.Input(batch_shape=value.shape, dtype=value.dtype) for value in call.inputs]
+    alone = keras.Model(inputs, LayerCopies().call(call, inputs))
+    flat, _ = normal_form(alone, bits)
+    return all(role(part, bits) is not Role.FLOAT for part in walk(flat).calls)
 
 
 def keep_trained_layers(model: keras.Model, trained: TrainedLayers) -> None:
@@ -120,6 +144,16 @@ def keep_trained_layers(model: keras.Model, trained: TrainedLayers) -> None:
         ranges[0].trained_layers = json.dumps(dataclasses.asdict(trained))
 
 
+def trained_layers(model: keras.Model) -> list[TrainedLayers]:
+    """Returns what the parts of a quantization-aware model were made for; [] where none says it.
+
+    Args:
+        model: A model.
+    """
+    ranges = layers_of(model, FakeQuant)
+    return [_read(layer.trained_layers) for layer in ranges if layer.trained_layers]
+
+
 def check_trained_layers(model: keras.Model, asked: QuantSpec, floats: Iterable[str]) -> None:
     """Raises ValueError where layers are asked for in other formats than they were trained for.
 
@@ -128,7 +162,7 @@ def check_trained_layers(model: keras.Model, asked: QuantSpec, floats: Iterable[
         asked: The formats of its file.
         floats: Names of the layers that stay float in it.
     """
-    kept = [layer.trained_layers for layer in layers_of(model, FakeQuant) if layer.trained_layers]
+    kept = trained_layers(model)
     if not kept:
         raise ValueError(
             f"layers must be empty for {model.name!r}, got {dict(asked.layers)}: it does not hold "
@@ -136,7 +170,7 @@ def check_trained_layers(model: keras.Model, asked: QuantSpec, floats: Iterable[
             f"release or is a part of a model. mode={asked.mode!r} alone takes them as they are"
         )
     for each in kept:
-        _read(each).check(asked, model, floats)
+        each.check(asked, model, floats)
 
 
 def _read(text: str) -> TrainedLayers:
@@ -144,4 +178,5 @@ def _read(text: str) -> TrainedLayers:
     known = {field.name for field in dataclasses.fields(QuantSpec)}
     spec = QuantSpec(**{name: value for name, value in found["spec"].items() if name in known})
     kernels = tuple(tuple((name, kind) for name, kind in each) for each in found["kernels"])
-    return TrainedLayers(spec, kernels, tuple(tuple(names) for names in found["others"]))
+    others = tuple(tuple(names) for names in found["others"])
+    return TrainedLayers(spec, kernels, others, tuple(found["whole"]))
