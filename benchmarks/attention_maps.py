@@ -39,7 +39,7 @@ DATA = flags.DEFINE_string("data", str(ROOT.parent / "shared/data/tasks"), "fold
 EPOCHS = flags.DEFINE_integer("epochs", 8, "epochs of a student")
 TEACHER_EPOCHS = flags.DEFINE_integer("teacher_epochs", 8, "epochs of a teacher")
 WEIGHTS = flags.DEFINE_list("weights", ["0.1", "1", "10"], "weights of the maps to compare")
-ALPHA, TEMPERATURE, RATE, BATCH = 0.5, 2.0, 1e-3, 64
+ALPHA, TEMPERATURE, RATE, BATCH = 0.5, 1.0, 1e-3, 64
 ALONE, OUTPUTS, MAPS = "labels alone", "outputs", "outputs, attention maps"
 Parts = tuple[tuple[np.ndarray, np.ndarray], ...]
 
@@ -57,6 +57,7 @@ def main(_: list[str]) -> None:
         teacher.compile(keras.optimizers.Adam(RATE), "sparse_categorical_crossentropy")
         fit(teacher, parts, TEACHER_EPOCHS.value, seed)
         judge(teacher, parts, "teacher", right, sizes)
+        print(f"seed {seed}, teacher: {right['teacher'][-1].mean():.4f}", flush=True)
         if not chosen:
             tried = [weight_row(float(each), teacher, parts) for each in WEIGHTS.value]
             chosen = max(tried, key=lambda row: row["validation accuracy"])["weight"]
@@ -67,7 +68,10 @@ def main(_: list[str]) -> None:
             student = trained(way, teacher, parts, seed, chosen)
             judge(student, parts, way, right, sizes)
             apart[way].append(divergence(student, teacher, parts[1][0]))
-            print(f"seed {seed}, {way}: {right[way][-1].mean():.4f}, {apart[way][-1]:.3f} apart")
+            print(
+                f"seed {seed}, {way}: {right[way][-1].mean():.4f}, {apart[way][-1]:.3f} apart",
+                flush=True,
+            )
     rows = [row_of(way, right, apart, sizes) for way in right]
     print(table(list(rows[0]), [list(map(str, row.values())) for row in rows]), flush=True)
     notes = [

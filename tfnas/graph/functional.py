@@ -359,7 +359,7 @@ class LayerCopies:
         self._later: list[tuple[Any, list[Any]]] = []
 
     def of(self, layer: Any, /, **changes: Any) -> Any:
-        """Returns the copy of a layer; `changes` update its configuration."""
+        """Returns the copy of a layer; `changes` update its configuration, also its name."""
         if id(layer) not in self._copies:
             self._copies[id(layer)] = layer, self._copy(layer, changes)
         return self._copies[id(layer)][1]
@@ -388,9 +388,10 @@ class LayerCopies:
             config = {**self._edit(layer.get_config()), "name": self.unique(layer.name)}
             return type(layer)(**{**config, "layer": self.of(layer.layer)})
         try:
+            name = self.unique(changes.pop("name", layer.name))
             config = {**self._edit(layer.get_config()), **changes}
             with keras.saving.custom_object_scope(own_objects(layer)):
-                return type(layer).from_config({**config, "name": self.unique(layer.name)})
+                return type(layer).from_config({**config, "name": name})
         except _NO_COPY as error:
             if layer.weights:
                 raise ValueError(

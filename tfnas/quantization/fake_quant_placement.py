@@ -284,22 +284,27 @@ class FakeQuantBuilder:
             return tensors[0]
         equation = product_equation(call)
         if equation is not None:
-            name = self.copies.unique(f"integer_{call.operation.name}")
+            name = self._name_of(call, "product", f"integer_{call.operation.name}")
             return IntegerEinsum(equation, name=name)(*tensors)
         number = number_compared(call)
         known = None if number is None else self.ranges.of(tensors[0])
         if number is not None and known is not None:
             return compared(number, tensors[0], known, self.copies)
         if repeats_places(call):
-            name = self.copies.unique(f"integer_{call.operation.name}")
+            name = self._name_of(call, "repeat", f"integer_{call.operation.name}")
             settings = call.operation.repeats, call.operation.axis
             return IntegerRepeat(*settings, name=name)(tensors[0])
         if masked_scores(call) is None:
             return None
         args, kwargs = call.arguments(tensors)
         mask, scores = (*args, *kwargs.values())[:2]
-        name = self.copies.unique(f"{call.name.replace('/', '_')}_range")
+        name = self._name_of(call, "scores", call.name.replace("/", "_"))
+        name = f"{name}_range"
         return ScoresRange(name=name, **self.ranges.settings())(scores, mask)
+
+    def _name_of(self, call: Call, part: str, other: str) -> str:
+        """A free name: of a part of attention that of its layer and the part."""
+        return self.copies.unique(self.plan.origins.name_inside(call, part) or other)
 
     def _as_float(self, call: Call, tensor: Any) -> Any:
         """A rounded tensor as an operator with kernels takes it that stays float."""
