@@ -96,8 +96,7 @@ def layers_to_train(
         spec: The number formats.
         origins: Where the layers of the normal form come from.
     """
-    kernels = []
-    parts = []
+    kernels, parts = list[tuple[tuple[str, str], ...]](), list[tuple[str | None, ...]]()
     for call in flow.calls:
         if role(call) in WITH_WEIGHTS:
             own = call.name, call.kind
@@ -107,8 +106,8 @@ def layers_to_train(
     split = {identities[-1][0] for identities in kernels}
     calls = [call for call in walk(model).calls if call.name not in split]
     # Attention is opened, and errors name it rather than its parts.
-    whole = [(call.name, call.kind, activation_name(call)) for call in calls]
-    others = [tuple(name for name in names if name) for names in (*whole, *parts)]
+    original = [(call.name, call.kind, activation_name(call)) for call in calls]
+    others = [tuple(name for name in names if name) for names in (*original, *parts)]
     bits = spec.activation_bits
     whole = [
         call.name
@@ -117,8 +116,9 @@ def layers_to_train(
         and role(call, bits) is Role.FLOAT
         and _has_form_of_layers(call, bits)
     ]
-    unique = (tuple(dict.fromkeys(each)) for each in (kernels, others))
-    return TrainedLayers(spec, *unique, tuple(whole))
+    return TrainedLayers(
+        spec, tuple(dict.fromkeys(kernels)), tuple(dict.fromkeys(others)), tuple(whole)
+    )
 
 
 def _has_form_of_layers(call: Call, bits: int) -> bool:
