@@ -79,7 +79,15 @@ GROUPS = (
     Group(
         "Distillation",
         "A small model learns from a large one.",
-        ("Distiller", "teacher_outputs", "FeatureHint", "AttentionTransfer", "RelationalTransfer"),
+        (
+            "Distiller",
+            "teacher_outputs",
+            "FeatureHint",
+            "AttentionTransfer",
+            "AttentionMapTransfer",
+            "attention_map_transfers",
+            "RelationalTransfer",
+        ),
     ),
     Group(
         "Search",

@@ -12,8 +12,10 @@ from tfnas.clustering.clustering_callback import ClusteringCallback as Clusterin
 from tfnas.clustering.shared_values import keep_clusters as keep_clusters
 from tfnas.compression.budget import Budget as Budget
 from tfnas.compression.fine_tune_settings import FineTuneSettings as FineTuneSettings
+from tfnas.distillation.attention_maps import attention_map_transfers as attention_map_transfers
 from tfnas.distillation.cached_teacher import teacher_outputs as teacher_outputs
 from tfnas.distillation.distiller import Distiller as Distiller
+from tfnas.distillation.feature_losses import AttentionMapTransfer as AttentionMapTransfer
 from tfnas.distillation.feature_losses import AttentionTransfer as AttentionTransfer
 from tfnas.distillation.feature_losses import FeatureHint as FeatureHint
 from tfnas.distillation.feature_losses import RelationalTransfer as RelationalTransfer

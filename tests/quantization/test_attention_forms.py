@@ -193,6 +193,38 @@ def test_post_training_integers_take_the_same_forms():
     assert np.abs(file.predict(data) - exact).mean() < 0.05 * np.abs(exact).max()
 
 
+ISLANDS = [
+    ("padded and causal, with dropout", "Softmax", "int8"),
+    ("padded and causal, with dropout", "Softmax", "int16"),
+    ("padded and causal, with dropout", "Where", "int8"),
+    ("padded and causal, with dropout", "Rescaling", "int8"),
+    ("grouped", "Softmax", "int8"),
+    ("plain", "Softmax", "int8"),
+    ("additive", "Where", "int8"),
+    ("additive", "tanh", "int8"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern", "activations"), slow_but(ISLANDS, ISLANDS[0], ISLANDS[2], ISLANDS[3])
+)
+def test_parts_of_masked_attention_may_stay_float(name, pattern, activations):
+    """In training and after it; a mask of floats is not rounded before its softmax."""
+    kind, build = MODELS[name]
+    model, data = _model(kind, build), _data(kind)
+    spec = tfnas.QuantSpec("int8", activations, layers={pattern: "float32"})
+    aware = tfnas.quantize_aware(model, spec, data=data)
+    left = {each.kind for each in tfnas.unquantized_layers(aware)}
+    expected = {"Where": {"Where", "Softmax"}, "tanh": {"Activation"}}
+    assert left == expected.get(pattern, {pattern})
+    file = tfnas.to_tflite(aware, spec)
+    after_training = tfnas.to_tflite(model, spec, data)
+    np.testing.assert_array_equal(file.predict(data), after_training.predict(data))
+    exact = outputs(model, data)
+    assert np.abs(file.predict(data) - exact).mean() < 0.03 * np.abs(exact).max()
+    assert np.abs(file.predict(data) - outputs(aware, data)).max() < 0.05 * np.abs(exact).max()
+
+
 def test_masked_places_get_at_most_one_step_together():
     scores = np.random.default_rng(5).normal(0.0, 3.0, (64, 32)).astype("float32")
     mask = np.arange(32) < np.random.default_rng(6).integers(1, 33, (64, 1))

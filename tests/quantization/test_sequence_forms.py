@@ -55,3 +55,14 @@ def test_each_masked_call_of_a_layer_zeroes_its_outputs():
     opened, _ = normal_form(model)
     for one, two in zip(opened(data), model(data), strict=True):
         np.testing.assert_allclose(one, two, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "SimpleRNN"])
+def test_the_activation_of_a_recurrent_layer_stays_inside_of_its_steps(kind):
+    """Also in a TimeDistributed, whose dense layers are split from theirs."""
+    inputs = keras.Input((4, 3))
+    parts = keras.ops.reshape(inputs, (-1, 2, 2, 3))
+    expected, found, kinds = normal(layers.TimeDistributed(getattr(layers, kind)(2))(parts), inputs)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert kinds.count(kind) == 1
+    assert "Activation" not in kinds

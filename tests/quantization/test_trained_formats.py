@@ -9,6 +9,7 @@ import pytest
 import tfnas
 from tfnas.cli.app import main
 from tfnas.quantization.aware_models import trained_formats
+from tfnas.quantization.quantize_aware import quantize_aware_partly
 
 X = np.random.default_rng(0).normal(size=(40, 6)).astype("float32")
 
@@ -96,3 +97,72 @@ def test_layers_of_nested_models_may_have_one_name() -> None:
     own = tfnas.QuantSpec("int8", layers={"two/dense": "float32", "one/*": "int4"})
     aware = tfnas.quantize_aware(model, own, data=X)
     assert tfnas.to_tflite(aware, own).content == tfnas.to_tflite(aware, "int8").content
+
+
+def mixed() -> keras.Model:
+    x = keras.Input((6, 4), name="x")
+    h = keras.layers.SeparableConv1D(4, 3, padding="same", name="apart")(x)
+    h = keras.layers.Dense(4, "gelu", name="bent")(h)
+    h = keras.layers.MultiHeadAttention(2, 2, name="look")(h, h)
+    return keras.Model(x, keras.layers.Dense(2, name="last")(h), name="mixed")
+
+
+IN_PARTS = {"apart_pointwise": "float32", "gelu": "float32", "Softmax": "float32"}
+SEQUENCES = np.random.default_rng(0).normal(size=(20, 6, 4)).astype("float32")
+
+
+def test_the_model_keeps_what_it_was_trained_for(tmp_path) -> None:
+    """Of parts of layers and functions too, through a file and a clone."""
+    own = tfnas.QuantSpec("int8", layers=IN_PARTS)
+    aware = tfnas.quantize_aware(mixed(), own, data=SEQUENCES)
+    aware.save(tmp_path / "aware.keras")
+    clone = keras.models.clone_model(aware)
+    clone.set_weights(aware.get_weights())
+    content = tfnas.to_tflite(aware, own).content
+    for model in (tfnas.load_model(tmp_path / "aware.keras"), clone):
+        assert tfnas.to_tflite(model, own).content == content
+        with pytest.raises(ValueError, match="got 'int8' for 'apart', which was trained with 'fl"):
+            tfnas.to_tflite(model, tfnas.QuantSpec("int8", layers={"apart_pointwise": "int8"}))
+
+
+@pytest.mark.parametrize(
+    ("layers", "rule"),
+    [
+        ({"gelu": "float32"}, "got 'float32' for 'bent_gelu', which was trained with 'int8'"),
+        ({"look": "float32"}, "got 'float32' for 'look', which was trained with 'int8'"),
+        ({"Softmax": "float32"}, "got 'float32' for 'look_.*softmax'"),
+        ({"apart": "int4"}, "got 'int4' for 'apart', which was trained with 'int8'"),
+        ({"apart_pointwise": "int4"}, "got 'int4' for 'apart', which was trained with 'int8'"),
+        ({"lost": "float32"}, "got 'lost', which matches none of .*; did you mean 'last'?"),
+    ],
+)
+def test_other_formats_than_the_trained_ones_are_refused(layers: dict, rule: str) -> None:
+    aware = tfnas.quantize_aware(mixed(), "int8", data=SEQUENCES)
+    with pytest.raises(ValueError, match=rule):
+        tfnas.to_tflite(aware, tfnas.QuantSpec("int8", layers=layers))
+    assert tfnas.to_tflite(aware, tfnas.QuantSpec("int8", layers={"Dense": "int8"})).mode == "int8"
+
+
+def test_a_layer_that_stays_float_anyway_may_be_named() -> None:
+    x = keras.Input((8, 6))
+    h = keras.layers.UnitNormalization(axis=1, name="unit")(x)
+    model = keras.Model(x, keras.layers.Dense(2)(h))
+    data = np.random.default_rng(0).normal(size=(20, 8, 6)).astype("float32")
+    aware = quantize_aware_partly(model, "int8", data=data)
+    named = tfnas.QuantSpec("int8", layers={"unit": "float32"})
+    assert tfnas.to_tflite(aware, named).content == tfnas.to_tflite(aware, "int8").content
+
+
+def test_a_part_of_a_trained_model_has_the_formats_that_it_has() -> None:
+    aware = tfnas.quantize_aware(plain(), "int8", data=X)
+    inputs = keras.Input((4,))
+    part = keras.Model(inputs, aware.layers[-1](aware.layers[-2](inputs)))
+    with pytest.raises(ValueError, match="does not hold the formats that its layers were trained"):
+        tfnas.to_tflite(part, tfnas.QuantSpec("int8", layers={"b": "int8"}))
+
+
+def test_bits_of_states_are_those_of_the_training() -> None:
+    model = keras.Sequential([keras.Input((6, 4)), keras.layers.GRU(3)], name="steps")
+    aware = tfnas.quantize_aware(model, tfnas.QuantSpec("int8", state_bits=16), data=SEQUENCES)
+    with pytest.raises(ValueError, match="state_bits must be 16 as model 'steps' was trained for"):
+        tfnas.to_tflite(aware, tfnas.QuantSpec("int8", state_bits=8))

@@ -73,6 +73,18 @@ def test_streams_that_do_not_fit(classifier):
         tfnas.evaluate(file, data, y[:9], "mse")
 
 
+def test_targets_that_do_not_fit_the_frames_of_a_stream():
+    model = keras.Sequential([keras.Input((5, 3)), layers.SimpleRNN(2, return_sequences=True)])
+    file = tfnas.to_tflite(model, streaming=True)
+    x = np.zeros((4, 5, 3), np.float32)
+    rule = r"\(the file is a stream with an output for each of 5 frames: .*, \(4, 5, \.\.\.\)\)"
+    for y in (np.zeros((4, 2)), np.zeros((4, 3, 2))):
+        with pytest.raises(ValueError, match=rule):
+            tfnas.evaluate(file, x, y, "mse")
+    with pytest.raises(ValueError, match=r"\(20, 2\) and 4 inputs: .*, y\.reshape\(4, 5, \.\.\.\)"):
+        tfnas.evaluate(file, x, np.zeros((20, 2)), "mse")
+
+
 def test_several_metrics_of_one_output(classifier):
     file, _, x, y, _ = classifier
     found = tfnas.evaluate(file, x, y, ["accuracy", "calibration_error", tfnas.metrics.top_k(2)])

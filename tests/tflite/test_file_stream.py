@@ -10,7 +10,11 @@ from slow_cases import slow_but
 
 import tfnas
 from tfnas.quantization.quantize_aware import quantize_aware
+from tfnas.tflite.file_stream import STEPS as STEPS_RECORD
+from tfnas.tflite.file_stream import sequence_predictor, stream_ends
+from tfnas.tflite.flatbuffer import pack, unpack
 from tfnas.tflite.frame_model import frame_model
+from tfnas.tflite.metadata import set_entry
 
 STEPS, FEATURES = 8, 3
 RNG = np.random.default_rng(0)
@@ -179,3 +183,45 @@ def test_a_file_without_states_and_frames_of_another_shape_are_refused():
         tfnas.FileStream(frames)(np.zeros((0, 3)))
     with pytest.raises(ValueError, match="frames must hold the inputs"):
         tfnas.FileStream(frames)({"other": np.zeros((4, 3))})
+
+
+@pytest.fixture(scope="module")
+def of_one_row():
+    """A model whose last step is a row of its own, and its stream."""
+    model = model_of(layers.LSTM(4), layers.Reshape((1, 4)))
+    return model, tfnas.to_tflite(model, streaming=True)
+
+
+def test_a_last_step_of_one_row_is_no_frame(of_one_row, tmp_path):
+    """The file says which outputs have steps, whatever is done to it since."""
+    model, file = of_one_row
+    exact = np.asarray(model(X))
+    file.save(tmp_path / "file.tflite")
+    for each in (file, tfnas.Artifact.load(tmp_path / "file.tflite"), file.minified()):
+        assert tfnas.FileStream(each)(X[0]).shape == (STEPS, 1, 4)
+        np.testing.assert_allclose(sequence_predictor(each)(X), exact, atol=1e-5)
+        assert tfnas.evaluate(each, X, exact, metric="mse").value < 1e-9
+    assert tfnas.verify(model, file, X).passed
+
+
+def test_a_record_of_steps_that_does_not_fit_is_refused(of_one_row):
+    _, file = of_one_row
+    for record in (b"[true, false]", b"{}", b"\xff"):
+        model = unpack(file.content)
+        set_entry(model, STEPS_RECORD, record)
+        with pytest.raises(ValueError, match="TFNAS_STEPS in the file's metadata must say of each"):
+            tfnas.FileStream(tfnas.Artifact(pack(model)))
+
+
+def test_a_stream_without_a_record_is_read_by_its_shapes():
+    file = files("float32", spotter)[1]
+    model = unpack(file.content)
+    model.metadata = [item for item in model.metadata if item.name != STEPS_RECORD]
+    assert stream_ends(tfnas.Artifact(pack(model))).steps == stream_ends(file).steps
+
+
+def test_refusals_name_the_layer_of_the_user_and_a_way_out():
+    model = model_of(layers.Bidirectional(layers.GRU(2), name="both"))
+    rule = "got 'both' of class Bidirectional: a recurrent layer of one direction has a step. With"
+    with pytest.raises(ValueError, match=rule):
+        tfnas.to_tflite(model, "int8", X, streaming=True)

@@ -1,8 +1,12 @@
 """The layers behind the operators of a file, of Keras 3 and of Keras 2."""
 
+import keras
+import numpy as np
 import pytest
+from keras import layers
 
 import tfnas
+from tfnas.measure.quantization_debugger.layer_names import LayerNames
 from tfnas.tflite.file_weights import read_kernels
 from tfnas.tflite.flatbuffer import (
     FileGraph,
@@ -107,3 +111,22 @@ def chain(*steps):
 def test_layers_have_the_users_names(steps, layers):
     graph = chain(*steps)
     assert [layer_of(graph, op) for op in graph.operators] == layers
+
+
+def test_parts_of_attention_and_fused_operators_have_the_users_layer():
+    """In an int8 file, where other layers and operators compute them."""
+    inputs = keras.Input((6, 4))
+    x = layers.MultiHeadAttention(2, 2, name="look")(inputs, inputs, use_causal_mask=True)
+    x = layers.Attention(name="plain")([x, x])
+    model = keras.Model(inputs, layers.LSTM(3, return_sequences=True, name="memory")(x))
+    data = np.random.default_rng(0).normal(size=(8, 6, 4)).astype("float32")
+    file = tfnas.to_tflite(model, tfnas.QuantSpec("int8", recurrent="fused"), data)
+    names = LayerNames(model)
+    found = {}
+    for op in file.graph.operators:
+        layer = names.mentioned(op.outputs[0].name)
+        found.setdefault(op.name, set()).add(layer[0] if layer else "?")
+    assert found["UNIDIRECTIONAL_SEQUENCE_LSTM"] == {"memory"}
+    assert found["FULLY_CONNECTED"] == found["SELECT_V2"] == {"look"}
+    assert found["BATCH_MATMUL"] == found["SOFTMAX"] == {"look", "plain"}
+    assert not any("?" in each for each in found.values())

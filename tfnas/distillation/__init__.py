@@ -8,7 +8,9 @@ the ordinary `fit`; the result is `distiller.student`.
     losses.py                cross-entropy and KL divergence, as pure functions
     batch_checks.py          whether labels and a teacher's outputs fit a batch
     feature_distances.py     distances between intermediate activations, as pure functions
+    attention_taps.py        the probabilities of attention layers, and where they are read
     feature_losses.py        which layers are compared, and how
+    attention_maps.py        which attention layers of student and teacher are compared
     output_structure.py      a model's outputs by name: one, a list or a dictionary
     output_kinds.py          what an output means, and what says so
     output_losses.py         the losses of one output

@@ -31,8 +31,8 @@ def checked_features(
         isinstance(transfer, Transfer) for transfer in features
     ):
         raise ValueError(
-            f"features must be a list of FeatureHint, AttentionTransfer and RelationalTransfer, "
-            f"got {features!r}"
+            "features must be a list of FeatureHint, AttentionTransfer, AttentionMapTransfer and "
+            f"RelationalTransfer, got {features!r}"
         )
     teachers = len(teacher) if isinstance(teacher, (list, tuple)) else int(teacher is not None)
     if features and not teachers:
@@ -144,8 +144,8 @@ def projections(
     layers = []
     for transfer in features:
         shapes = (
-            student.shape_of(transfer.student),
-            teachers[transfer.of].shape_of(transfer.teacher),
+            student.shape_of(transfer.student_tap),
+            teachers[transfer.of].shape_of(transfer.teacher_tap),
         )
         transfer.check(*shapes)
         layers.append(transfer.projection(*shapes))

@@ -7,6 +7,7 @@ References:
     Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015.
     Zagoruyko and Komodakis, "Paying More Attention to Attention", ICLR 2017.
     Park et al., "Relational Knowledge Distillation", CVPR 2019.
+    Sun et al., "MobileBERT: a Compact Task-Agnostic BERT", ACL 2020.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from tfnas.distillation.tensor_types import Tensor
 
 _EPSILON = 1e-12
+_LEAST_PROBABILITY = 1e-12  # the logarithm of a place that a mask leaves out is finite
 
 
 def hint_distance(student: Tensor, teacher: Tensor) -> Any:
@@ -59,6 +61,34 @@ def attention_distance(student: Tensor, teacher: Tensor) -> Any:
     maps = [ops.mean(ops.square(_float(f)), axis=-1, keepdims=True) for f in (student, teacher)]
     s, t = (_unit(_flat(attention)) for attention in same_size(*maps))
     return ops.sum(ops.square(s - t), axis=-1)
+
+
+def map_divergence(student: Tensor, teacher: Tensor) -> Any:
+    """Returns the divergence of the student's attention from the teacher's, KL(teacher || student).
+
+    It is the mean over queries, and over heads where both have as many; else the heads of each are
+    averaged first, which gives probabilities again. Queries of zeros, which a mask leaves out, do
+    not count. Padding that both leave out adds nothing.
+
+    Args:
+        student: Probabilities over the keys, (n, heads, queries, keys).
+        teacher: (n, other heads, queries, keys).
+
+    Returns:
+        A tensor (n,).
+
+    References:
+        Sun et al., "MobileBERT", ACL 2020, section 3.4 (attention transfer).
+    """
+    maps = [_float(student), _float(teacher)]
+    if maps[0].shape[1] != maps[1].shape[1]:
+        maps = [ops.mean(each, axis=1, keepdims=True) for each in maps]
+    s, t = maps
+    logs = [ops.log(ops.maximum(each, _LEAST_PROBABILITY)) for each in (s, t)]
+    divergence = ops.sum(t * (logs[1] - logs[0]), axis=-1)
+    counts = ops.cast((ops.sum(s, axis=-1) > 0) & (ops.sum(t, axis=-1) > 0), "float32")
+    sums, rows = (ops.sum(each, axis=(1, 2)) for each in (divergence * counts, counts))
+    return sums / ops.maximum(rows, 1.0)
 
 
 def distance_relations(student: Tensor, teacher: Tensor) -> Any:

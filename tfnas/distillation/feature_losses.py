@@ -8,11 +8,12 @@ distiller's loss.
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import keras
 
 from tfnas.distillation import feature_distances
+from tfnas.distillation.attention_taps import Tap
 from tfnas.distillation.output_checks import check_number
 
 if TYPE_CHECKING:
@@ -36,6 +37,17 @@ class Transfer:
     teacher: str
     weight: float = 1.0
     of: int = 0
+    reads_maps: ClassVar[bool] = False  # the probabilities of attention, not a layer's output
+
+    @property
+    def student_tap(self) -> Tap:
+        """Where the student is read."""
+        return Tap(self.student, self.reads_maps)
+
+    @property
+    def teacher_tap(self) -> Tap:
+        """Where the teacher is read."""
+        return Tap(self.teacher, self.reads_maps)
 
     def __post_init__(self) -> None:
         for name in ("student", "teacher"):
@@ -244,6 +256,83 @@ class AttentionTransfer(Transfer):
             A float32 tensor (batch,).
         """
         return feature_distances.attention_distance(student, teacher)
+
+
+@keras.saving.register_keras_serializable("tfnas")
+@dataclasses.dataclass(frozen=True)
+class AttentionMapTransfer(Transfer):
+    """Trains the student's attention to look where the teacher's looks.
+
+    It compares the probabilities of attention layers, by the divergence of the student's from the
+    teacher's. Scores before the softmax say the same but for a number for each query, which the
+    softmax takes out, and for places that a mask leaves out. :func:`tfnas.attention_map_transfers`
+    makes one for each attention layer of a student.
+
+    Example:
+        >>> import keras, tfnas
+        >>> def model(heads):
+        ...     x = inputs = keras.Input((6, 8))
+        ...     x = keras.layers.MultiHeadAttention(heads, 4, name="look")(x, x)
+        ...     return keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(x)))
+        >>> maps = tfnas.AttentionMapTransfer("look", "look", weight=0.1)
+        >>> distiller = tfnas.Distiller(model(4), model(2), features=[maps])
+
+    Args:
+        student: Name or path of the student's MultiHeadAttention, GroupQueryAttention, Attention or
+            AdditiveAttention, over one axis.
+        teacher: Name or path of the teacher's, of as many queries and keys. Heads are compared one
+            by one where both have as many, else their means.
+        weight: Factor of the divergence, above 0.
+        of: Index of the teacher where there are several, from 0.
+
+    Raises:
+        ValueError: An argument is invalid.
+
+    References:
+        Sun et al., "MobileBERT: a Compact Task-Agnostic BERT for Resource-Limited Devices",
+        ACL 2020.
+        Jiao et al., "TinyBERT: Distilling BERT for Natural Language Understanding", EMNLP 2020.
+    """
+
+    reads_maps: ClassVar[bool] = True
+
+    def check(self, student: Shape, teacher: Shape) -> None:
+        """Checks that attention of these shapes can be compared.
+
+        Example:
+            >>> import tfnas
+            >>> transfer = tfnas.AttentionMapTransfer("a", "b")
+            >>> transfer.check((None, 2, 6, 6), (None, 4, 6, 6))
+
+        Args:
+            student: Shape of the student's probabilities, (None, heads, queries, keys).
+            teacher: Shape of the teacher's, (None, heads, queries, keys).
+
+        Raises:
+            ValueError: They can't be compared.
+        """
+        sizes = zip(student[2:], teacher[2:], strict=True)
+        if any(None not in pair and pair[0] != pair[1] for pair in sizes):
+            self._refuse(student, teacher, "have as many queries and keys in both models")
+
+    def distance(self, student: Tensor, teacher: Tensor) -> Any:
+        """Returns the divergence of each example, (batch,).
+
+        Example:
+            >>> import numpy as np, tfnas
+            >>> transfer = tfnas.AttentionMapTransfer("a", "b")
+            >>> a, b = (np.full((5, heads, 6, 6), 1 / 6, "float32") for heads in (2, 4))
+            >>> transfer.distance(a, b).numpy().tolist()
+            [0.0, 0.0, 0.0, 0.0, 0.0]
+
+        Args:
+            student: The student's probabilities, (batch, heads, queries, keys).
+            teacher: The teacher's, (batch, heads, queries, keys).
+
+        Returns:
+            A float32 tensor (batch,).
+        """
+        return feature_distances.map_divergence(student, teacher)
 
 
 @keras.saving.register_keras_serializable("tfnas")

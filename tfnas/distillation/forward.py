@@ -8,11 +8,12 @@ the inputs of a softmax followed by other layers are requested, the model is cal
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
 
+from tfnas.distillation.attention_taps import Tap, attends, output_and_maps, shape_of_maps
 from tfnas.distillation.losses import as_logits
 from tfnas.distillation.output_kinds import LossFacts
 from tfnas.distillation.output_structure import OutputStructure, flat, structure_of
@@ -41,13 +42,13 @@ class ForwardResult:
         outputs: The model's outputs, in their structure.
         tensors: The same as a list, one (batch, ...) for each output.
         sources: Where logits are read: the outputs, or the softmax behind them.
-        features: Name of each requested layer -> its activations.
+        features: Each requested tap -> its activations.
     """
 
     outputs: Any
     tensors: list[Any]
     sources: list[Any]
-    features: dict[str, Any]
+    features: dict[Tap, Any]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -82,7 +83,7 @@ class ForwardPass:
     Args:
         model: A built Keras 3 model.
         role: "student" or "teacher", for messages.
-        layers: Names or paths of layers whose activations are requested.
+        taps: Where activations are requested.
         gives: Whether the outputs are "logits" or "probabilities"; a list has one entry for each
             output. None: inferred from the last activation, else from the loss.
         losses: What the loss of each output says; None: nothing.
@@ -97,7 +98,7 @@ class ForwardPass:
         self,
         model: keras.Model,
         role: str,
-        layers: Sequence[str] = (),
+        taps: Sequence[Tap] = (),
         gives: str | Sequence[str | None] | None = None,
         losses: Sequence[LossFacts] | None = None,
         structure: OutputStructure | None = None,
@@ -114,7 +115,7 @@ class ForwardPass:
                 )
         facts = losses or [LossFacts()] * len(self.structure)
         self.ends = [self._end(n, stated[n], facts[n]) for n in range(len(self.structure))]
-        self._taps = {name: self._layer_output(name) for name in layers}
+        self._taps = {tap: self._tapped(tap) for tap in taps}
 
     @property
     def is_traced(self) -> bool:
@@ -126,9 +127,10 @@ class ForwardPass:
         """Shape of each output, (None, ..., classes); None for a subclassed model."""
         return [end.shape for end in self.ends]
 
-    def shape_of(self, layer: str) -> tuple[int | None, ...]:
-        """Shape of a layer's activations."""
-        return self._taps[layer].shape
+    def shape_of(self, tap: Tap) -> tuple[int | None, ...]:
+        """Shape of the activations of a tap."""
+        call = self._taps[tap]
+        return shape_of_maps(call) if tap.maps else call.outputs[0].shape
 
     def run(self, x: Tensors, training: bool | None) -> ForwardResult:
         """Runs the model.
@@ -137,18 +139,22 @@ class ForwardPass:
             x: A batch of its inputs.
             training: As in `keras.Model.call`.
         """
-        values: dict[Value, Any] = {}
+        values, maps = dict[Value, Any](), dict[int, Any]()
         if self._flow is None or not self._needs_intermediates():
             outputs = self.model(x, training=training)
             tensors = flat(outputs, self.structure, self.model, self.role)
         else:
-            values = _run(self._flow, self.model, x, training)
+            attention = {id(call) for tap, call in self._taps.items() if tap.maps}
+            values, maps = _run(self._flow, self.model, x, training, attention)
             tensors = [values[value] for value in self._flow.outputs]
         sources = [
             values.get(end.source, tensor) if end.source else tensor
             for end, tensor in zip(self.ends, tensors, strict=True)
         ]
-        features = {name: values[value] for name, value in self._taps.items()}
+        features = {
+            tap: maps[id(call)] if tap.maps else values[call.outputs[0]]
+            for tap, call in self._taps.items()
+        }
         return ForwardResult(self.structure.packed(tensors), tensors, sources, features)
 
     def logits(self, result: ForwardResult, output: int, multi_label: bool) -> Any:
@@ -194,7 +200,9 @@ class ForwardPass:
             source if source and source.shape == shape else None,
         )
 
-    def _layer_output(self, layer: str) -> Value:
+    def _tapped(self, tap: Tap) -> Call:
+        """The call that is read."""
+        layer = tap.layer
         if self._flow is None:
             raise ValueError(
                 f"features must come with a functional or Sequential {self.role}, got "
@@ -202,8 +210,13 @@ class ForwardPass:
             )
         exact = [call for call in self._flow.calls if call.name == layer]
         calls = exact or [c for c in self._flow.calls if c.name.endswith(f"/{layer}")]
-        if len(calls) == 1 and len(calls[0].outputs) == 1:
-            return calls[0].outputs[0]
+        if tap.maps and calls and not attends(calls[0]):
+            raise ValueError(
+                f"features must name attention layers of the {self.role} over one axis, got "
+                f"{layer!r} of class {calls[0].kind}"
+            )
+        if len(calls) == 1 and (tap.maps or len(calls[0].outputs) == 1):
+            return calls[0]
         names = ", ".join(call.name for call in self._flow.calls[-_MAX_NAMES:])
         count = len(self._flow.calls)
         last = f"the last {_MAX_NAMES} of {count}: " if count > _MAX_NAMES else ""
@@ -275,13 +288,25 @@ def _flow(model: Any) -> Walk | None:
         return None
 
 
-def _run(flow: Walk, model: Any, x: Any, training: bool | None) -> dict[Value, Any]:
-    """Returns all tensors of a forward pass, computed as Keras' functional models do."""
+def _run(
+    flow: Walk, model: Any, x: Any, training: bool | None, attention: Collection[int]
+) -> tuple[dict[Value, Any], dict[int, Any]]:
+    """Returns all tensors of a forward pass, computed as Keras' functional models do.
+
+    Of the calls whose ids are in `attention` it returns the probabilities too.
+    """
+    maps: dict[int, Any] = {}
     tensors = dict(zip(flow.inputs, standardized_inputs(functional_inside(model), x), strict=True))
     for call in flow.calls:
+        if id(call) in attention:
+            given = [tensors[value] for value in call.inputs]
+            found = output_and_maps(call, given, training)
+            maps[id(call)] = found[1]
+            tensors.update(zip(call.outputs, found, strict=False))  # one output, or both
+            continue
         args, kwargs = call.arguments([tensors[value] for value in call.inputs])
         if training is not None and call_takes_training(call.operation):
             kwargs = {**kwargs, "training": training}
         outputs = keras.tree.flatten(call.operation(*args, **kwargs))
         tensors.update(zip(call.outputs, outputs, strict=True))
-    return tensors
+    return tensors, maps

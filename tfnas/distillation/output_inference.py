@@ -151,8 +151,8 @@ def student_forward(
     """
     structure = arguments.structure
     facts = [loss_facts(arguments.loss(number)) for number in range(len(structure))]
-    layers = [transfer.student for transfer in features]
-    return ForwardPass(student, "student", layers, arguments.student_gives(), facts, structure)
+    taps = [transfer.student_tap for transfer in features]
+    return ForwardPass(student, "student", taps, arguments.student_gives(), facts, structure)
 
 
 def inferred_outputs(

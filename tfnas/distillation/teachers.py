@@ -15,6 +15,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfnas.distillation.attention_taps import Tap
 from tfnas.distillation.feature_distances import area_downsample
 from tfnas.distillation.feature_losses import Transfer
 from tfnas.distillation.forward import ForwardPass, ForwardResult, OutputEnd, own_structure
@@ -79,7 +80,7 @@ class Teachers:
             ForwardPass(
                 model,
                 "teacher",
-                [f.teacher for f in features if f.of == index],
+                [f.teacher_tap for f in features if f.of == index],
                 gives,
                 [loss_facts(loss) for loss in losses[index]],
                 structures[index],
@@ -114,7 +115,7 @@ class Teachers:
 
     def outputs_and_features(
         self, x: Tensors, outputs: Sequence[OutputLoss]
-    ) -> tuple[list[Any], list[dict[str, Any]]]:
+    ) -> tuple[list[Any], list[dict[Tap, Any]]]:
         """Runs all teachers on a batch.
 
         Args:
@@ -123,15 +124,18 @@ class Teachers:
 
         Returns:
             For each output the averaged logits (batch, ..., classes), or the averaged outputs
-            where no logits are compared; and for each model a dictionary layer -> activations.
+            where no logits are compared; and for each model a dictionary tap -> activations.
         """
         results = [
             forward.run(self._prepared_inputs(index, x), False)
             for index, forward in enumerate(self.forward_passes)
         ]
         values = [self._averaged(results, n, output) for n, output in enumerate(outputs)]
-        features = [result.features for result in results]
-        return keras.tree.map_structure(ops.stop_gradient, (values, features))
+        features = [
+            {tap: ops.stop_gradient(found) for tap, found in result.features.items()}
+            for result in results
+        ]
+        return keras.tree.map_structure(ops.stop_gradient, values), features
 
     def _averaged(self, results: Sequence[ForwardResult], number: int, output: OutputLoss) -> Any:
         """The average of an output over all models."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from tfnas.graph.known_sizes import output_shapes
 from tfnas.graph.layer_blocks import opened_block
 from tfnas.graph.model_class import in_class_of, own_objects, own_steps, plain
+from tfnas.graph.precision import new_layers_of, policy_of
 from tfnas.graph.registered_layers import check_slices, kind_of
 from tfnas.graph.subclassed import opened_call
 from tfnas.graph.unfolding import unfold
@@ -297,6 +298,8 @@ def rebuild(
 ) -> keras.Model:
     """Builds a new functional model call by call, not compiled; nested models become flat.
 
+    Layers that `apply` makes have the precision of the model's.
+
     Args:
         model: A built functional or Sequential model.
         apply: Takes a call and the new tensors for its inputs, and returns the new tensors
@@ -323,11 +326,12 @@ def rebuild(
         )
         for tensor in model.inputs
     ]
-    used = inputs if on_input is None else [on_input(tensor) for tensor in inputs]
-    tensors = dict(zip(flow.inputs, used, strict=True))
-    for call in flow.calls:
-        results = apply(call, [tensors[value] for value in call.inputs])
-        tensors.update(zip(call.outputs, results, strict=True))
+    with new_layers_of(policy_of(model)):
+        used = inputs if on_input is None else [on_input(tensor) for tensor in inputs]
+        tensors = dict(zip(flow.inputs, used, strict=True))
+        for call in flow.calls:
+            results = apply(call, [tensors[value] for value in call.inputs])
+            tensors.update(zip(call.outputs, results, strict=True))
     outputs = [tensors[value] for value in flow.outputs]
     functional = followed_graph(model)
     structured = (
@@ -355,7 +359,7 @@ class LayerCopies:
         self._later: list[tuple[Any, list[Any]]] = []
 
     def of(self, layer: Any, /, **changes: Any) -> Any:
-        """Returns the copy of a layer; `changes` update its configuration."""
+        """Returns the copy of a layer; `changes` update its configuration, also its name."""
         if id(layer) not in self._copies:
             self._copies[id(layer)] = layer, self._copy(layer, changes)
         return self._copies[id(layer)][1]
@@ -384,9 +388,10 @@ class LayerCopies:
             config = {**self._edit(layer.get_config()), "name": self.unique(layer.name)}
             return type(layer)(**{**config, "layer": self.of(layer.layer)})
         try:
+            name = self.unique(changes.pop("name", layer.name))
             config = {**self._edit(layer.get_config()), **changes}
             with keras.saving.custom_object_scope(own_objects(layer)):
-                return type(layer).from_config({**config, "name": self.unique(layer.name)})
+                return type(layer).from_config({**config, "name": name})
         except _NO_COPY as error:
             if layer.weights:
                 raise ValueError(

@@ -188,7 +188,11 @@ class PReluForm(keras.layers.Wrapper):
         super().__init__(layer, **kwargs)
         self.bits, self.momentum, self.supports_masking = bits, momentum, True
         for name in _PARTS:
-            setattr(self, f"{name}_range", FakeQuant(bits=bits, momentum=momentum, name=name))
+            setattr(
+                self,
+                f"{name}_range",
+                FakeQuant(bits, momentum=momentum, dtype="float32", name=name),
+            )
 
     def build(self, input_shape: Any = None) -> None:
         """Builds the layer and the ranges."""

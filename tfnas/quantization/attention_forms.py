@@ -268,6 +268,8 @@ class ScoresRange(FakeQuant):
         high = tf.reduce_max(tf.where(counts, ends, tf.zeros_like(ends)))
         self._observe(tf.stack([low, high]))
 
-    def compute_output_spec(self, x: Any, mask: Any, training: bool | None = None) -> Any:
+    def compute_output_spec(  # type: ignore[override]
+        self, x: Any, mask: Any, training: bool | None = None
+    ) -> Any:
         """Returns the scores' shape and type."""
         return keras.KerasTensor(x.shape, x.dtype)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 import keras
 
 from tfnas.graph.batchnorm import layers_of
-from tfnas.graph.functional import Call, LayerCopies, Skipped, Walk, walk
+from tfnas.graph.functional import Call, Skipped, Walk, walk
 from tfnas.graph.preprocessing import calls_in_front
-from tfnas.graph.registered_layers import is_of_keras
-from tfnas.keras_private import all_layers
 from tfnas.legacy.rebuild import is_tf_keras
 from tfnas.legacy.tfmot_qat import is_quantized
 from tfnas.quantization.activation_forms import PReluForm
@@ -31,18 +27,16 @@ from tfnas.quantization.integer_layers import (
 )
 from tfnas.quantization.layer_registry import WITH_WEIGHTS
 from tfnas.quantization.layer_roles import (
-    KERNEL_LAYERS,
     Role,
     is_channel_norm,
-    kernel_bits,
     reason_for_float,
     role,
 )
-from tfnas.quantization.normal_form import normal_form
 from tfnas.quantization.normalization_forms import NormalizationForm
 from tfnas.quantization.quantized_kernel import QuantizedKernel
 from tfnas.quantization.recurrent_forms import step_layers
 from tfnas.quantization.spec import QuantSpec
+from tfnas.quantization.trained_layers import trained_layers
 
 # Layers that compute with rounded numbers.
 ROUNDED_LAYERS = (
@@ -110,43 +104,6 @@ def trained_formats(model: keras.Model) -> QuantSpec | None:
     return QuantSpec.of("int8x4" if has_4_bit_kernel(model) else "int8")
 
 
-def check_formats_of_layers(model: keras.Model, spec: QuantSpec) -> None:
-    """Raises ValueError where a layer with a kernel is asked for a format that it does not have.
-
-    A quantization-aware model has formats of its own. Layers of nested models are numbered in it.
-    Where a name may be such a one, a format is missed only if no kernel of the model has it.
-
-    Args:
-        model: The quantization-aware model.
-        spec: The formats that its file shall have.
-    """
-    wrapped = {id(kernel.layer): kernel.bits for kernel in layers_of(model, QuantizedKernel)}
-    kernels = [each for each in all_layers(model) if type(each).__name__ in KERNEL_LAYERS]
-    trained = {wrapped.get(id(layer)) for layer in kernels}
-    names = Counter(_base(layer.name) for layer in kernels)
-    numbered = {name for name, count in names.items() if count > 1}
-    for layer in kernels:
-        kind, bits = type(layer).__name__, wrapped.get(id(layer))
-        if (entry := spec.entry_of((layer.name, kind))) is None:
-            continue
-        asked = spec.weight_bits(layer.name, kind)
-        if asked is not None:
-            asked = kernel_bits(kind, asked, spec.activation_bits)
-        has_it = asked in trained if _base(layer.name) in numbered else asked == bits
-        if not has_it:
-            own = "float32" if bits is None else f"int{bits}"
-            raise ValueError(
-                f"layers must agree with the training of {model.name!r}, got {entry[1]!r} for "
-                f"{layer.name!r}, which was trained with {own!r}: give the formats of layers to "
-                "tfnas.quantize_aware, or to tfnas qat"
-            )
-
-
-def _base(name: str) -> str:
-    """A layer's name without the numbers that make names unique."""
-    return re.sub(r"(_\d+)+$", "", name)
-
-
 def unquantized_layers(model: keras.Model) -> list[Skipped]:
     """Returns the layers of a quantization-aware model that stay float, with reasons.
 
@@ -175,6 +132,7 @@ def unquantized_layers(model: keras.Model) -> list[Skipped]:
         for value in call.outputs
     }
     met = meets_constants(flow) if bits > 8 else set()
+    whole = {name for each in trained_layers(model) for name in each.whole}
     for call in flow.calls:
         if id(call) in front:
             skipped.append(Skipped(call.name, call.kind, KEPT_OUT))
@@ -197,8 +155,7 @@ def unquantized_layers(model: keras.Model) -> list[Skipped]:
         elif call_role in WITH_WEIGHTS or _is_left_float(call, call_role, floats):
             skipped.append(Skipped(call.name, call.kind, BY_SPECIFICATION))
         elif call_role is Role.FLOAT:
-            by_choice = _has_form_of_layers(call, bits)
-            reason = BY_SPECIFICATION if by_choice else reason_for_float(call)
+            reason = BY_SPECIFICATION if call.name in whole else reason_for_float(call)
             skipped.append(Skipped(call.name, call.kind, reason))
     return skipped
 
@@ -213,17 +170,6 @@ def _joins_floats(flow: Walk, call: Call) -> bool:
         if isinstance(rounding, FakeQuant) and rounding.after_float:
             return True
     return False
-
-
-def _has_form_of_layers(call: Call, bits: int) -> bool:
-    """Whether other layers compute a float layer of Keras in integers, as those of attention."""
-    has_batches = all(value.shape for value in (*call.inputs, *call.outputs))
-    if not is_of_keras(type(call.operation)) or not has_batches:
-        return False  # a single number is no output of a model
-    inputs = [keras.Input(batch_shape=value.shape, dtype=value.dtype) for value in call.inputs]
-    alone = keras.Model(inputs, LayerCopies().call(call, inputs))
-    flat, _ = normal_form(alone, bits)
-    return all(role(part, bits) is not Role.FLOAT for part in walk(flat).calls)
 
 
 def _is_left_float(call: Call, call_role: Role, floats: Mapping[Any, int]) -> bool:

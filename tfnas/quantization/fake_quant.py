@@ -62,6 +62,8 @@ class FakeQuant(keras.layers.Layer):
             than 8 bits) or float64 (finer than 16) and back.
         active: Whether it rounds. Inactive, it only observes the range.
         frozen: Whether the range no longer changes in training.
+        trained_layers: What the model was made for, which its first range keeps; see
+            :mod:`tfnas.quantization.trained_layers`.
     """
 
     def __init__(
@@ -75,14 +77,17 @@ class FakeQuant(keras.layers.Layer):
         after_float: bool = False,
         active: bool = True,
         frozen: bool = False,
+        trained_layers: str | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        # Numbers keep their type: rounding is computed in float32 whatever the layers around have.
+        super().__init__(autocast=False, **kwargs)
         self.bits, self.ranges, self.momentum, self.percentile = bits, ranges, momentum, percentile
         self.relu = relu
         self.fixed = None if fixed is None else tuple(fixed)
         self.after_float = after_float
         self.active, self.frozen = active, frozen
+        self.trained_layers = trained_layers
         self.supports_masking = True  # a rounded step of a sequence is as valid as before
         self.observing = False  # calibration: observe ranges outside training too
         self._counts: Any = None  # of all numbers of a calibration
@@ -230,14 +235,16 @@ class FakeQuant(keras.layers.Layer):
         low = tf.constant(0.0) if self.relu is not None else tf.reduce_min(value)
         return _over_replicas(low, tf.reduce_max(value))
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        """Returns the input's shape."""
-        return input_shape
+    def compute_output_spec(self, x: Any, training: Any = None, ahead: bool = False) -> Any:
+        """Returns the input's shape and type."""
+        return keras.KerasTensor(x.shape, x.dtype)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the layer's configuration, for saving."""
         names = ("bits", "ranges", "momentum", "percentile", "relu", "fixed", "after_float")
         settings = {name: getattr(self, name) for name in (*names, "active", "frozen")}
+        if self.trained_layers is not None:
+            settings["trained_layers"] = self.trained_layers
         return {**super().get_config(), **settings}
 
 

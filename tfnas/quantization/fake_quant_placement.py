@@ -65,7 +65,8 @@ class FakeQuantBuilder:
         self._entered: dict[Value, Any] = {}
         self._wrappers: dict[int, Any] = {}
         self._calls: Counter[int] = Counter()
-        self._rows: list[Any] = []  # rows of rounded tables, which have the scale of the table
+        # On grids without a range of their own: rows of rounded tables, and masked scores.
+        self._on_grids: list[Any] = []
         self._read: dict[Value, Any] = {}  # the new tensors of the values that calls have read
 
     def on_input(self, tensor: Any) -> Any:
@@ -97,10 +98,9 @@ class FakeQuantBuilder:
                 self._moved(value, tensors[0], tensor)
                 for value, tensor in zip(call.outputs, outputs, strict=True)
             ]
-        if masked_scores(call) is not None and call_role is not Role.FLOAT:
-            return outputs
-        if self.plan.has_scale_of_table(call):
-            self._rows += outputs
+        masked = masked_scores(call) is not None and call_role is not Role.FLOAT
+        if masked or self.plan.has_scale_of_table(call):
+            self._on_grids += outputs
             return outputs
         return self._rounded(call, tensors, outputs, joint)
 
@@ -284,33 +284,39 @@ class FakeQuantBuilder:
             return tensors[0]
         equation = product_equation(call)
         if equation is not None:
-            name = self.copies.unique(f"integer_{call.operation.name}")
+            name = self._name_of(call, "product", f"integer_{call.operation.name}")
             return IntegerEinsum(equation, name=name)(*tensors)
         number = number_compared(call)
         known = None if number is None else self.ranges.of(tensors[0])
         if number is not None and known is not None:
             return compared(number, tensors[0], known, self.copies)
         if repeats_places(call):
-            name = self.copies.unique(f"integer_{call.operation.name}")
+            name = self._name_of(call, "repeat", f"integer_{call.operation.name}")
             settings = call.operation.repeats, call.operation.axis
             return IntegerRepeat(*settings, name=name)(tensors[0])
         if masked_scores(call) is None:
             return None
         args, kwargs = call.arguments(tensors)
         mask, scores = (*args, *kwargs.values())[:2]
-        name = self.copies.unique(f"{call.name.replace('/', '_')}_range")
+        name = self._name_of(call, "scores", call.name.replace("/", "_"))
+        name = f"{name}_range"
         return ScoresRange(name=name, **self.ranges.settings())(scores, mask)
+
+    def _name_of(self, call: Call, part: str, other: str) -> str:
+        """A free name: of a part of attention that of its layer and the part."""
+        return self.copies.unique(self.plan.origins.name_inside(call, part) or other)
 
     def _as_float(self, call: Call, tensor: Any) -> Any:
         """A rounded tensor as an operator with kernels takes it that stays float."""
-        rows = any(tensor is each for each in self._rows)
-        if (self.ranges.of(tensor) is None and not rows) or call.kind == "Concatenate":
+        masked = self.plan.reads_masked_floats(call)  # beyond the numbers of 16 bits
+        on_grid = masked or any(tensor is each for each in self._on_grids)
+        if (self.ranges.of(tensor) is None and not on_grid) or call.kind == "Concatenate":
             return tensor
         weights = getattr(call.operation, "weights", ())
         if not self.plan.is_island(call) and all(len(weight.shape) < 2 for weight in weights):
             return tensor
         name = self.copies.unique(f"float_{call.operation.name}_input")
-        return FloatInput(self.spec.activation_bits, name=name)(tensor)
+        return FloatInput(INNER_BITS if masked else self.spec.activation_bits, name=name)(tensor)
 
     def _from_table(self, call: Call, tensor: Any) -> Any:
         """A function of single numbers, which the file holds as a table of its values.
@@ -334,5 +340,6 @@ class FakeQuantBuilder:
         key = id(call.operation)
         if key not in self._wrappers:
             layer = self.copies.of(call.operation)
-            self._wrappers[key] = wrapper(layer, name=f"quantized_{layer.name}", **settings)
+            settings = {"name": f"quantized_{layer.name}", **settings}
+            self._wrappers[key] = wrapper(layer, dtype=layer.dtype_policy, **settings)
         return self._wrappers[key]

@@ -13,7 +13,7 @@ import numpy as np
 from tfnas.graph.functional import Call, Value, Walk
 from tfnas.graph.kernel_state import channels_share_values
 from tfnas.graph.preprocessing import calls_in_front
-from tfnas.quantization.call_forms import meets_constants, number_behind
+from tfnas.quantization.call_forms import masked_scores, meets_constants, number_behind
 from tfnas.quantization.embedding_forms import table_bits
 from tfnas.quantization.layer_registry import WITH_WEIGHTS
 from tfnas.quantization.layer_roles import (
@@ -76,7 +76,23 @@ class FilePlan:
         own, names = self.origins.identity(call), self.origins.of_kernel(call)
         if names is not None and role(call) is Role.RELU:
             return False  # the activation of a layer with a kernel, clipped as its output is
+        if self.reads_masked_floats(call):
+            return True
         return self.spec.leaves_float(*own, *(names or own), activation_name(call))
+
+    def reads_masked_floats(self, call: Call) -> bool:
+        """Whether a call is the softmax of scores whose masked places are floats, as low as -1e9.
+
+        Integers with a range that reaches there would have one step for all other scores.
+        """
+        if activation_name(call) != "softmax":
+            return False
+        producer = self.flow.producers.get(call.inputs[0])
+        return producer is not None and self.has_masked_floats(producer)
+
+    def has_masked_floats(self, call: Call) -> bool:
+        """Whether a call gives masked places a very low number, and is left float."""
+        return masked_scores(call) is not None and self.is_island(call)
 
     def stays_float(self, call: Call) -> bool:
         """Whether a call is float in the file, by its kind or by the specification."""
@@ -181,7 +197,10 @@ class FilePlan:
         if call.kind != "EinsumDense":
             return None
         readers = [self.only_reader(c.outputs[0]) for c in self.flow.calls_of(call.operation)]
-        found = {None if reader is None else number_behind(reader) for reader in readers}
+        found = {
+            None if reader is None or self.is_island(reader) else number_behind(reader)
+            for reader in readers
+        }
         return found.pop() if len(found) == 1 else None
 
 

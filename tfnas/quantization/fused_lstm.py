@@ -61,12 +61,12 @@ class QuantizedFusedLstm(QuantizedRecurrent):
     def _new_ranges(self) -> dict[str, FakeQuant]:
         ends = {**dict.fromkeys(_SUMS, _SUMS_END), **dict.fromkeys(_GATES, _GATE_END)}
         found = {
-            name: FakeQuant(16, fixed=(-end, end), name=f"{name}_range")
+            name: FakeQuant(16, fixed=(-end, end), dtype="float32", name=f"{name}_range")
             for name, end in ends.items()
         }
         found["cell"] = PowerOfTwoRange(16, momentum=self.momentum, name="cell_range")
         hidden = self.step.ranges(8)["hidden"]
-        found["hidden"] = FakeQuant(8, fixed=hidden, name="hidden_range")
+        found["hidden"] = FakeQuant(8, fixed=hidden, dtype="float32", name="hidden_range")
         return found
 
     def range_of(self, name: str) -> FakeQuant:

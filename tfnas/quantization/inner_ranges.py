@@ -31,7 +31,8 @@ class InnerRange(FakeQuant):
     """
 
     def __init__(self, fixed: tuple[float, float] | None = None, **options: Any) -> None:
-        super().__init__(**{"bits": BITS, **options, "fixed": fixed})
+        # The layers around it compute in float32, also under a policy of mixed precision.
+        super().__init__(**{"bits": BITS, "dtype": "float32", **options, "fixed": fixed})
 
     def grid_range(self) -> tuple[Any, Any]:
         """Returns the lowest and highest value of the grid, as tensors."""

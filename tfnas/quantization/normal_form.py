@@ -23,6 +23,7 @@ import keras
 import numpy as np
 
 from tfnas.graph.functional import Call, LayerCopies, rebuild, walk
+from tfnas.keras_private import operations_between
 from tfnas.quantization.activation_calls import opened_activation
 from tfnas.quantization.activation_forms import (
     arithmetic_form,
@@ -59,11 +60,13 @@ class Origins:
         kernels: Of the parts of layers with a kernel.
         sums: Of the layers that compute a sum as a difference.
         parts: Of the layers that compute an activation function with 16 bits.
+        attention: Of the operations inside of attention the path of its layer in the model.
     """
 
     kernels: dict[int, tuple[str, str]] = dataclasses.field(default_factory=dict)
     sums: dict[int, tuple[str, str]] = dataclasses.field(default_factory=dict)
     parts: dict[int, tuple[str, str, str]] = dataclasses.field(default_factory=dict)
+    attention: dict[int, str] = dataclasses.field(default_factory=dict)
 
     def of_kernel(self, call: Call) -> tuple[str, str] | None:
         """The path and class of the layer with a kernel that a call is a part of."""
@@ -76,6 +79,11 @@ class Origins:
     def is_part(self, call: Call) -> bool:
         """Whether a call is a part of an activation function, which is not float then."""
         return id(call.operation) in self.parts
+
+    def name_inside(self, call: Call, part: str) -> str | None:
+        """The name of a part of attention, which is said by its layer's; None for other calls."""
+        path = self.attention.get(id(call.operation))
+        return None if path is None else f"{path.replace('/', '_')}_{part}"
 
     def names(self, call: Call) -> tuple[str | None, ...]:
         """The names by which a specification may call a layer without a kernel."""
@@ -102,9 +110,11 @@ def normal_form(
     split: dict[int, list[Any]] = {}
     origins = Origins()
 
-    def parts_of(layer: Any, call: Call, x: Any = None) -> list[Any]:
+    def parts_of(layer: Any, call: Call, x: Any = None, within: str = "") -> list[Any]:
         if id(layer) not in split:
             known = {} if x is None else output_sizes(layer, x)
+            if within:  # "look_key", where each attention has a "key"
+                known["name"] = f"{within.replace('/', '_')}_{layer.name}"
             split[id(layer)] = _split_layer(layer, copies, known)
             for part in split[id(layer)]:
                 note(part, call)
@@ -121,11 +131,15 @@ def normal_form(
     def note(part: Any, call: Call) -> None:
         origins.kernels[id(part)] = call.name, call.kind
 
-    def apply(call: Call, tensors: list[Any]) -> list[Any]:
+    def apply(call: Call, tensors: list[Any], within: str = "") -> list[Any]:
         layer = call.operation
         if call.kind not in _IN_PARTS and stays_float(call.name, call.kind, activation_name(call)):
             return copies.call(call, tensors)  # parts of a float layer would be rounded apart
-        if (attended := _attention(call, tensors, copies, apply, note, bits)) is not None:
+        inside = functools.partial(apply, within=call.name)
+        if (attended := _attention(call, tensors, copies, inside, note, bits)) is not None:
+            if not within:
+                made = operations_between(tensors, attended)
+                origins.attention.update(dict.fromkeys(map(id, made), call.name))
             return attended
         if (output := _arithmetic(call, tensors, copies, bits)) is not None:
             return [output]
@@ -145,7 +159,7 @@ def normal_form(
         if call.kind not in _SPLIT:
             return copies.call(call, tensors)
         (tensor,) = tensors
-        for part in parts_of(layer, call, tensor):
+        for part in parts_of(layer, call, tensor, within):
             replaced = other_function(part, activation_of(part), call, tensor)
             tensor = part(tensor) if replaced is None else replaced
         return [tensor]
@@ -363,6 +377,8 @@ _AFFINE["Divide"] = _AFFINE["TrueDivide"]
 
 def _split_layer(layer: Any, copies: LayerCopies, known: dict[str, Any]) -> list[Any]:
     """The layers that one layer is split into; together they compute the same."""
+    if type(layer).__name__ not in _SPLIT:  # the activation of an LSTM is inside of its steps
+        return [copies.of(layer, **known)]
     activation = activation_of(layer)
     if isinstance(layer, keras.layers.SeparableConv1D | keras.layers.SeparableConv2D):
         parts = _split_separable(layer, copies)

@@ -57,6 +57,7 @@ from tfnas.quantization.normal_form import normal_form
 from tfnas.quantization.recurrent_forms import QuantizedRecurrent
 from tfnas.quantization.residual_sums import has_wide_sums
 from tfnas.quantization.spec import QuantSpec
+from tfnas.quantization.trained_layers import keep_trained_layers, layers_to_train
 
 if TYPE_CHECKING:
     from tfnas.data.data_types import ExampleData
@@ -205,6 +206,7 @@ def with_fake_quantization(model: keras.Model, spec: QuantSpec, fixed: bool = Fa
             f"dense_scales must be 'per_tensor' for {model.name!r}, got {spec.dense_scales!r}: it "
             "has no Dense or EinsumDense layer that becomes integers and is not clustered"
         )
+    keep_trained_layers(quantized, layers_to_train(whole, flow, spec, origins))
     builder.copies.carry_weights()
     carry_zeros(model, quantized)
     return quantized

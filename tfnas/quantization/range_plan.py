@@ -39,7 +39,9 @@ class RangePlan:
             return False
         if self.plan.role(reader) is Role.RELU:
             return fuses_relu(call)
-        if masked_scores(reader) is not None:
+        if self.plan.has_masked_floats(call) and self.plan.reads_masked_floats(reader):
+            return True
+        if masked_scores(reader) is not None and not self.plan.stays_float(reader):
             return role(call) is Role.COMPUTE  # its ranges are those of the places that count
         if self.plan.is_taken_up(reader):
             return True

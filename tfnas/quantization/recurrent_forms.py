@@ -130,7 +130,9 @@ class QuantizedRecurrent(QuantizedKernel):
         """The layers that round to the ranges of the step, by the names of these."""
         bits, kept = self.state_bits, extremes_instead_of_histograms(self.ranges)
         return {
-            name: FakeQuant(bits, kept, self.momentum, fixed=fixed, name=f"{name}_range")
+            name: FakeQuant(
+                bits, kept, self.momentum, fixed=fixed, dtype="float32", name=f"{name}_range"
+            )
             for name, fixed in self.step.ranges(bits, self.starts).items()
         }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +17,12 @@ from tfnas.tasks.judged_parts import Judge, JudgedParts
 from tfnas.tasks.keras_metric_forms import instance, keras_object, of_metric
 from tfnas.tasks.metrics import MetricLike, metric_of, takes_inputs
 from tfnas.tflite.artifact import Artifact
-from tfnas.tflite.file_stream import ends_without_states, is_stream, sequence_predictor
+from tfnas.tflite.file_stream import (
+    ends_without_states,
+    is_stream,
+    sequence_predictor,
+    stream_ends,
+)
 
 if TYPE_CHECKING:
     from tfnas.data.data_types import Arrays, ExampleData
@@ -106,7 +112,9 @@ def evaluate(
     ]
     for inputs, targets in _examples(x, y, judges, file, batch_size):
         answers = [run(inputs) for run in runs]
-        parts.add(targets, [postprocess(each) if postprocess else each for each in answers])
+        found = [postprocess(each) if postprocess else each for each in answers]
+        with _frames_explained(file, answers[0]):
+            parts.add(targets, found)
     results: dict[str, Any] = {}
     members = parts.members(groups)
     for name in judges:
@@ -173,6 +181,8 @@ def _examples(
 ) -> Iterator[tuple[Nested, Nested]]:
     """Yields inputs and targets."""
     targets = None if y is None else arrays(y, what="y")[0]
+    if targets is not None and isinstance(x, np.ndarray):
+        _check_count(targets, len(x), file, x.shape)
     same = all(isinstance(each, Metric) and takes_inputs(each) for each in judges.values())
     start = 0
     for inputs, own in _inputs(x, _at_once(file, batch_size)):
@@ -185,10 +195,38 @@ def _examples(
             raise ValueError("y must hold the targets, got None, and x holds no targets either")
         yield inputs, own
         start += count
-    if targets is not None and length(targets, "y") != start:
+    if targets is not None:
+        _check_count(targets, start, file)
+
+
+def _check_count(
+    targets: Nested, count: int, file: Artifact, shape: tuple[int, ...] = (0,)
+) -> None:
+    """Raises ValueError where there are not as many targets as examples."""
+    found = length(targets, "y")
+    if found == count:
+        return
+    hint = ""
+    if is_stream(file) and len(shape) > 1 and found == count * shape[1]:
+        hint = f": those of the frames of a sequence together, y.reshape({count}, {shape[1]}, ...)"
+    raise ValueError(
+        f"y must hold one target per example, got targets {shapes(targets)} and {count} inputs"
+        f"{hint}"
+    )
+
+
+@contextlib.contextmanager
+def _frames_explained(file: Artifact, answers: Any) -> Iterator[None]:
+    """Says in errors of targets what a stream returns for an example."""
+    try:
+        yield
+    except ValueError as error:
+        if not is_stream(file) or not any(stream_ends(file).steps) or isinstance(answers, list):
+            raise
         raise ValueError(
-            f"y must hold one target per example, got targets {shapes(targets)} and {start} inputs"
-        )
+            f"{error} (the file is a stream with an output for each of {answers.shape[1]} frames: "
+            f"y holds a target for each, ({len(answers)}, {answers.shape[1]}, ...))"
+        ) from error
 
 
 def _inputs(x: ExampleData, size: int) -> Iterator[tuple[Nested, Nested | None]]:

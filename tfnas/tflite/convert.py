@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from tfnas.graph.functional_form import opaque_form
+from tfnas.graph.precision import new_layers_of
 from tfnas.legacy.rebuild import is_tf_keras
 from tfnas.quantization.spec import FLOAT, QuantSpec
 from tfnas.tflite.artifact import Artifact
@@ -228,8 +229,9 @@ def converted(conversion: Conversion) -> Artifact:
     Args:
         conversion: A checked model, with the formats of its file.
     """
-    for run in PASSES:
-        conversion = run(conversion)
+    with new_layers_of("float32"):  # whatever the policy of Keras is
+        for run in PASSES:
+            conversion = run(conversion)
     return conversion.file
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -12,12 +13,14 @@ import numpy as np
 from tfnas.data.reading import arrays
 from tfnas.tflite.artifact import Artifact, as_artifact
 from tfnas.tflite.file_interpreter import input_columns
+from tfnas.tflite.metadata import read_entry
 from tfnas.tflite.tensor_details import TensorDetails
 
 if TYPE_CHECKING:
     from tfnas.data.data_types import InputData
 
 STATE = "state_"  # start of the names of states
+STEPS = b"TFNAS_STEPS"  # an entry of the file's metadata, see `_steps`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,12 +32,14 @@ class StreamEnds:
         outputs: What is computed of it.
         before: States before the frame, by name.
         after: The same states after it.
+        steps: Whether each output is that of a frame, (1, 1, ...), not of a last step, (1, ...).
     """
 
     inputs: tuple[TensorDetails, ...]
     outputs: tuple[TensorDetails, ...]
     before: dict[str, TensorDetails]
     after: dict[str, TensorDetails]
+    steps: tuple[bool, ...]
 
     def first_states(self) -> dict[str, np.ndarray]:
         """Returns the states before the first frame, in the numbers of the file: zeros."""
@@ -89,7 +94,28 @@ def stream_ends(file: Artifact) -> StreamEnds:
         )
     inputs = tuple(tensor for tensor in file.inputs if tensor.name not in before)
     outputs = tuple(tensor for tensor in file.outputs if tensor.name not in after)
-    return StreamEnds(inputs, outputs, before, after)
+    return StreamEnds(inputs, outputs, before, after, _steps(file, outputs))
+
+
+def _steps(file: Artifact, outputs: tuple[TensorDetails, ...]) -> tuple[bool, ...]:
+    """Whether each output is that of a frame, as the file says: a JSON list, in Keras' order.
+
+    Files of earlier releases do not say it. Their shapes do, unless a last step has one row.
+    """
+    record = read_entry(file.content, STEPS)
+    if record is None:
+        return tuple(len(each.shape) > 2 and each.shape[1] == 1 for each in outputs)
+    try:
+        found = json.loads(record)
+    except ValueError:
+        found = None
+    known = isinstance(found, list) and all(isinstance(each, bool) for each in found)
+    if not known or len(found) != len(outputs):
+        raise ValueError(
+            f"{STEPS.decode()} in the file's metadata must say of each of its {len(outputs)} "
+            f"outputs whether it has steps, got {record[:80]!r}"
+        )
+    return tuple(found)
 
 
 def is_stream(file: Artifact) -> bool:
@@ -151,39 +177,31 @@ def sequence_predictor(
         threads: Threads of the interpreter.
         stateful: Whether a sequence goes on from the one before.
     """
-    stream, (tensors, ends) = FileStream(file, threads=threads), ends_without_states(file)
+    stream, steps = FileStream(file, threads=threads), stream_ends(file).steps
+    tensors, _ = ends_without_states(file)
 
     def predict(x: InputData) -> Any:
         columns = input_columns(arrays(x, what="x")[0], tensors, file.origin.get("inputs", ()))
         named = dict(zip((tensor.name for tensor in tensors), columns, strict=True))
         outputs = sequence_outputs(stream, named, keep_state=stateful)
         outputs = [
-            found if has_steps(tensor) else found[:, -1]
-            for tensor, found in zip(ends, outputs, strict=True)
+            found if has_steps else found[:, -1]
+            for has_steps, found in zip(steps, outputs, strict=True)
         ]
         return outputs[0] if len(outputs) == 1 else outputs
 
     return predict
 
 
-def has_steps(output: TensorDetails) -> bool:
-    """Whether an output of a file of one frame is that of a step, (1, 1, ...), not of the last one.
-
-    Args:
-        output: The output.
-    """
-    return len(output.shape) > 2 and output.shape[1] == 1
-
-
-def of_a_frame(output: np.ndarray) -> np.ndarray:
+def of_a_frame(output: np.ndarray, has_steps: bool) -> np.ndarray:
     """Returns an output of one example without the axes of the batch and of the one frame.
 
     Args:
         output: (1, 1, ...), or (1, ...) of what comes after a last step.
+        has_steps: Whether it is the first.
     """
     one: np.ndarray = output[0]
-    # A sequence has one frame, which is not told apart from the output of a last step.
-    return one[0] if one.ndim > 1 and len(one) == 1 else one
+    return one[0] if has_steps else one
 
 
 class FileStream:
@@ -267,5 +285,7 @@ class FileStream:
             interpreter.set_tensor(tensor.index, self._state[name])
         interpreter.invoke()
         self._state = {n: interpreter.get_tensor(t.index) for n, t in ends.after.items()}
-        outputs = [(tensor, interpreter.get_tensor(tensor.index)) for tensor in ends.outputs]
-        return [of_a_frame(tensor.dequantize(values)) for tensor, values in outputs]
+        return [
+            of_a_frame(tensor.dequantize(interpreter.get_tensor(tensor.index)), has_steps)
+            for tensor, has_steps in zip(ends.outputs, ends.steps, strict=True)
+        ]

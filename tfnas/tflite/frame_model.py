@@ -57,6 +57,28 @@ _FRAME_BY_FRAME = {
     "Subtract",
     "Tanh",
 }
+_WHOLE = "Without streaming=True the file takes whole sequences"
+_COLLECTS = "a recurrent layer with return_sequences=False collects what the frames say"
+_WAYS_OUT = {
+    "Bidirectional": "a recurrent layer of one direction has a step",
+    "TimeDistributed": "Dense and activations take each frame by themselves, without it",
+    "SeparableConv1D": "Conv1D(padding='causal') and Dense layers have a form",
+    "DepthwiseConv1D": "Conv1D(padding='causal') has a form",
+    **dict.fromkeys(("Flatten", "GetItem", "Mean", "Max", "Sum"), _COLLECTS),
+    **dict.fromkeys(("GlobalAveragePooling1D", "GlobalMaxPooling1D"), _COLLECTS),
+}
+
+
+def _way_out(kind: str) -> str:
+    """Returns the end of a message: what a file of frames can have instead of a class of layers.
+
+    Args:
+        kind: Name of the class.
+    """
+    own = f": {_WAYS_OUT[kind]}" if kind in _WAYS_OUT else ""
+    return f"{own}. {_WHOLE}"
+
+
 _OVER_LAST_AXIS = ("BatchNormalization", "Concatenate", "LayerNormalization", "Softmax")
 
 
@@ -119,7 +141,7 @@ class FrameWindow(LeavesPlaceholder, keras.layers.Layer):
         return {**super().get_config(), "size": self.size}
 
 
-def frame_model(model: keras.Model) -> keras.Model:
+def frame_model(model: keras.Model) -> tuple[keras.Model, tuple[bool, ...]]:
     """Returns a model that takes one frame, with placeholders for what looks back.
 
     Args:
@@ -128,11 +150,13 @@ def frame_model(model: keras.Model) -> keras.Model:
 
     Returns:
         A model of inputs (1, 1, ...). Where the model returns sequences, it returns one frame.
+        And whether each of its outputs is one frame of a sequence, not the output of a last step.
 
     Raises:
         ValueError: A layer looks ahead, at the whole sequence, or back in a way that is not known.
     """
-    return _Frames(model).model()
+    frames = _Frames(model)
+    return frames.model(), tuple(value in frames.in_time for value in frames.flow.outputs)
 
 
 class _Frames:
@@ -188,7 +212,7 @@ class _Frames:
         if not by_frame:
             raise ValueError(
                 f"layers must take each frame by itself, or only those before it, for a file of "
-                f"frames, got {call.name!r} of class {kind}"
+                f"frames, got {call.name!r} of class {kind}{_way_out(kind)}"
             )
         return self.copies.call(call, tensors)
 
@@ -202,7 +226,8 @@ class _Frames:
         rounded = isinstance(call.operation, QuantizedRecurrent)
         reason = None if rounded else reason_for_float_loop(call)
         if isinstance(call.operation, QuantizedFusedLstm):
-            reason = "it has the ranges of a fused operator (recurrent='fused')"
+            reason = "it has the ranges of a fused operator, QuantSpec(recurrent='loop') has those"
+            reason += " of a step"
         if has_mask(call):
             reason = "it gets a mask"
         if initial_states(call):
@@ -213,7 +238,8 @@ class _Frames:
             reason = "it starts at the last frame"
         if reason is not None:
             raise ValueError(
-                f"layers must have a step for a file of frames, got {call.name!r}: {reason}"
+                f"layers must have a step for a file of frames, got {call.name!r}: {reason}. "
+                f"{_WHOLE}"
             )
 
     def _window(self, call: Call, layer: Any, x: Any) -> Any:
@@ -224,7 +250,7 @@ class _Frames:
         if stride != 1 or not (layer.padding == "causal" or size == 1):
             raise ValueError(
                 "convolutions must have padding='causal' and stride 1 for a file of frames, got "
-                f"{call.name!r} with padding={layer.padding!r} and stride {stride}"
+                f"{call.name!r} with padding={layer.padding!r} and stride {stride}. {_WHOLE}"
             )
         frames = (size - 1) * dilation + 1
         if frames > 1:

@@ -45,6 +45,8 @@ def write_fused_lstm(writer: GraphWriter, layer: QuantizedFusedLstm, x: int, out
             f"layer {layer.layer.name!r} must have 8-bit integers and a fixed batch in the file, "
             f"got an input of {form.dtype} and the batch {batch or 'open'}"
         )
+    if "/" not in str(writer.graph.tensors[output].name):  # the converter's own, "tfl.custom"
+        writer.graph.tensors[output].name = f"{writer.scope}output".encode()
     own, units = layer.layer, int(layer.layer.units)
     if own.go_backwards:
         x = _reversed(writer, x, form, signature)

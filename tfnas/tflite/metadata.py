@@ -148,7 +148,7 @@ def write_metadata(content: bytes, metadata: Metadata) -> bytes:
     outputs = _named_outputs(model, graph.outputs)
     labels = _labels_by_output(metadata.labels, outputs)
     _check_fit(metadata, labels, graph.inputs, outputs)
-    _set_buffer(model, _serialize(metadata, labels, graph.inputs, graph.outputs))
+    set_entry(model, BUFFER_NAME, _serialize(metadata, labels, graph.inputs, graph.outputs))
     files = {_labels_file(i, outputs): each for i, each in enumerate(labels) if each}
     texts = {name: "\n".join(each) + "\n" for name, each in files.items()}
     return with_files(pack(model), {name: text.encode() for name, text in texts.items()})
@@ -224,18 +224,34 @@ def read_metadata(content: bytes) -> Metadata | None:
     Raises:
         ValueError: The content is not a valid `.tflite` file, or its metadata is corrupt.
     """
+    data = read_entry(content, BUFFER_NAME)
+    if data is None:
+        return None
+    try:
+        return _parse(data, content)
+    except _CORRUPT as error:
+        raise ValueError(
+            f"metadata must be TFLite Metadata, got {data[:8]!r}...: {error}"
+        ) from error
+
+
+def read_entry(content: bytes, name: bytes) -> bytes | None:
+    """Returns an entry of the metadata of a `.tflite` file, None if it has none of that name.
+
+    Args:
+        content: The file's bytes.
+        name: Name of the entry.
+
+    Raises:
+        ValueError: The content is not a valid `.tflite` file.
+    """
     check_file(content)
     model = schema.Model.GetRootAs(content, 0)
     for i in range(model.MetadataLength()):
         item = model.Metadata(i)
-        if item.Name() == BUFFER_NAME:
-            data = bytes(model.Buffers(item.Buffer()).DataAsNumpy())
-            try:
-                return _parse(data, content)
-            except _CORRUPT as error:
-                raise ValueError(
-                    f"metadata must be TFLite Metadata, got {data[:8]!r}...: {error}"
-                ) from error
+        if item.Name() == name:
+            data = model.Buffers(item.Buffer()).DataAsNumpy()
+            return b"" if isinstance(data, int) else bytes(data)  # 0 where a buffer is empty
     return None
 
 
@@ -268,15 +284,22 @@ def _check_fit(
             raise ValueError(f"{name} must hold 1 number or {channels}, got {len(values)}")
 
 
-def _set_buffer(model: Any, data: bytes) -> None:
+def set_entry(model: Any, name: bytes, data: bytes) -> None:
+    """Puts an entry into the metadata of an unpacked file; it replaces one of that name.
+
+    Args:
+        model: The file; changed in place.
+        name: Name of the entry.
+        data: Its content.
+    """
     buffer = schema.BufferT(np.frombuffer(data, np.uint8))
     for item in model.metadata or ():
-        if item.name == BUFFER_NAME:
+        if item.name == name:
             model.buffers[item.buffer] = buffer
             return
     model.buffers.append(buffer)
     item = schema.MetadataT()
-    item.name, item.buffer = BUFFER_NAME.decode(), len(model.buffers) - 1
+    item.name, item.buffer = name.decode(), len(model.buffers) - 1
     model.metadata = [*(model.metadata or ()), item]
 
 

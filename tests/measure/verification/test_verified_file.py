@@ -56,3 +56,9 @@ def test_a_stream_of_other_frames_is_refused(pair):
     inputs = keras.Input((None, 3), name="frames")
     with pytest.raises(ValueError, match="must have the 1 outputs of the model, got 2"):
         tfnas.verify(keras.Model(inputs, layers.GRU(4)(inputs)), pair[1], X)
+    inputs = keras.Input((None, 3), name="frames")
+    outputs = [layers.GRU(1, name="each")(inputs), layers.GRU(3, name="last")(inputs)]
+    with pytest.raises(
+        ValueError, match=r"output 'each' has the shape \(None, 1\), got \(1,\) of e"
+    ):
+        tfnas.verify(keras.Model(inputs, outputs), pair[1], X)

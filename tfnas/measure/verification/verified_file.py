@@ -21,6 +21,7 @@ from tfnas.tflite.file_stream import (
     ends_without_states,
     is_stream,
     sequence_outputs,
+    stream_ends,
 )
 
 MOST_FRAMES = 20_000  # of all sequences: a stream takes one after the other
@@ -101,9 +102,13 @@ class FrameByFrame:
     def __init__(self, model: keras.Model, artifact: Artifact) -> None:
         inputs, outputs = ends_without_states(artifact)
         check_same_tensors(model, {each.name: each.shape for each in inputs}, len(outputs))
-        self._model, self._stream = model, FileStream(artifact)
+        self._stream, self._steps = FileStream(artifact), stream_ends(artifact).steps
         self.own_names = [tensor.name for tensor in outputs]
         self.names = names_of_outputs(model, self.own_names)
+        for name, tensor, output, has_steps in zip(
+            self.names, model.outputs, outputs, self._steps, strict=True
+        ):
+            _check_output(name, tuple(tensor.shape), tuple(output.shape), has_steps)
         # A file of one input may call it otherwise.
         own = [tensor.name for tensor in inputs]
         self._inputs = own if len(own) == 1 else [tensor.name for tensor in model.inputs]
@@ -121,22 +126,26 @@ class FrameByFrame:
         """Returns the outputs of all frames, or of the last one where the model has no steps."""
         named = dict(zip(self._inputs, case.columns, strict=True))
         joined = sequence_outputs(self._stream, named)
-        frames = case.columns[0].shape[1]
         return [
-            _as_the_model_has_it(output, tuple(tensor.shape[1:]), frames)
-            for tensor, output in zip(self._model.outputs, joined, strict=True)
+            output if has_steps else output[:, -1]
+            for output, has_steps in zip(joined, self._steps, strict=True)
         ]
 
 
-def _as_the_model_has_it(
-    output: np.ndarray, shape: tuple[int | None, ...], frames: int
-) -> np.ndarray:
-    """The outputs of all frames, or of the last one where the model's are of a last step."""
-    of_all = len(shape) == output.ndim - 1 and shape[0] in (None, frames)
-    if of_all:
-        return output
-    last = output[:, -1]  # the axis of one frame is not in it
-    return last[:, None] if shape[:1] == (1,) and len(shape) == last.ndim else last
+def _check_output(
+    name: str, model: tuple[int | None, ...], file: tuple[int, ...], has_steps: bool
+) -> None:
+    """Raises ValueError where an output of a model is not what a stream returns for its frames."""
+    first = 2 if has_steps else 1
+    expected, found = model[first:], file[first:]
+    if len(model) != len(file) or any(
+        size not in (None, got) for size, got in zip(expected, found, strict=True)
+    ):
+        kind = "of each frame" if has_steps else "after the last frame"
+        raise ValueError(
+            f"artifact must be a stream of the model, whose output {name!r} has the shape {model}, "
+            f"got {found} {kind}: tfnas.to_tflite(model, streaming=True) writes the model's own"
+        )
 
 
 def verified_file(model: keras.Model, artifact: Artifact) -> VerifiedFile:

@@ -397,9 +397,12 @@ def _streamed(file: Artifact, frames: Any) -> Any:
     outputs = _run(file, inputs, states)
     values = [
         np.stack(
-            [of_a_frame(one[None]) for one in tensor.dequantize(outputs[places[tensor.index]])]
+            [
+                of_a_frame(one[None], has_steps)
+                for one in tensor.dequantize(outputs[places[tensor.index]])
+            ]
         )
-        for tensor in ends.outputs
+        for tensor, has_steps in zip(ends.outputs, ends.steps, strict=True)
     ]
     return values[0] if len(values) == 1 else values
 

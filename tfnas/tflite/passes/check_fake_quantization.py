@@ -12,6 +12,7 @@ from tfnas.quantization.aware_models import (
 )
 from tfnas.quantization.float32_model import other_precision_layers
 from tfnas.quantization.fused_lstm import fused_layers
+from tfnas.quantization.recurrent_forms import step_layers
 from tfnas.quantization.residual_sums import has_wide_sums
 from tfnas.tflite.passes.conversion_state import Conversion
 
@@ -59,6 +60,13 @@ def _check_formats(conversion: Conversion) -> None:
         raise ValueError(
             f"recurrent must be 'loop' as model {model.name!r} was trained for, got 'fused': "
             "tfnas.quantize_aware(model, tfnas.QuantSpec(recurrent='fused')) trains for it"
+        )
+    states = {layer.state_bits for layer in step_layers(model)}
+    if spec.state_bits < min(states, default=8):
+        raise ValueError(
+            f"state_bits must be {min(states)} as model {model.name!r} was trained for, got "
+            f"{spec.state_bits}: tfnas.quantize_aware(model, tfnas.QuantSpec(state_bits="
+            f"{spec.state_bits})) trains for it"
         )
     if spec.widens_sums and not has_wide_sums(model):
         raise ValueError(

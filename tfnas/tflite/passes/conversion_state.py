@@ -47,6 +47,7 @@ class Conversion:
             of shape (examples, ...). Empty where none is needed.
         float_model: The model before a pass placed fake quantization; None where none did.
         rounding: How each kernel was rounded; empty where all were rounded to nearest.
+        steps_of_outputs: Of a stream, whether each output is that of one frame, not of a last step.
         kept_out: Names of the preprocessing layers that are not in the file.
         content: The file of TensorFlow's converter, not validated yet.
         origin: Record of the conversion, for :class:`tfnas.Artifact`.
@@ -65,6 +66,7 @@ class Conversion:
     columns: tuple[np.ndarray, ...] = ()
     float_model: keras.Model | None = None
     rounding: tuple[RoundedLayer, ...] = ()
+    steps_of_outputs: tuple[bool, ...] = ()
     kept_out: tuple[str, ...] = ()
     content: bytes = dataclasses.field(default=b"", repr=False)
     origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)

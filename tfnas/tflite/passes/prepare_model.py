@@ -8,11 +8,12 @@ from tfnas.graph.compatibility import check_not_quantized_by_keras
 from tfnas.graph.model_class import plain
 from tfnas.legacy.rebuild import is_tf_keras
 from tfnas.legacy.tfmot_qat import is_quantized
-from tfnas.quantization.aware_models import check_formats_of_layers, fake_quants
+from tfnas.quantization.aware_models import fake_quants, unquantized_layers
 from tfnas.quantization.float32_model import to_float32
 from tfnas.quantization.integer_inputs import with_integer_inputs
 from tfnas.quantization.normal_form import with_integer_categories
 from tfnas.quantization.quantize_aware import strip_quantization
+from tfnas.quantization.trained_layers import check_trained_layers
 from tfnas.tflite.passes.conversion_state import Conversion
 
 
@@ -51,8 +52,13 @@ def prepare(conversion: Conversion) -> Conversion:
 
 def _check_formats_of_layers(conversion: Conversion) -> None:
     model, spec = conversion.model, conversion.spec
-    if conversion.aware and not is_tf_keras(model):
-        check_formats_of_layers(model, spec)
+    if conversion.aware and spec.layers:
+        if is_tf_keras(model):
+            raise ValueError(
+                f"layers must be empty for model {model.name!r}, which tfmot quantized, got "
+                f"{dict(spec.layers)}"
+            )
+        check_trained_layers(model, spec, [each.name for each in unquantized_layers(model)])
     if spec.layers and spec.weights == "float16":
         raise ValueError(f"layers must be empty for mode 'float16', got {dict(spec.layers)}")
     if conversion.needs_fake_quantization and is_tf_keras(model):

@@ -9,6 +9,7 @@ signature. The operators of a step are those that the body of the whole sequence
 from __future__ import annotations
 
 import dataclasses
+import json
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,11 @@ from ai_edge_litert import schema_py_generated as schema
 
 from tfnas.graph.batchnorm import layers_of
 from tfnas.quantization.recurrent_forms import QuantizedRecurrent
-from tfnas.tflite.file_stream import STATE
+from tfnas.tflite.file_stream import STATE, STEPS
 from tfnas.tflite.flatbuffer import integers, pack, unpack
 from tfnas.tflite.frame_model import FrameStep, FrameWindow, frame_model
 from tfnas.tflite.graph_writer import GraphWriter, NumberFormat
+from tfnas.tflite.metadata import set_entry
 from tfnas.tflite.passes.conversion_state import Conversion
 from tfnas.tflite.passes.integer_loops import Placeholder, placeholders
 from tfnas.tflite.step_operators import StepWriter
@@ -40,7 +42,13 @@ def keep_one_frame(conversion: Conversion) -> Conversion:
     """
     if not conversion.streaming:
         return conversion
-    return dataclasses.replace(conversion, model=frame_model(conversion.model))
+    try:
+        model, steps = frame_model(conversion.model)
+    except ValueError:
+        if conversion.float_model is not None:
+            frame_model(conversion.float_model)  # its error names the user's layer, not a part
+        raise
+    return dataclasses.replace(conversion, model=model, steps_of_outputs=steps)
 
 
 def write_states(conversion: Conversion) -> Conversion:
@@ -50,7 +58,8 @@ def write_states(conversion: Conversion) -> Conversion:
         conversion: The converter's file.
 
     Returns:
-        The conversion, with the changed `content`, and the states in `origin["states"]`.
+        The conversion, with the changed `content`, which holds which outputs are of a frame, and
+        the states in `origin["states"]`.
 
     Raises:
         ValueError: The model has no state: it needs no file for a stream.
@@ -77,6 +86,7 @@ def write_states(conversion: Conversion) -> Conversion:
         own = step.layer if isinstance(step, QuantizedRecurrent) else step
         _States(model, place, own, conversion.model.name, names).write_step(step)
     remove_unused(model)
+    set_entry(model, STEPS, json.dumps(conversion.steps_of_outputs).encode())
     origin = {**conversion.origin, "states": names}
     if "recurrent_layers" in origin:
         origin["recurrent_layers"] = "one step; its state is an input and an output"
