@@ -27,7 +27,7 @@ from sequence_models import text_transformer as trec
 from sequence_models.blocks import encode
 
 import tfnas
-from tfnas.distillation.attention_taps import Tap
+from tfnas.distillation.attention_taps import ActivationTap
 from tfnas.distillation.feature_distances import map_divergence
 from tfnas.distillation.forward import ForwardPass
 from tfnas.measure.accuracy import correct
@@ -40,6 +40,7 @@ EPOCHS = flags.DEFINE_integer("epochs", 8, "epochs of a student")
 TEACHER_EPOCHS = flags.DEFINE_integer("teacher_epochs", 8, "epochs of a teacher")
 WEIGHTS = flags.DEFINE_list("weights", ["0.1", "1", "10"], "weights of the maps to compare")
 ALPHA, TEMPERATURE, RATE, BATCH = 0.5, 1.0, 1e-3, 64
+LABELS = "sparse_categorical_crossentropy"
 ALONE, OUTPUTS, MAPS = "labels alone", "outputs", "outputs, attention maps"
 Parts = tuple[tuple[np.ndarray, np.ndarray], ...]
 
@@ -54,7 +55,7 @@ def main(_: list[str]) -> None:
     chosen, tried = 0.0, list[dict[str, Any]]()
     for seed in range(SEEDS.value):
         teacher = network(seed, width=64, blocks=4, heads=4)
-        teacher.compile(keras.optimizers.Adam(RATE), "sparse_categorical_crossentropy")
+        teacher.compile(keras.optimizers.Adam(RATE), LABELS, jit_compile=False)
         fit(teacher, parts, TEACHER_EPOCHS.value, seed)
         judge(teacher, parts, "teacher", right, sizes)
         print(f"seed {seed}, teacher: {right['teacher'][-1].mean():.4f}", flush=True)
@@ -72,19 +73,26 @@ def main(_: list[str]) -> None:
                 f"seed {seed}, {way}: {right[way][-1].mean():.4f}, {apart[way][-1]:.3f} apart",
                 flush=True,
             )
+        write(right, apart, sizes, chosen, tried)
+    print(f"{time.monotonic() - began:.0f} s in all")
+
+
+def write(right: Any, apart: Any, sizes: dict[str, int], chosen: float, tried: Any) -> None:
+    """Writes the record of the seeds so far."""
     rows = [row_of(way, right, apart, sizes) for way in right]
     print(table(list(rows[0]), [list(map(str, row.values())) for row in rows]), flush=True)
+    seeds = len(right["teacher"])
     notes = [
-        f"Mean over {SEEDS.value} seeds; points: difference to the student that learns from "
-        "outputs, on the same questions of all seeds, with the 95% interval over questions.",
+        f"Mean over {seeds} seeds; points: difference to the student that learns from outputs, on "
+        "the same questions of all seeds, with the 95% interval over questions.",
         "apart: KL divergence of the student's attention from the teacher's, validation part.",
         f"The weight of the maps, {chosen:g}, was the best of {', '.join(WEIGHTS.value)} on the "
         "validation part with the first seed.",
         "Measured on a machine that other jobs shared; no time is told.",
     ]
+    command = f"python benchmarks/attention_maps.py --seeds={seeds}"
     tables = {"TREC": rows, "Weight of the maps": tried}
-    record.write("attention_maps", tables, seed=0, notes=notes)
-    print(f"{time.monotonic() - began:.0f} s in all")
+    record.write("attention_maps", tables, seed=0, notes=notes, command=command)
 
 
 def network(seed: int, width: int, blocks: int, heads: int) -> keras.Model:
@@ -109,12 +117,12 @@ def trained(way: str, teacher: Any, parts: Parts, seed: int, weight: float) -> k
     """A student of the seed's first weights."""
     student = network(seed, width=32, blocks=2, heads=2)
     if way == ALONE:
-        student.compile(keras.optimizers.Adam(RATE), "sparse_categorical_crossentropy")
+        student.compile(keras.optimizers.Adam(RATE), LABELS, jit_compile=False)
         fit(student, parts, EPOCHS.value, seed)
         return student
     maps = tfnas.attention_map_transfers(student, teacher, weight=weight) if way == MAPS else ()
     distiller = tfnas.Distiller(teacher, student, ALPHA, TEMPERATURE, features=maps)
-    distiller.compile(keras.optimizers.Adam(RATE))
+    distiller.compile(keras.optimizers.Adam(RATE), jit_compile=False)
     fit(distiller, parts, EPOCHS.value, seed)
     return student
 
@@ -136,7 +144,8 @@ def divergence(student: Any, teacher: Any, x: np.ndarray) -> float:
     """The mean divergence of the student's attention maps from the teacher's."""
     pairs = tfnas.attention_map_transfers(student, teacher)
     taps = [
-        [Tap(getattr(each, role), maps=True) for each in pairs] for role in ("student", "teacher")
+        [ActivationTap(getattr(each, role), maps=True) for each in pairs]
+        for role in ("student", "teacher")
     ]
     models = zip((student, teacher), ("student", "teacher"), taps, strict=True)
     found = [ForwardPass(model, role, own).run(x, False).features for model, role, own in models]

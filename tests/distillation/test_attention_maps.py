@@ -7,7 +7,7 @@ from keras import layers
 
 import tfnas
 from tfnas.distillation.attention_maps import attention_layers
-from tfnas.distillation.attention_taps import Tap
+from tfnas.distillation.attention_taps import ActivationTap
 from tfnas.distillation.feature_distances import map_divergence
 from tfnas.distillation.forward import ForwardPass
 
@@ -72,27 +72,28 @@ def test_the_loss_is_that_of_numpy(heads, causal):
     expected = divergence(*maps, IDS > 0)
     assert np.median(expected) > 0.03
     passes = [
-        ForwardPass(each, "student", [Tap("look_0", maps=True)]) for each in (student, teacher)
+        ForwardPass(each, "student", [ActivationTap("look_0", maps=True)])
+        for each in (student, teacher)
     ]
     found = [
         each.run(IDS, training).features
         for each, training in zip(passes, (True, False), strict=True)
     ]
     # Dropout comes behind the probabilities, so training sees the same ones.
-    distance = map_divergence(*(each[Tap("look_0", maps=True)] for each in found))
+    distance = map_divergence(*(each[ActivationTap("look_0", maps=True)] for each in found))
     np.testing.assert_allclose(distance, expected, rtol=1e-3)
-    assert passes[0].shape_of(Tap("look_0", maps=True)) == (None, 2, 5, 5)
+    assert passes[0].shape_of(ActivationTap("look_0", maps=True)) == (None, 2, 5, 5)
 
 
 @pytest.mark.filterwarnings("ignore:Layer .* was passed an input with a mask")
 @pytest.mark.parametrize("kind", ["grouped", "Attention", "AdditiveAttention"])
 def test_other_attention_has_probabilities_without_a_change_of_the_output(kind):
     network = model(kind=kind)
-    run = ForwardPass(network, "student", [Tap("look_0", maps=True)])
+    run = ForwardPass(network, "student", [ActivationTap("look_0", maps=True)])
     result = run.run(IDS, False)
     np.testing.assert_allclose(result.outputs, network(IDS), atol=1e-6)
     (maps,) = result.features.values()
-    assert maps.shape == (6, *run.shape_of(Tap("look_0", maps=True))[1:])
+    assert maps.shape == (6, *run.shape_of(ActivationTap("look_0", maps=True))[1:])
     counts = np.broadcast_to((IDS > 0)[:, None, :], maps.shape[:3])
     np.testing.assert_allclose(np.sum(maps, axis=-1), counts, atol=1e-5)
     assert np.abs(np.asarray(maps) * (IDS == 0)[:, None, None, :]).max() < 1e-6
@@ -143,7 +144,7 @@ def test_what_can_not_be_compared_is_refused():
     with pytest.raises(ValueError, match=r"as many queries and keys .* \(None, 2, 7, 7\)"):
         tfnas.AttentionMapTransfer("a", "b").check(
             (None, 2, 5, 5),
-            ForwardPass(longer, "teacher", [Tap("look_0", maps=True)]).shape_of(
-                Tap("look_0", maps=True)
+            ForwardPass(longer, "teacher", [ActivationTap("look_0", maps=True)]).shape_of(
+                ActivationTap("look_0", maps=True)
             ),
         )

@@ -23,7 +23,7 @@ Shape = tuple[int | None, ...]
 
 
 @dataclasses.dataclass(frozen=True)
-class Tap:
+class ActivationTap:
     """A place in a model where activations are read.
 
     Args:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import keras
 
 from tfnas.distillation import feature_distances
-from tfnas.distillation.attention_taps import Tap
+from tfnas.distillation.attention_taps import ActivationTap
 from tfnas.distillation.output_checks import check_number
 
 if TYPE_CHECKING:
@@ -40,14 +40,14 @@ class Transfer:
     reads_maps: ClassVar[bool] = False  # the probabilities of attention, not a layer's output
 
     @property
-    def student_tap(self) -> Tap:
+    def student_tap(self) -> ActivationTap:
         """Where the student is read."""
-        return Tap(self.student, self.reads_maps)
+        return ActivationTap(self.student, self.reads_maps)
 
     @property
-    def teacher_tap(self) -> Tap:
+    def teacher_tap(self) -> ActivationTap:
         """Where the teacher is read."""
-        return Tap(self.teacher, self.reads_maps)
+        return ActivationTap(self.teacher, self.reads_maps)
 
     def __post_init__(self) -> None:
         for name in ("student", "teacher"):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
-from tfnas.distillation.attention_taps import Tap, attends, output_and_maps, shape_of_maps
+from tfnas.distillation.attention_taps import ActivationTap, attends, output_and_maps, shape_of_maps
 from tfnas.distillation.losses import as_logits
 from tfnas.distillation.output_kinds import LossFacts
 from tfnas.distillation.output_structure import OutputStructure, flat, structure_of
@@ -48,7 +48,7 @@ class ForwardResult:
     outputs: Any
     tensors: list[Any]
     sources: list[Any]
-    features: dict[Tap, Any]
+    features: dict[ActivationTap, Any]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -98,7 +98,7 @@ class ForwardPass:
         self,
         model: keras.Model,
         role: str,
-        taps: Sequence[Tap] = (),
+        taps: Sequence[ActivationTap] = (),
         gives: str | Sequence[str | None] | None = None,
         losses: Sequence[LossFacts] | None = None,
         structure: OutputStructure | None = None,
@@ -127,7 +127,7 @@ class ForwardPass:
         """Shape of each output, (None, ..., classes); None for a subclassed model."""
         return [end.shape for end in self.ends]
 
-    def shape_of(self, tap: Tap) -> tuple[int | None, ...]:
+    def shape_of(self, tap: ActivationTap) -> tuple[int | None, ...]:
         """Shape of the activations of a tap."""
         call = self._taps[tap]
         return shape_of_maps(call) if tap.maps else call.outputs[0].shape
@@ -200,7 +200,7 @@ class ForwardPass:
             source if source and source.shape == shape else None,
         )
 
-    def _tapped(self, tap: Tap) -> Call:
+    def _tapped(self, tap: ActivationTap) -> Call:
         """The call that is read."""
         layer = tap.layer
         if self._flow is None:

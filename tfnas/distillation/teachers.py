@@ -15,7 +15,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfnas.distillation.attention_taps import Tap
+from tfnas.distillation.attention_taps import ActivationTap
 from tfnas.distillation.feature_distances import area_downsample
 from tfnas.distillation.feature_losses import Transfer
 from tfnas.distillation.forward import ForwardPass, ForwardResult, OutputEnd, own_structure
@@ -115,7 +115,7 @@ class Teachers:
 
     def outputs_and_features(
         self, x: Tensors, outputs: Sequence[OutputLoss]
-    ) -> tuple[list[Any], list[dict[Tap, Any]]]:
+    ) -> tuple[list[Any], list[dict[ActivationTap, Any]]]:
         """Runs all teachers on a batch.
 
         Args:

@@ -10,7 +10,7 @@ import keras
 from keras import ops
 
 from tfnas.distillation import batch_checks, target_checks
-from tfnas.distillation.attention_taps import Tap
+from tfnas.distillation.attention_taps import ActivationTap
 from tfnas.distillation.feature_losses import Transfer
 from tfnas.distillation.forward import ForwardPass, ForwardResult
 from tfnas.distillation.loss_trackers import DISTILLATION, FEATURES, STUDENT
@@ -183,7 +183,7 @@ class TrainingObjective:
 
     def _teacher_values(
         self, x: Any, cached: Sequence[Any], outputs: Sequence[OutputLoss], training: bool
-    ) -> tuple[Sequence[Any], list[dict[Tap, Any]]]:
+    ) -> tuple[Sequence[Any], list[dict[ActivationTap, Any]]]:
         """The teachers' outputs and features; Nones and [] where the loss does not need them."""
         labels_alone = self.settings.student_loss_weight == 1 and not self.features
         if not training or labels_alone:
@@ -207,7 +207,7 @@ class TrainingObjective:
         return weighted_sum(zip(weights, losses, strict=True))
 
     def _distances(
-        self, features: dict[Tap, Any], teacher_features: list[dict[Tap, Any]]
+        self, features: dict[ActivationTap, Any], teacher_features: list[dict[ActivationTap, Any]]
     ) -> Iterator[tuple[Any, float]]:
         """Yields the distances (batch,) and the weight of each pair of layers."""
         for transfer, projection in zip(self.features, self.projections, strict=True):

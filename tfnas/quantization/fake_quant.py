@@ -62,8 +62,8 @@ class FakeQuant(keras.layers.Layer):
             than 8 bits) or float64 (finer than 16) and back.
         active: Whether it rounds. Inactive, it only observes the range.
         frozen: Whether the range no longer changes in training.
-        trained_layers: What the model was made for, which its first range keeps; see
-            :mod:`tfnas.quantization.trained_layers`.
+        **kwargs: `trained_layers`, what the model was made for, which its first range keeps (see
+            :mod:`tfnas.quantization.trained_layers`), and arguments of a Keras layer.
     """
 
     def __init__(
@@ -77,9 +77,9 @@ class FakeQuant(keras.layers.Layer):
         after_float: bool = False,
         active: bool = True,
         frozen: bool = False,
-        trained_layers: str | None = None,
         **kwargs: Any,
     ) -> None:
+        self.trained_layers: str | None = kwargs.pop("trained_layers", None)
         # Numbers keep their type: rounding is computed in float32 whatever the layers around have.
         super().__init__(autocast=False, **kwargs)
         self.bits, self.ranges, self.momentum, self.percentile = bits, ranges, momentum, percentile
@@ -87,7 +87,6 @@ class FakeQuant(keras.layers.Layer):
         self.fixed = None if fixed is None else tuple(fixed)
         self.after_float = after_float
         self.active, self.frozen = active, frozen
-        self.trained_layers = trained_layers
         self.supports_masking = True  # a rounded step of a sequence is as valid as before
         self.observing = False  # calibration: observe ranges outside training too
         self._counts: Any = None  # of all numbers of a calibration

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -68,6 +68,14 @@ class Origins:
     parts: dict[int, tuple[str, str, str]] = dataclasses.field(default_factory=dict)
     attention: dict[int, str] = dataclasses.field(default_factory=dict)
 
+    def note_kernel(self, part: Any, call: Call) -> None:
+        """Notes a part of a layer with a kernel."""
+        self.kernels[id(part)] = call.name, call.kind
+
+    def note_attention(self, call: Call, made: Sequence[Any]) -> None:
+        """Notes the operations that compute an attention layer."""
+        self.attention.update(dict.fromkeys(map(id, made), call.name))
+
     def of_kernel(self, call: Call) -> tuple[str, str] | None:
         """The path and class of the layer with a kernel that a call is a part of."""
         return self.kernels.get(id(call.operation))
@@ -117,29 +125,25 @@ def normal_form(
                 known["name"] = f"{within.replace('/', '_')}_{layer.name}"
             split[id(layer)] = _split_layer(layer, copies, known)
             for part in split[id(layer)]:
-                note(part, call)
+                origins.note_kernel(part, call)
         return split[id(layer)]
 
     def other_function(operation: Any, function: str | None, call: Call, tensor: Any) -> Any:
         opened = opened_activation(operation, call.name, tensor, apply)
         if opened is not None:
             return opened
-        kept = stays_float(call.name, call.kind, function)
-        few = 8 if kept else bits
+        few = 8 if stays_float(call.name, call.kind, function) else bits
         return _other_activation(operation, function, call, tensor, copies, few, origins)
-
-    def note(part: Any, call: Call) -> None:
-        origins.kernels[id(part)] = call.name, call.kind
 
     def apply(call: Call, tensors: list[Any], within: str = "") -> list[Any]:
         layer = call.operation
         if call.kind not in _IN_PARTS and stays_float(call.name, call.kind, activation_name(call)):
             return copies.call(call, tensors)  # parts of a float layer would be rounded apart
         inside = functools.partial(apply, within=call.name)
-        if (attended := _attention(call, tensors, copies, inside, note, bits)) is not None:
+        attended = _attention(call, tensors, copies, inside, origins.note_kernel, bits)
+        if attended is not None:
             if not within:
-                made = operations_between(tensors, attended)
-                origins.attention.update(dict.fromkeys(map(id, made), call.name))
+                origins.note_attention(call, operations_between(tensors, attended))
             return attended
         if (output := _arithmetic(call, tensors, copies, bits)) is not None:
             return [output]
@@ -151,9 +155,7 @@ def normal_form(
         if opened is not None:
             return opened
         if id(call) in sums:
-            output, made = as_difference(call, tensors, copies)
-            origins.sums.update({id(part): (call.name, call.kind) for part in made})
-            return [output]
+            return [_difference(call, tensors, copies, origins)]
         if (other := _other_operations(call, tensors, copies)) is not None:
             return other
         if call.kind not in _SPLIT:
@@ -185,6 +187,13 @@ def _attention(
     if (outputs := plain_attention(call, tensors, copies, note, bits)) is not None:
         return outputs
     return averaged_places(call, tensors, copies)
+
+
+def _difference(call: Call, tensors: list[Any], copies: LayerCopies, origins: Origins) -> Any:
+    """The output of a sum, as a difference."""
+    output, made = as_difference(call, tensors, copies)
+    origins.sums.update({id(part): (call.name, call.kind) for part in made})
+    return output
 
 
 def _other_operations(call: Call, tensors: list[Any], copies: LayerCopies) -> list[Any] | None:
