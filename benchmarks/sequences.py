@@ -14,7 +14,7 @@ LiteRT's reference kernels name the same class, and by how many steps of the out
 the median. Each training ends with the weights of its best epoch on the validation part. Networks
 are modules in `sequence_models`. Each network has a record of its own, `sequences_NETWORK.json`,
 which holds the numbers of each seed: the same call goes on, and a call with more seeds measures
-only those that are missing. Files are kept in --folder.
+only those that are missing; with --again all of them. Files are kept in --folder.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ SEED = flags.DEFINE_integer("seed", 0, "the first seed of weights and training")
 SEEDS = flags.DEFINE_integer("seeds", 3, "number of seeds", 1)
 DATA = flags.DEFINE_string("data", str(ROOT.parent / "shared/data/tasks"), "folder of the data")
 FOLDER = flags.DEFINE_string("folder", "runs/sequences", "what is kept of the runs")
+AGAIN = flags.DEFINE_boolean("again", False, "whether seeds of the record are measured again")
 CALIBRATION, BATCH, COMPARED = 300, 64, 500
 Row = dict[str, Any]
 Run = dict[str, Any]  # of one seed: rows, notes, date, commit
@@ -55,7 +56,7 @@ def main(_: list[str]) -> None:
     for name in NETWORKS.value:
         runs = _kept(name)
         for seed in map(str, seeds):
-            if seed not in runs:
+            if AGAIN.value or seed not in runs:
                 runs[seed] = _measure(name, int(seed), pathlib.Path(FOLDER.value, f"{name}_{seed}"))
                 _write(name, runs)
         _write(name, runs)

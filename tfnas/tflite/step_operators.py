@@ -3,9 +3,9 @@
 :class:`StepWriter` computes a :class:`~tfnas.quantization.recurrent_cells.RecurrentStep` by writing
 operators: in floats, or in the formats of a
 :class:`~tfnas.quantization.recurrent_forms.QuantizedRecurrent`.
-With 16-bit numbers FULLY_CONNECTED takes 8-bit kernels and no bias, which an ADD adds: with a bias of
-64 bits LiteRT has only a reference kernel, many times slower. Without one it adds up in 32 bits; a
-kernel whose sums could overflow these has a bias of 64.
+With 16-bit numbers FULLY_CONNECTED takes 8-bit kernels and no bias, which an ADD adds: with a bias
+of 64 bits LiteRT has only a reference kernel, many times slower. Without one it adds up in 32 bits;
+a kernel whose sums could overflow these has a bias of 64.
 """
 
 from __future__ import annotations
