@@ -55,7 +55,7 @@ def test_equal_lists_are_held_once(artifacts):
     lists = [t.zero_points for t in file.graph.tensors if t.zero_points]
     repeated = sum(map(len, lists)) - sum(map(len, set(lists)))
     names = [sum(len(t.name) for t in f.graph.tensors) for f in (file, minified)]
-    assert apart - file.size > 0.95 * 8 * repeated  # each integer file
+    assert apart - file.size > 0.8 * 8 * repeated  # of each integer file
     assert apart - minified.size > 0.95 * (8 * repeated + names[0] - names[1])
 
 
