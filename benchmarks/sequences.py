@@ -2,8 +2,9 @@
 
     python benchmarks/sequences.py --network=text_transformer [--seeds=3] [--data=FOLDER]
 
-A network is trained, then its files are made: float32, dynamic, int8 after training, and after some
-epochs of quantization-aware training int8 and int16x8; those of words also with tables of 4 bits.
+A network is trained, then its files are made: float32, dynamic, int8 after training (rounded to
+nearest, and by second moments), and after some epochs of quantization-aware training int8 and
+int16x8; those of words also with tables of 4 bits.
 A float32 file that was trained as long tells what the epochs alone change.
 Beside them, with the first seed, what else makes integer files of a Keras 3 model: TensorFlow's
 converter with its own fallback to floats, recipes of ai-edge-quantizer, and Keras' own
@@ -14,7 +15,7 @@ LiteRT's reference kernels name the same class, and by how many steps of the out
 the median. Each training ends with the weights of its best epoch on the validation part. Networks
 are modules in `sequence_models`. Each network has a record of its own, `sequences_NETWORK.json`,
 which holds the numbers of each seed: the same call goes on, and a call with more seeds measures
-only those that are missing. Files are kept in --folder.
+only those that are missing; with --again all of them. Files are kept in --folder.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ SEED = flags.DEFINE_integer("seed", 0, "the first seed of weights and training")
 SEEDS = flags.DEFINE_integer("seeds", 3, "number of seeds", 1)
 DATA = flags.DEFINE_string("data", str(ROOT.parent / "shared/data/tasks"), "folder of the data")
 FOLDER = flags.DEFINE_string("folder", "runs/sequences", "what is kept of the runs")
+AGAIN = flags.DEFINE_boolean("again", False, "whether seeds of the record are measured again")
 CALIBRATION, BATCH, COMPARED = 300, 64, 500
 Row = dict[str, Any]
 Run = dict[str, Any]  # of one seed: rows, notes, date, commit
@@ -55,7 +57,7 @@ def main(_: list[str]) -> None:
     for name in NETWORKS.value:
         runs = _kept(name)
         for seed in map(str, seeds):
-            if seed not in runs:
+            if AGAIN.value or seed not in runs:
                 runs[seed] = _measure(name, int(seed), pathlib.Path(FOLDER.value, f"{name}_{seed}"))
                 _write(name, runs)
         _write(name, runs)
@@ -82,6 +84,7 @@ def _write(name: str, runs: dict[str, Run]) -> None:
         "which Keras' integers and the file's reference kernels name one class, and the median "
         "difference of the outputs in steps. time: of one inference, dynamic = 1.",
         "Peers and times are of one seed.",
+        *_notes_of_margins([run["rows"] for run in runs.values()]),
         *dict.fromkeys(note for run in runs.values() for note in run["notes"]),
     ]
     seed = min(map(int, runs))
@@ -95,6 +98,20 @@ def _write(name: str, runs: dict[str, Run]) -> None:
         result=_record_name(name),
         runs=runs,
     )
+
+
+def _notes_of_margins(runs: Sequence[Sequence[Row]]) -> list[str]:
+    """What the answers had in common that int8 changed after training."""
+    title = "int8 after training"
+    found = [row.get("margins") for rows in runs for row in rows if row["file"] == title]
+    margins = [margin for each in found for margin in each or ()]
+    if not margins or None in found:
+        return []
+    middle, most = statistics.median(margins), max(margins)
+    return [
+        f"{title} changed {len(margins)} answers. float32's first class was ahead of its second by "
+        f"{middle:.3f} of probability there in the median, by {most:.3f} at most."
+    ]
 
 
 def _measure(name: str, seed: int, folder: pathlib.Path) -> Run:
@@ -158,6 +175,8 @@ def _row(
     lost = (mine - before) * scale
     same = None if error else float((outputs.argmax(1) == reference.argmax(1)).mean())
     row: Row = {"file": title, "error": error, "quality": float(mine.mean()), "same": same}
+    if not error:
+        row["margins"] = _margins_of_changed(outputs, reference)
     row |= {"lost": float(lost.mean()), "variance": float(lost.var(ddof=1) / len(lost))}
     if is_file:
         floats = [op for op in file.graph.operators if _computes_in_floats(op)]
@@ -168,6 +187,13 @@ def _row(
         row["steps"] = float(np.median(np.abs(expected - found)) / file.outputs[0].scale)
         row["same class"] = None if error else float((expected.argmax(1) == found.argmax(1)).mean())
     return row
+
+
+def _margins_of_changed(outputs: np.ndarray, reference: np.ndarray) -> list[float]:
+    """By how much float32's first class was ahead of the second, where the answer is another."""
+    first, second = np.sort(reference, axis=1)[:, :-3:-1].T
+    changed = outputs.argmax(1) != reference.argmax(1)
+    return [round(float(margin), 4) for margin in np.sort((first - second)[changed])]
 
 
 def _losses(outputs: np.ndarray, y: np.ndarray, error: bool) -> np.ndarray:

@@ -12,6 +12,7 @@ import tensorflow as tf
 import tfnas
 
 INT8, INT16 = tfnas.QuantSpec("int8"), tfnas.QuantSpec("int8", "int16")
+SECOND_ORDER = tfnas.QuantSpec("int8", rounding="second_order")
 INT4_TABLES = tfnas.QuantSpec("int8", layers={"Embedding": "int4"})
 RECIPES = ("dynamic_wi8_afp32", "static_wi8_ai8")
 _REASON = 160  # characters of an error
@@ -31,6 +32,7 @@ def files_of(
         "float32": (tfnas.to_tflite(model), None),
         "dynamic": (tfnas.to_tflite(model, "dynamic"), None),
         "int8 after training": (tfnas.to_tflite(model, INT8, typical), None),
+        "int8, second order": (tfnas.to_tflite(model, SECOND_ORDER, typical), None),
     }
     trained = {"int8 trained": INT8, "int16x8 trained": INT16}
     if any(isinstance(layer, keras.layers.Embedding) for layer in model.layers):

@@ -149,3 +149,22 @@ def test_names_of_operators_lead_to_the_layer():
     file = case("gru", 8, 16)[0]
     names = {op.layer for graph in read_graphs(file.content)[1:] for op in graph.operators}
     assert "memory" in "".join(names)
+
+
+@pytest.mark.parametrize(("features", "types"), [(3, set()), (600, {"int64"})])
+def test_products_have_a_bias_only_where_32_bits_could_overflow(features, types):
+    layer = QuantizedRecurrent(layers.SimpleRNN(2))
+    layer.build((1, 2, features))
+    layer.layer.cell.kernel.assign(np.full((features, 2), 0.1))
+    form = NumberFormat("int16", 2.0**-15)
+    model, _ = model_of_a_layer(
+        lambda main, x, y: LoopWriter(main, layer, x, [y]).write(),
+        ((1, 2, features), (1, 2)),
+        (form, form),
+    )
+    operators = [op for graph in read_graphs(pack(model)) for op in graph.operators]
+    products = [op for op in operators if op.name == "FULLY_CONNECTED"]
+    assert {t.dtype for op in products for t in op.inputs[2:]} == types
+    assert sum(op.name == "ADD" and op.outputs[0].dtype == "int16" for op in operators) == 2 - len(
+        types
+    )

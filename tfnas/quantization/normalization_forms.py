@@ -3,7 +3,7 @@
 LayerNormalization, RMSNormalization, GroupNormalization and UnitNormalization divide the numbers of
 a row (the last axis of an example, or a group of its channels) by a norm of the row itself:
 
-    centered = x - mean(x)                         MEAN, SUB
+    centered = x - mean(x)                         FULLY_CONNECTED
     power    = sum(centered^2) + n * epsilon       BATCH_MATMUL of the row with itself, a bias
     unit     = centered * power^(-1/2)             RSQRT in two ranges, MINIMUM, MUL
     y        = unit * sqrt(n) * gamma + beta       DEPTHWISE_CONV_2D
@@ -11,7 +11,7 @@ a row (the last axis of an example, or a group of its channels) by a norm of the
 All of it is computed with 16 bits, also between 8-bit activations, with a range for each step. The
 product of a row with itself adds up exact squares in 64 bits and is rounded once, where squares of
 their own would round small numbers to 0. Every operator has a 16-bit kernel in LiteRT and in TFLite
-Micro. What 8 bits would lose is in decision 62.
+Micro. What 8 bits would lose is in decision 62, why a mean is a matrix product in decision 92.
 
 References:
     Ba et al., "Layer Normalization", arXiv 1607.06450, 2016.
@@ -22,9 +22,11 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfnas.graph.registered_layers import register_layer
@@ -43,6 +45,9 @@ _LEAST_POWER = 1e-12
 # first. Where it ends the power is cut off, and its root too large again: the lesser one of both
 # is right, for rows whose norms differ by up to 64; the quietest of others lose precision.
 _LEVELS, _SHARE = 2, 1.0 / 64.0
+# A row minus its mean is one product with a matrix of n - 1 and -1 in steps of 1/n: 8 bits hold it
+# up to this n. Wider rows have a product for the mean, and a difference.
+WIDEST = 128
 
 
 @register_layer(macs=0)
@@ -69,13 +74,14 @@ class NormalizationForm(keras.layers.Wrapper):
         super().__init__(layer, **kwargs)
         self.bits, self.momentum, self.supports_masking = bits, momentum, True
         self.input_bits = input_bits or bits
-        for step in self._steps():
-            setattr(self, f"{step}_range", InnerRange(momentum=momentum, name=step))
+        self._has_ranges = False
 
-    def _steps(self) -> list[str]:
+    def _steps(self, width: int) -> list[str]:
         """The steps that get a range here: the file's tensors around them have theirs."""
         kind = type(self.layer).__name__
         without = set() if self._is_centered else {"mean", "centered"}
+        if width <= WIDEST:
+            without.add("mean")
         if kind == "UnitNormalization":
             without |= {"power", "scaled"}
         if self.input_bits > 8:
@@ -94,8 +100,12 @@ class NormalizationForm(keras.layers.Wrapper):
         """Builds the layer and the ranges."""
         if not self.layer.built:
             self.layer.build(input_shape)
-        for step in self._steps():
-            getattr(self, f"{step}_range").build(None)
+        if not self._has_ranges:
+            for step in self._steps(self._width(tuple(input_shape))):
+                own = InnerRange(momentum=self.momentum, name=step)
+                own.build(None)
+                setattr(self, f"{step}_range", own)
+            self._has_ranges = True
         self.built = True
 
     def call(self, x: Any, training: bool | None = None) -> Any:
@@ -110,8 +120,7 @@ class NormalizationForm(keras.layers.Wrapper):
         if self.input_bits <= 8:
             rows = rounded("rows", with_other_bits(rows, training))
         if self._is_centered:
-            mean = rounded("mean", tf.reduce_mean(rows, -1, keepdims=True))
-            rows = rounded("centered", rows - mean)
+            rows = rounded("centered", _centered(rows, rounded))
         unit = rounded("unit", rows * self._factor(rows, training))
         batch = tf.shape(x)[0] if None in shape[1:] else -1
         found = self._scaled(unit, batch, shape, rounded)
@@ -146,15 +155,21 @@ class NormalizationForm(keras.layers.Wrapper):
     def _rows(self, x: Any) -> Any:
         """(batch, rows, 1, numbers of a row); both in one where the number of rows is open."""
         shape = tuple(x.shape)
-        groups = self._groups(shape)
+        groups, count = self._groups(shape), self._width(shape)
         if groups is None:
-            first = len(shape) - len(normalized_axes(self.layer, len(shape)))
-            rows, width = shape[1:first], math.prod(shape[first:])
-            return tf.reshape(x, [-1, 1 if None in rows else math.prod(rows), 1, width])
+            rows = shape[1 : len(shape) - len(normalized_axes(self.layer, len(shape)))]
+            return tf.reshape(x, [-1, 1 if None in rows else math.prod(rows), 1, count])
         places, width = math.prod(shape[1:-1]), shape[-1] // groups
         if groups > 1 and places > 1:
             x = tf.transpose(tf.reshape(x, [-1, places, groups, width]), [0, 2, 1, 3])
-        return tf.reshape(x, [-1, groups, 1, places * width])
+        return tf.reshape(x, [-1, groups, 1, count])
+
+    def _width(self, shape: tuple[Any, ...]) -> int:
+        """The numbers of a row."""
+        groups = self._groups(shape)
+        if groups is not None:
+            return int(math.prod(shape[1:]) // groups)
+        return int(math.prod(shape[len(shape) - len(normalized_axes(self.layer, len(shape))) :]))
 
     def _groups(self, shape: tuple[Any, ...]) -> int | None:
         """The number of groups of channels; None where rows are of the last axes."""
@@ -199,3 +214,17 @@ class NormalizationForm(keras.layers.Wrapper):
         """Returns the layer's configuration, for saving."""
         names = "bits", "momentum", "input_bits"
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
+def _centered(rows: Any, rounded: Callable[[str, Any], Any]) -> Any:
+    """Rows, (batch, rows, 1, numbers), minus their means, as FULLY_CONNECTED without a bias."""
+    width = int(rows.shape[-1])
+    if width > WIDEST:
+        return rows - rounded("mean", tf.matmul(rows, _in_steps(np.ones((width, 1)), width)))
+    return tf.matmul(rows, _in_steps(width * np.eye(width) - 1.0, width))
+
+
+def _in_steps(integers: np.ndarray, width: int) -> Any:
+    """A kernel of these integers in steps of 1 / width, as the converter recognizes it."""
+    kernel, end = tf.constant(integers / width, tf.float32), 127.0 / width
+    return tf.quantization.fake_quant_with_min_max_vars(kernel, -end, end, 8, narrow_range=True)

@@ -24,7 +24,11 @@ from tfnas.graph.batchnorm import layers_of
 from tfnas.graph.macs import layer_macs
 from tfnas.graph.registered_layers import register_layer
 from tfnas.keras_private import loop_over_steps
-from tfnas.quantization.fake_quant import FakeQuant, extremes_instead_of_histograms
+from tfnas.quantization.fake_quant import (
+    MIN_RANGE_16,
+    FakeQuant,
+    extremes_instead_of_histograms,
+)
 from tfnas.quantization.quantized_kernel import PACKAGE, QuantizedKernel
 from tfnas.quantization.recurrent_cells import RecurrentStep
 
@@ -266,8 +270,31 @@ class _RoundedMath:
             weights = weights[:, columns[0] : columns[1]]
         found = tf.matmul(x, tf.cast(weights, x.dtype))
         if bias is not None:
-            found = found + tf.cast(self.bias[bias], x.dtype)
+            found = self._with_bias(found, tf.cast(self.bias[bias], x.dtype), name)
         return self._rounded(found, name)
+
+    def _with_bias(self, product: Any, bias: Any, name: str) -> Any:
+        """The sum of both; with 16 bits each is rounded before, as the file adds them.
+
+        The range of the product is that of the sum, wider by the largest bias.
+        """
+        layer = self.owner.range_of(name)
+        if not layer.symmetric or not self._rounds(layer):
+            return product + bias
+        largest = tf.maximum(tf.reduce_max(tf.abs(tf.cast(bias, tf.float32))), MIN_RANGE_16)
+        known = layer.high.value > layer.low.value
+
+        def rounded(value: Any, end: Any) -> Any:
+            single = tf.cast(value, tf.float32)
+            found = tf.quantization.fake_quant_with_min_max_vars(
+                single, -end, end, num_bits=layer.bits, narrow_range=True
+            )
+            return tf.cast(tf.where(known, found, single), value.dtype)
+
+        return rounded(product, layer.grid_range()[1] + largest) + rounded(bias, largest)
+
+    def _rounds(self, layer: FakeQuant) -> bool:
+        return bool(layer.active and self.owner.active and not self.calibrates)
 
     def add(self, first: Any, second: Any, name: str) -> Any:
         return self._rounded(first + second, name)
@@ -324,7 +351,7 @@ class _RoundedMath:
         """
         layer = self.owner.range_of(name)
         single = tf.cast(value, tf.float32)
-        if not layer.active or not self.owner.active or self.calibrates:
+        if not self._rounds(layer):
             return value
         # The first batch sets the range: until its end there is none to round to.
         known = layer.high.value > layer.low.value

@@ -35,6 +35,7 @@ from tfnas.tflite.passes.prepare_model import prepare
 from tfnas.tflite.passes.quantize_weights import quantize_weights
 from tfnas.tflite.passes.read_calibration import read_calibration
 from tfnas.tflite.passes.repair_file import repair_file
+from tfnas.tflite.passes.share_vectors import share_vectors
 from tfnas.tflite.passes.validate_file import validate
 from tfnas.tflite.passes.write_states import keep_one_frame, write_states
 from tfnas.tflite.size_comparison import with_comparison
@@ -61,6 +62,7 @@ PASSES: tuple[Callable[[Conversion], Conversion], ...] = (
     write_integer_loops,
     write_states,
     repair_file,
+    share_vectors,
     validate,
     quantize_weights,
     encode_sparsely,

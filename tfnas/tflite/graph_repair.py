@@ -27,6 +27,7 @@ from tfnas.tflite.flatbuffer import OperatorInfo, kind_of, pack, unpack
 from tfnas.tflite.float_detours import remove_detours
 from tfnas.tflite.float_gaps import close_float_gaps
 from tfnas.tflite.integer_comparisons import compare_integers
+from tfnas.tflite.integer_means import cast_before_zero_sums, write_means
 from tfnas.tflite.unused_parts import remove_unused
 
 _OPERATOR, _TYPE = schema.BuiltinOperator, schema.TensorType
@@ -75,7 +76,8 @@ def repair(content: bytes, detours: Collection[str] = ()) -> bytes:
             the scale of a LOGISTIC that has to change.
     """
     model = unpack(content)
-    steps = (close_float_gaps, write_tables, compare_integers)
+    means = (write_means, cast_before_zero_sums)
+    steps = (close_float_gaps, *means, write_tables, compare_integers)
     done = [step(model) for step in steps]  # each of them, whatever the others have done
     done.append(remove_detours(model, detours))
     changed = any(done)

@@ -42,7 +42,7 @@ def minify(content: bytes) -> bytes:
                 data = model.buffers[tensor.buffer].data
                 constant = data is not None and len(data) > 0
                 tensor.name = short_name(tensor.name.decode(), constant=constant).encode()
-    smaller = with_files(pack(model, _SharingBuilder()), attached_files(content))
+    smaller = with_files(pack(model, SharingBuilder()), attached_files(content))
     return min(smaller, content, key=len)
 
 
@@ -86,7 +86,7 @@ def _remove_notes(model: Any) -> None:
             model.buffers[item.buffer] = schema.BufferT()
 
 
-class _SharingBuilder(flatbuffers.Builder):
+class SharingBuilder(flatbuffers.Builder):
     """Writes equal vectors of numbers and characters once.
 
     Vectors of offsets can't be shared, because offsets are relative to their own position.

@@ -3,7 +3,9 @@
 :class:`StepWriter` computes a :class:`~tfnas.quantization.recurrent_cells.RecurrentStep` by writing
 operators: in floats, or in the formats of a
 :class:`~tfnas.quantization.recurrent_forms.QuantizedRecurrent`.
-With 16-bit numbers FULLY_CONNECTED takes 8-bit kernels and 64-bit biases.
+With 16-bit numbers FULLY_CONNECTED takes 8-bit kernels and no bias, which an ADD adds: with a bias
+of 64 bits LiteRT has only a reference kernel, many times slower. Without one it adds up in 32 bits;
+a kernel whose sums could overflow these has a bias of 64.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from tfnas.quantization.fake_quant import MIN_RANGE_16
 from tfnas.quantization.recurrent_cells import RecurrentStep
 from tfnas.quantization.recurrent_forms import QuantizedRecurrent
 from tfnas.tflite.conversion_error import ConversionError
@@ -19,6 +22,7 @@ from tfnas.tflite.graph_writer import GraphWriter, NumberFormat
 
 _FUNCTIONS = {"sigmoid": "LOGISTIC", "tanh": "TANH", "relu": "RELU"}
 _FLOAT = NumberFormat("float32")
+_MOST_STEPS = 2**31 // 2**15 - 1  # of a column of a kernel that a sum of 32 bits holds
 
 
 class StepWriter:
@@ -78,9 +82,35 @@ class StepWriter:
         form = self._kernel_format(weights)
         if columns is not None:
             weights = weights[:, columns[0] : columns[1]]
-        matrix = self.writer.constant(form.integers(weights.T), form, f"{name}/{kernel}")
-        inputs = [x, matrix, -1 if bias is None else self._bias(bias, x, form, name)]
-        return self._written("FULLY_CONNECTED", inputs, weights.shape[1], self._format(name), name)
+        integers, output = form.integers(weights.T), self._format(name)
+        matrix, is_wide = self.writer.constant(integers, form, f"{name}/{kernel}"), False
+        if output.dtype == "int16":
+            is_wide = int(np.abs(integers.astype(np.int64)).sum(axis=1).max()) > _MOST_STEPS
+            if bias is not None and not is_wide:
+                return self._with_added_bias(x, matrix, bias, output, name)
+        values = None if bias is None else self._bias_values(bias)
+        if values is None and is_wide:
+            values = np.zeros(len(integers))
+        added = -1 if values is None else self._bias(values, x, form, name)
+        inputs = [x, matrix, added]
+        return self._written("FULLY_CONNECTED", inputs, len(integers), output, name)
+
+    def _with_added_bias(
+        self, x: int, matrix: int, row: int, output: NumberFormat, name: str
+    ) -> int:
+        """A product of 16 bits, and the ADD of its bias."""
+        values = self._bias_values(row)
+        largest = max(float(np.abs(values).max()), MIN_RANGE_16)
+        own = NumberFormat("int16", largest / 32767)
+        added = self.writer.constant(own.integers(values[None]), own, f"{name}/bias")
+        wide = NumberFormat("int16", float(output.scale or 0.0) + largest / 32767)
+        product = self._written("FULLY_CONNECTED", [x, matrix, -1], len(values), wide, name)
+        options = {"potScaleInt16": False}
+        return self._written("ADD", [product, added], len(values), output, name, **options)
+
+    def _bias_values(self, row: int) -> np.ndarray:
+        values = np.asarray(self.layer.cell.bias)
+        return values.reshape(-1, values.shape[-1])[row]
 
     def add(self, first: int, second: int, name: str) -> int:
         return self._binary("ADD", first, second, name)
@@ -136,9 +166,7 @@ class StepWriter:
         largest = float(np.abs(kernel).max()) or 1.0
         return NumberFormat("int8", max(largest, self.rounds.least) / 127.0)
 
-    def _bias(self, row: int, x: int, kernel: NumberFormat, name: str) -> int:
-        values = np.asarray(self.layer.cell.bias)
-        values = values.reshape(-1, values.shape[-1])[row]
+    def _bias(self, values: np.ndarray, x: int, kernel: NumberFormat, name: str) -> int:
         form, inputs = _FLOAT, self.form_of(x)
         if kernel.scale is not None and inputs.scale is not None:
             dtype = "int64" if inputs.dtype == "int16" else "int32"

@@ -69,6 +69,7 @@ def test_every_conversion_enters_each_pass_once(monkeypatch, mode):
         "write_integer_loops",
         "write_states",
         "repair_file",
+        "share_vectors",
         "validate",
         "quantize_weights",
         "encode_sparsely",
