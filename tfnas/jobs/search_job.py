@@ -163,6 +163,7 @@ def _config_of(dataset: str, config: SearchConfig | None, settings: dict[str, An
 
 
 STOPPING = "stopping: the best network so far is written; Ctrl-C again stops without it"
+STOPPING_EARLY = "stopping before a trial has ended well; the same call goes on from here"
 
 
 class _Run:
@@ -211,7 +212,9 @@ class _Run:
 
     def run(self) -> SearchResult:
         """Runs the search; Ctrl-C is answered at once, and a second one stops at once."""
-        stopping = announced_interrupts(lambda: self.progress.phase(STOPPING))
+        stopping = announced_interrupts(
+            lambda: self.progress.phase(STOPPING if self.tuner.oracle.records else STOPPING_EARLY)
+        )
         with stopping as self.log.interrupts:
             try:
                 return self._run()
@@ -220,8 +223,8 @@ class _Run:
 
     def _run(self) -> SearchResult:
         self.progress.phase(f"search: {self.split}; {self.space.size:.3g} architectures")
-        if self.tuner.config.latency_seconds is not None:
-            self.progress.phase(f"latency of the space: {self.tuner.config.latency_seconds:g} s")
+        if ended := len(self.tuner.oracle.end_order):
+            self.progress.note(f"{ended} of {self.log.total} trials ended before")
         interrupted = False
         try:
             self.tuner.search(

@@ -109,6 +109,10 @@ class TimedProgress(Progress):
         self.progress.phase(text)
         self.part(text)
 
+    def note(self, text: str) -> None:
+        """Passes a remark on."""
+        self.progress.note(text)
+
     def part(self, name: str) -> None:
         """Begins a part.
 
@@ -147,6 +151,11 @@ class TimedProgress(Progress):
         else:
             self._tell(number / total)
         self.progress.epoch_ended(number, total)
+
+    def step_ended(self, number: int, total: int, unit: str) -> None:
+        """Passes a step that is no epoch on."""
+        self._tell(number / total)
+        self.progress.step_ended(number, total, unit)
 
     def trial_ended(self, news: TrialNews) -> None:
         """Passes the end of a trial on."""
