@@ -20,6 +20,9 @@ class Told(Progress):
     def note(self, text):
         self.calls.append(f"  {text}")
 
+    def part_began(self, name, done=0, total=1):
+        self.calls.append((name, done, total))
+
     def epoch_ended(self, number, total):
         self.calls.append(("epoch", number, total))
 
@@ -47,8 +50,9 @@ def test_phases_are_told_once_with_what_was_done_before_and_each_step():
         log.phase_progressed(phase)
     assert log.progress.calls == [
         *("measuring", "  good"),
-        *("training", "  1 of 2 epochs were done before", ("epoch", 1, 2), ("epoch", 2, 2)),
-        *("scoring", ("network", 0, 900), ("network", 1, 900)),
+        *("training", "  1 of 2 epochs were done before"),
+        *(("training", 1, 2), ("epoch", 2, 2)),
+        *("scoring", ("scoring", 0, 900), ("network", 1, 900)),
     ]
 
 

@@ -50,6 +50,15 @@ class Progress:
     def note(self, text: str) -> None:
         """Called with a remark on the current phase, such as what was done of it before."""
 
+    def part_began(self, name: str, done: int = 0, total: int = 1) -> None:
+        """Called after its phase when a part of the job begins whose work is known.
+
+        Args:
+            name: Its name, the same in all jobs.
+            done: Number of its steps that an earlier run has done.
+            total: Number of its steps.
+        """
+
     def trial_began(self, number: int, total: int) -> None:
         """Called when a trial begins."""
 

@@ -49,12 +49,15 @@ class TrialLog(TrialCallbacks):
 
     def phase_progressed(self, phase: Phase) -> None:
         """Reports a phase before the trials."""
-        if phase.text != self._phase:
+        begins = phase.text != self._phase
+        if begins:
             self._phase = phase.text
             self.progress.phase(phase.text)
         if phase.note:
             self.progress.note(phase.note)
-        if phase.total and phase.unit == "epoch":
+        if begins and phase.total:
+            self.progress.part_began(phase.text, phase.done, phase.total)
+        elif phase.total and phase.unit == "epoch":
             self.progress.epoch_ended(phase.done, phase.total)
         elif phase.total:
             self.progress.step_ended(phase.done, phase.total, phase.unit)
