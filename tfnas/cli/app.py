@@ -30,6 +30,7 @@ _DATA = {
     "test_data": "the test part of --data",
 }
 _ARGUMENT = re.compile(rf"(?<![\w/.'\"])(?:{'|'.join(_DATA)})(?![\w/.'\"])")  # not of a path
+_LAYERS = re.compile(r"QuantSpec\([^{}]*layers=\{([^{}]+)\}\)")
 _MESSAGES = ("--quiet", "--verbose")  # flags that may stand before the command too
 _PIPE_CLOSED = 141  # as of a program that the signal of a closed pipe ends
 
@@ -146,11 +147,18 @@ def _with_flags(text: str, values: flags.FlagValues, argv: Sequence[str] = ()) -
     """Returns an error with flags for the arguments of Python: for its first word, and for data."""
     if "data" in values:
         text = _ARGUMENT.sub(lambda found: _DATA[found[0]], text)
+    if "layers" in values:
+        text = _LAYERS.sub(lambda found: f"--layers={_pairs(found[1])}", text)
     name, space, rest = text.partition(" ")
     if name == "dataset" and any(each.split("=")[0].lstrip("-") == "data" for each in argv):
         name = "data"  # two names of one flag: the one that was given
     name = "limit" if name == "limits" else name
     return f"--{name}{space}{rest}" if name in values else text
+
+
+def _pairs(layers: str) -> str:
+    """The formats of layers as a flag has them, from those of a dictionary in Python."""
+    return layers.replace(": ", "=").replace(", ", ",").replace('"', "")
 
 
 def _fail(who: str, text: str, code: int) -> int:

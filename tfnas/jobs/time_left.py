@@ -228,14 +228,15 @@ class _Series:
 
     def seconds_left(self, network: _Network, now: float, of_steps: float, of_once: float) -> float:
         """Returns the seconds until the last network ends."""
-        each = self.mean().seconds(of_steps, of_once)
-        if self.each is not None:  # the rates are those of other parts too
-            ended = self.drawn[: self.count]
-            each *= (self.last - self.begun) / sum(one.seconds(of_steps, of_once) for one in ended)
         if self.overlap and self.each is not None:
             return max(self.left * self.each - (now - self.last), 0.0)
+        if self.count:  # the rates are those of other parts too
+            expected = [one.seconds(of_steps, of_once) for one in self.drawn[: self.count]]
+            slower = (self.last - self.begun) / sum(expected)
+            of_steps, of_once = of_steps * slower, of_once * slower
         running = network.seconds_left(of_steps, of_once) if self.open else 0.0
-        return max(self.left - self.open, 0.0) * each + running
+        waiting = max(self.left - self.open, 0.0)
+        return waiting * self.mean().seconds(of_steps, of_once) + running
 
 
 class TimedProgress(Progress):
@@ -285,6 +286,8 @@ class TimedProgress(Progress):
         self._part = name if name in self._left.work else ""
         if self._part:
             self._left.part_began(name, done / total)
+            if name != TRIALS and name not in self._of_one():
+                self._left.network_began()
             self._tell()
 
     def time_left(self, seconds: float | None) -> None:
@@ -317,7 +320,8 @@ class TimedProgress(Progress):
             self._left.step_ended(number / total)
         elif self._left is not None and self._part:
             self._left.network_ended()
-            self._left.network_began()
+            if number < total:
+                self._left.network_began()
         self._tell()
         self.progress.step_ended(number, total, unit)
 
