@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import traceback
 from collections.abc import Sequence
 
 from absl import flags
@@ -109,15 +110,30 @@ def _run_command(name: str, command: Command, argv: Sequence[str]) -> int:
         if os.environ.get("TFNAS_DEBUG"):
             raise
         text = _with_flags(" ".join(str(error).split()), values, argv) or type(error).__name__
-        if not isinstance(error, ValueError | RuntimeError | OSError | ImportError):
+        text = text if len(text) < 600 else f"{text[:600]}..."
+        if not _is_said_by_tfnas(error):
             text = f"{type(error).__name__}: {text} (TFNAS_DEBUG=1 shows the traceback)"
-        code = 2 if _is_of_an_argument(error) else 1
-        return _fail(f"tfnas {name}", text if len(text) < 600 else f"{text[:600]}...", code)
+        return _fail(f"tfnas {name}", text, 2 if _is_of_an_argument(error) else 1)
 
 
 def _is_of_an_argument(error: Exception) -> bool:
     """Whether something that the user passed is wrong: what tfnas raises a ValueError for."""
-    return isinstance(error, ValueError) and not isinstance(error, FailedWork)
+    is_value = isinstance(error, ValueError) and not isinstance(error, FailedWork)
+    return is_value and _is_raised_by_tfnas(error)
+
+
+def _is_said_by_tfnas(error: Exception) -> bool:
+    """Whether a message needs no traceback: one of tfnas, of the system or of a missing package."""
+    if isinstance(error, ValueError) and not isinstance(error, FailedWork):
+        return _is_raised_by_tfnas(error)
+    return isinstance(error, FailedWork | RuntimeError | OSError | ImportError)
+
+
+def _is_raised_by_tfnas(error: Exception) -> bool:
+    """Whether tfnas found the error, not a library or a user's own code inside its work."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    module = frames[-1].f_globals.get("__name__", "") if frames else ""
+    return str(module).partition(".")[0] == "tfnas"
 
 
 def _run_checked(command: Command, positional: list[str], values: flags.FlagValues) -> int:

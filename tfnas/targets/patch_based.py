@@ -160,8 +160,8 @@ def patch_based(
     artifact = as_artifact(file)
     before = planned_arena(artifact)
     if max_ram_bytes is None:
-        chosen = least_memory(artifact, PatchLimits(max_macs_ratio), before)
-        made, report = _reported(artifact, chosen, before)
+        least = least_memory(artifact, PatchLimits(max_macs_ratio), before)
+        made, report = _reported(artifact, least, before)
         if report.ram_after >= report.ram_before:
             raise NoPatches(
                 f"file must take less memory in patches, got {report.ram_after:,} bytes of "
