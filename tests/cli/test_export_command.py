@@ -1,5 +1,6 @@
 """`tfnas export --c`: in this process."""
 
+import re
 import shutil
 import subprocess
 
@@ -78,11 +79,52 @@ def test_rounding_by_data(tfnas_command, tmp_path, model, npz):
     assert code == 2  # all kernels with 8 bits are no file of 4 bits
     assert "got none" in err
     more = ("--eight_bit_share=0.1", "--calibration_copies=2")
-    code, _, err = tfnas_command("export", model, *flags, *more)
+    code, out, err = tfnas_command("export", model, *flags, *more)
     assert (code, err) == (0, "")
+    assert re.search(r"layer +bits +error to nearest +error +s\n.*\nfirst +8 .*\nlast +4 ", out)
+    assert "error: that of a layer's output on the calibration data" in out
+    assert "sparse" not in out  # nothing was pruned
     graph = tfnas.Artifact.load(target).graphs[0]
     bits = [op.inputs[1].dtype for op in graph.operators if "CONV" in op.name]
     assert bits == ["int8", "int4"]
+
+
+def test_zeros_are_shown_of_a_model_that_was_pruned(tfnas_command, tmp_path, model):
+    pruned = keras.models.load_model(model)
+    pruned.get_layer("last").kernel.assign(pruned.get_layer("last").kernel * 0)
+    pruned.save(tmp_path / "pruned.keras")
+    for source, flags, shown in (
+        (model, [], False),
+        (tmp_path / "pruned.keras", [], True),
+    ):
+        target = f"--output={tmp_path / 'a.tflite'}"
+        code, out, err = tfnas_command("export", source, target, *flags)
+        assert (code, err) == (0, "")
+        assert ("weights are zero" in out) == shown
+        assert ("eligible for sparse kernels" in out) == shown
+
+
+def test_formats_of_layers_do_not_go_with_mixed(tfnas_command, model, npz):
+    flags = ("--mode=mixed", "--size=0.5", f"--dataset={npz}", "--layers=first=int8")
+    code, _, err = tfnas_command("export", model, *flags)
+    assert code == 2
+    assert "--layers must not be given with mode 'mixed', which chooses" in err
+    assert "sparse" not in err
+
+
+def test_a_layer_without_integers_is_refused_with_the_flag_that_leaves_it_float(
+    tfnas_command, tmp_path, npz
+):
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Conv2D(4, 3, name="first")(inputs)
+    x = keras.layers.Resizing(9, 9, interpolation="bicubic", name="bigger")(x)
+    outputs = keras.layers.Dense(10)(keras.layers.Flatten()(x))
+    keras.Model(inputs, outputs).save(tmp_path / "bicubic.keras")
+    flags = ("--mode=int8", f"--dataset={npz}")
+    code, _, err = tfnas_command("export", tmp_path / "bicubic.keras", *flags)
+    assert code == 1
+    [line] = err.splitlines()  # no warning before that says something else
+    assert "has no TFLite kernel in layer bigger; interpolation 'bilinear' and" in line
 
 
 def test_even_channels_and_ranges(tfnas_command, tmp_path):
@@ -132,7 +174,7 @@ def test_a_stream(tfnas_command, tmp_path):
     assert "streaming excludes recipe, mode 'mixed' and errors, got 'weights8'" in err
     code, out, err = tfnas_command("export", source, *flags)
     assert (code, err) == (0, "")
-    assert "input state_memory_hidden: float32 [1, 4]" in out
+    assert "input state_memory_hidden: float32 (1, 4)" in out
     assert tfnas.FileStream(target)([[0.0, 1.0, 2.0]]).shape == (1, 4)
 
 

@@ -70,6 +70,16 @@ def test_a_bar_counts_the_time_down(monkeypatch):
     assert column.render(task).plain == "about 0 s left"
 
 
+def test_a_bar_shows_steps_in_their_own_words():
+    progress = LiveProgress()
+    [task] = progress.bar.tasks
+    progress.step_ended(500, 2000, "network")
+    assert (task.description, task.completed) == ("network 500/2,000", 0.25)
+    progress.trial_began(2, 4)
+    progress.epoch_ended(1, 2)
+    assert (task.description, task.completed) == ("trial 2/4 epoch 1/2", pytest.approx(0.35))
+
+
 @pytest.mark.skipif(os.name != "posix", reason="needs pipes of POSIX")
 @pytest.mark.parametrize(
     ("stdout", "code", "message"),

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import zipfile
 
+import numpy as np
 import pytest
 
 from tfnas.cli import app
@@ -13,6 +14,7 @@ from tfnas.cli.command_table import command_of, commands, flags_of
 from tfnas.cli.flag_forms import is_required, written
 from tfnas.cli.flag_groups import grouped
 from tfnas.compression.techniques.registry import technique
+from tfnas.runtime.argument_rules import check_count
 from tfnas.runtime.failed_work import FailedWork
 
 COMMANDS = commands()
@@ -317,7 +319,9 @@ def test_wrong_paths_and_values_are_told_before_tensorflow_is_loaded(tmp_path):
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (ValueError("epochs must be above start_epoch"), 2),
+        (lambda: check_count("epochs", 0, 1), 2),
+        (lambda: np.zeros(3).reshape(2, 2), 1),
+        (ValueError("of a user's own layer"), 1),
         (FailedWork("the loss is not finite"), 1),
         (RuntimeError("the converter failed"), 1),
         (OSError("no space left"), 1),
@@ -329,9 +333,16 @@ def test_the_code_of_wrong_usage_is_2_and_of_failed_work_1(run, monkeypatch, nam
     module = command_of(name)
 
     def fails(positional, values):
+        if callable(error):
+            error()
         raise error
 
     monkeypatch.setattr(module, "check", fails)
     monkeypatch.setattr(app, "command_of", lambda asked: module)
     argument = ["bash"] if module.POSITIONAL else []
-    assert run(name, *argument, *REQUIRED.get(name, []))[0] == code
+    found, _, err = run(name, *argument, *REQUIRED.get(name, []))
+    assert found == code
+    assert is_one_error_line(err, name)
+    # What tfnas, the system or a failed conversion say needs no traceback.
+    said = code == 2 or isinstance(error, FailedWork | RuntimeError | OSError)
+    assert ("TFNAS_DEBUG=1 shows the traceback" in err) == (not said)

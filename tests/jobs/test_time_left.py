@@ -1,9 +1,16 @@
-"""The time left of a job: on a clock that is moved by hand."""
+"""The time left of a job: on a clock that is moved by hand, in simulated searches."""
 
+import dataclasses
+import types
+
+import numpy as np
 import pytest
 
+import tfnas
 from tfnas.compression.progress import PrintedProgress, TrialNews
-from tfnas.jobs.time_left import TRIALS, TimedProgress, TimeLeft
+from tfnas.jobs.search_work import SearchWork, comparison
+from tfnas.jobs.time_left import TRIALS, TimedProgress, TimeLeft, Work
+from tfnas.nas.search_config import SearchConfig
 
 
 class Clock:
@@ -14,54 +21,139 @@ class Clock:
         return self.time
 
 
-def job(clock, parts):
-    """Runs a job whose parts take (work, seconds), in tenths; returns (time, estimate)."""
+def job(clock, parts, steps=10):
+    """Runs parts of (work, seconds), with even steps; returns (time, estimate) after each step."""
     left = TimeLeft({name: work for name, (work, _) in parts.items()}, clock)
     found = []
     for name, (_, seconds) in parts.items():
-        left.reached(name, 0.0)
-        for step in range(1, 11):
-            clock.time += seconds / 10
-            left.reached(name, step / 10)
+        left.part_began(name)
+        for step in range(1, steps + 1):
+            clock.time += (seconds.first if step == 1 else 0.0) + seconds.steps / steps
+            left.step_ended(step / steps)
             found.append((clock.time, left.seconds()))
+        clock.time += seconds.last
     return found
 
 
 def test_parts_that_did_not_run_take_the_pace_of_those_that_did():
-    found = job(Clock(), {"a": (1.0, 30.0), "b": (2.0, 60.0), "c": (0.5, 15.0)})
-    for time, seconds in found:
+    parts = {"a": Work(1.0), "b": Work(2.0), "c": Work(0.5)}
+    found = job(Clock(), {name: (work, Work(30 * work.steps)) for name, work in parts.items()})
+    assert found[0][1] is None  # the first step may be traced
+    for time, seconds in found[1:]:
         assert seconds == pytest.approx(105.0 - time, abs=1e-6)
 
 
 def test_a_part_that_runs_has_its_own_pace():
-    found = job(Clock(), {"a": (1.0, 30.0), "b": (1.0, 90.0)})
+    found = job(Clock(), {"a": (Work(1.0), Work(30.0)), "b": (Work(1.0), Work(90.0))})
     assert found[9][1] == pytest.approx(30.0)
-    assert found[10][1] == pytest.approx(81.0)
+    assert found[14][1] == pytest.approx(45.0, rel=0.1)
+    assert found[-1][1] == 0.0
 
 
-def test_what_is_not_typical_is_no_pace():
+def test_what_is_done_once_has_a_pace_of_its_own():
+    """Here steps take as long as expected, and traces three times as long."""
+    parts = {
+        name: (work, dataclasses.replace(work, first=3 * work.first))
+        for name, work in (("a", Work(20.0, 10.0)), ("b", Work(20.0, 10.0)), ("c", Work(5.0, 40.0)))
+    }
+    found = job(Clock(), parts)
+    for time, seconds in found[1:10] + found[11:20] + found[21:]:
+        assert seconds == pytest.approx(225.0 - time, abs=1e-6)
+
+
+def test_a_part_goes_on_where_an_earlier_run_stopped():
     clock = Clock()
-    left = TimeLeft({"a": 1.0}, clock)
-    left.begun("a", 0.0)
-    clock.time = 50.0  # the first step is traced
-    left.begun("a", 0.1)
-    for fraction in (0.2, 0.3):
-        clock.time += 10.0
-        left.reached("a", fraction)
-    assert left.seconds() == pytest.approx(70.0)
-    clock.time += 40.0
-    left.reached("a", 0.35, typical=False)
-    assert left.seconds() == pytest.approx(65.0)
-
-
-def test_parts_that_were_skipped_are_over():
-    clock = Clock()
-    left = TimeLeft({"a": 5.0, "b": 1.0, "c": 1.0}, clock)
-    left.reached("b", 0.5)  # resumed
+    left = TimeLeft({"a": Work(5.0), "b": Work(1.0), "c": Work(1.0)}, clock)
+    left.part_began("b", 0.4)
     assert left.seconds() is None
-    clock.time = 10.0
-    left.reached("b", 0.75)
-    assert left.seconds() == pytest.approx(10.0 + 40.0)
+    for fraction in (0.6, 0.8):  # the first step is traced, for 30 s
+        clock.time += 40.0 if fraction == 0.6 else 10.0
+        left.step_ended(fraction)
+    assert left.seconds() == pytest.approx(10.0 + 50.0)
+    left.part_began("c", 1.0)
+    assert left.seconds() == 0.0
+
+
+def test_trials_take_the_pace_of_those_that_ended():
+    clock = Clock()
+    work = Work(4.0, 2.0, 2.0, networks=4)
+    left = TimeLeft({TRIALS: work, "after": Work(8.0, 4.0)}, clock)
+    left.part_began(TRIALS)
+    for number in range(4):
+        left.network_began()
+        for epoch, seconds in enumerate((6.0, 2.0, 2.0, 2.0), 1):
+            clock.time += seconds
+            left.step_ended(epoch / 4)
+            if epoch > 1:
+                assert left.seconds() == pytest.approx(16.0 * (4 - number) + 24.0 - 4 - 2 * epoch)
+        clock.time += 4.0
+        left.network_ended()
+        assert left.seconds() == pytest.approx(16.0 * (3 - number) + 24.0)
+
+
+def test_small_and_large_trials_have_their_own_work():
+    """The first trial is three times as large as those that are expected."""
+    clock = Clock()
+    left = TimeLeft({TRIALS: Work(10.0, networks=11)}, clock)
+    left.part_began(TRIALS)
+    left.network_began(Work(30.0))
+    for epoch in (1, 2, 3):
+        clock.time += 10.0
+        left.step_ended(epoch / 3)
+    left.network_ended()
+    expected = (2 * 10.0 + 30.0) / 3  # that one has been drawn, beside two that were expected
+    assert left.seconds() == pytest.approx(10 * expected)
+
+
+def test_trials_beside_each_other_count_when_they_end():
+    clock = Clock()
+    left = TimeLeft({TRIALS: Work(4.0, 2.0, networks=8), "after": Work(4.0, 2.0)}, clock)
+    left.part_began(TRIALS)
+    left.network_began()
+    left.network_began()
+    for ended in range(1, 7):
+        clock.time += 50.0
+        left.network_ended()
+        left.network_began()
+        assert left.seconds() == pytest.approx(50.0 * (8 - ended) + 50.0)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("algorithm", ["evolution", "random"])
+def test_searches_are_right_within_a_fifth_after_a_third(algorithm, seed):
+    """Networks of random sizes, on a machine whose constants are others than the measured ones."""
+    rng = np.random.default_rng(seed)
+    config = SearchConfig("digits", preset="microcontroller", max_trials=12, epochs=4)
+    space = tfnas.MobileNetV2Space((8, 8, 1), 10, "microcontroller")
+    split = types.SimpleNamespace(x_train=np.zeros(1300), x_val=np.zeros(140))
+    hypermodel = types.SimpleNamespace(space=space)
+    sizes = SearchWork(config, types.SimpleNamespace(hypermodel=hypermodel), split, split)
+    parts, archs = sizes.parts(), [space.sample(rng) for _ in range(12)]
+    works = [sizes.trained(arch, 1300, config.epochs) for arch in archs]
+    clock, told, progress = Clock(), [], PrintedProgress()
+    progress.time_left = lambda seconds: told.append((clock.time, seconds))
+    steps, once = rng.uniform(0.5, 3.0, 2) / 1000
+
+    def spend(seconds):
+        clock.time += seconds * rng.uniform(0.8, 1.2)
+
+    def train(work, epochs, timed):
+        spend(work.first * once)
+        for epoch in range(1, epochs + 1):
+            spend(work.steps * steps / epochs)
+            timed.epoch_ended(epoch, epochs)
+        spend(work.last * once)
+
+    timed = TimedProgress(progress, lambda: parts, lambda number: works[number - 1], clock)
+    for number, work in enumerate(works, 1):
+        timed.trial_began(number, 12)
+        train(work, 4, timed)
+        timed.trial_ended(TrialNews(number, 12, 1.0, "good", None))
+    timed.part_began(comparison(0))
+    train(parts[comparison(0)], 4, timed)
+    late = [at + left for at, left in told if at > clock.time / 3]
+    assert len(late) > 30
+    assert late == pytest.approx([clock.time] * len(late), rel=0.2)
 
 
 class Watch(PrintedProgress):
@@ -77,36 +169,40 @@ class Watch(PrintedProgress):
 def test_the_events_of_a_search_tell_the_time_left(monkeypatch, capsys):
     clock, watch, calls = Clock(), Watch(), []
     monkeypatch.setattr("time.monotonic", clock)
-
-    def work():
-        calls.append(1)
-        return {"shared": 2.0, TRIALS: 4.0, "comparison": 2.0}
-
-    progress = TimedProgress(watch, work)
+    parts = {"shared": Work(2.0), TRIALS: Work(2.0, networks=2), "comparison": Work(2.0)}
+    parts["alone"] = Work(1.0, networks=3)
+    progress = TimedProgress(watch, lambda: calls.append(1) or parts)
     progress.phase("search: data")
     progress.phase("shared")
-    progress.epoch_ended(0, 2)
+    progress.part_began("shared", 0, 2)
     for epoch in (1, 2):
         clock.time += 60.0
         progress.epoch_ended(epoch, 2)
-    assert watch.times == [360.0]  # the first step is traced
+    assert watch.times == [540.0]  # the first step may be traced
     for number in (1, 2):
         progress.trial_began(number, 2)
-        clock.time += 80.0
+        clock.time += 100.0
         progress.epoch_ended(1, 1)
         clock.time += 20.0
-        progress.trial_ended(TrialNews(number, 2, 100.0, "good", None))
-    assert watch.times[-1] == pytest.approx(320.0 / 6 * 2)  # 320 s for 6 of 8
+        progress.trial_ended(TrialNews(number, 2, 120.0, "good", None))
+    assert watch.times[-1] == pytest.approx(300.0)
     progress.phase("training for comparison: MobileNetV2")
-    progress.part("comparison")
-    clock.time += 50.0
+    assert watch.times[-1] is None
+    progress.part_began("comparison")
+    assert watch.times[-1] == pytest.approx(300.0)
+    clock.time += 55.0
     progress.epoch_ended(1, 2)
-    # Its first step is traced: the pace is that of the job, 370 s for 7 of 8.
-    assert watch.times[-1] == pytest.approx(370.0 / 7)
     clock.time += 20.0
-    assert watch.left() == "about 33 s left"  # it ticks
     assert calls == [1]
-    assert "  epoch 2 of 2; about 6 min 00 s left" in capsys.readouterr().out
+    assert "  epoch 1 of 2; about 4 min 00 s left" in capsys.readouterr().out
+    assert watch.left() == "about 3 min 40 s left"  # it ticks
+    progress.epoch_ended(2, 2)
+    progress.part_began("alone")
+    for network in (1, 2, 3):
+        clock.time += 50.0
+        progress.epoch_ended(1, 1)  # of a network, not of the part
+        progress.step_ended(network, 3, "network")
+        assert watch.times[-1] == pytest.approx(50.0 * (3 - network))
     progress.phase("stopping")
     assert watch.times[-1] is None
     assert watch.left() == ""

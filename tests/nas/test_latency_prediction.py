@@ -1,5 +1,6 @@
 """Predicted latencies: dropped proposals, features of the surrogate, errors."""
 
+import dataclasses
 import types
 
 import numpy as np
@@ -8,8 +9,10 @@ from tuner_settings import arranged
 
 import tfnas
 from tfnas.measure.latency_model.latency_model import LatencyModel
+from tfnas.measure.latency_model.regression import LatencyErrors
 from tfnas.nas import latency_prediction
-from tfnas.nas.latency_prediction import FILE
+from tfnas.nas.latency_prediction import FILE, PredictionErrors, errors_text
+from tfnas.nas.search_callbacks import TrialCallbacks
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +109,34 @@ def test_the_surrogate_sees_the_predicted_latency(space, fitted, tmp_path):
     assert 0.5 < seen.std() < 2
 
 
+@pytest.mark.parametrize(
+    ("within_10", "spearman", "verdict"),
+    [
+        (0.95, 0.97, "good enough to choose networks by"),
+        (0.60, 0.97, "rough, but slow and fast networks are told apart; reported latencies are"),
+        (0.95, 0.50, "too rough to choose networks by; reported latencies are measured"),
+    ],
+)
+def test_what_follows_from_the_errors_is_said(within_10, spearman, verdict):
+    errors = LatencyErrors(0.01, 0.02, within_10, 0.9, spearman, 50)
+    text = errors_text(errors)
+    assert text.startswith(f"{within_10:.0%} of 50 networks within 10% of the measured latency")
+    assert f": {verdict}" in text
+    good = LatencyErrors(0.01, 0.02, 0.99, 0.9, 0.99, 50)
+    for networks in (2, 20):
+        trials = dataclasses.replace(errors, networks=networks)
+        on_trials = str(PredictionErrors(good, trials)).partition(". Of the ")[2]
+        assert on_trials.startswith(f"{networks} trials: {within_10:.0%} within 10%, median")
+        assert (verdict in on_trials) == (networks == 20)  # two trials are no judgment
+
+
+def kept_phases():
+    """Callbacks that keep the phases of a search, and the list of them."""
+    callbacks, phases = TrialCallbacks(), []
+    callbacks.phase_progressed = phases.append
+    return callbacks, phases
+
+
 def test_it_is_fitted_once_a_search(space, fitted, tmp_path, monkeypatch):
     calls = []
 
@@ -117,10 +148,15 @@ def test_it_is_fitted_once_a_search(space, fitted, tmp_path, monkeypatch):
     monkeypatch.setattr(LatencyModel, "fit", fit)
     first = make(space, tmp_path, latency_seconds=7, max_trials=2)
     assert first.prediction_errors() is None
+    first.trial_callbacks, phases = kept_phases()
     first.search(**DATA)
+    assert {phase.text for phase in phases} == {"measuring operators for 7 s, to predict latencies"}
+    assert [phase.note for phase in phases] == ["", errors_text(fitted.fitted.errors)]
     assert (tmp_path / "search" / FILE).exists()
     second = make(space, tmp_path, latency_seconds=7, max_trials=4)
+    second.trial_callbacks, phases = kept_phases()
     second.search(**DATA)
+    assert phases == []  # it is read
     assert calls == [(7, 0)]
     assert len(second.oracle.records) == 4
     for record in second.oracle.records:

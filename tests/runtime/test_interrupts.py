@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 
 import pytest
@@ -43,6 +44,27 @@ def test_without_an_interrupt_nothing_is_raised():
     with announced_interrupts(pytest.fail) as found:
         found.check()
     Interrupts().check()
+
+
+def test_no_traceback_is_printed_of_an_interrupt_in_a_finalizer(capsys):
+    class Late:
+        def __init__(self, error):
+            self.error = error
+
+        def __del__(self):
+            raise self.error
+
+    before = sys.unraisablehook
+    sys.unraisablehook = sys.__unraisablehook__  # not that of pytest
+    try:
+        with announced_interrupts(pytest.fail):
+            Late(KeyboardInterrupt())
+            assert capsys.readouterr().err == ""
+            Late(RuntimeError("lost"))
+            assert "RuntimeError: lost" in capsys.readouterr().err
+        assert sys.unraisablehook is sys.__unraisablehook__
+    finally:
+        sys.unraisablehook = before
 
 
 def test_in_another_thread_nothing_is_watched():

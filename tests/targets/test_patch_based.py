@@ -131,8 +131,18 @@ def test_patches_that_save_nothing_are_refused(large):
     ]
     model = keras.Sequential([*first, layers.Conv2D(4, 3), layers.GlobalAveragePooling2D()])
     x = np.random.default_rng(0).uniform(size=(8, 32, 32, 3)).astype("float32")
-    with pytest.raises(ValueError, match="file must take less memory in patches within max_macs"):
+    with pytest.raises(ValueError, match=r"file must take less memory in patches, got .* records"):
         tfnas.patch_based(tfnas.to_tflite(model, "int8", x))
+
+
+def test_the_ratio_of_macs_is_named_only_where_it_is_in_the_way(large):
+    file, _ = large
+    with pytest.raises(ValueError, match=r"got none that does within max_macs_ratio 1; one needs"):
+        tfnas.patch_based(file, max_macs_ratio=1)
+    wide = [keras.Input(batch_shape=(1, 16, 16, 2)), layers.Conv2D(2, 3), layers.Flatten()]
+    model = keras.Sequential([*wide, layers.Dense(4000)])  # its output takes most of the memory
+    with pytest.raises(ValueError, match=r"got none that does whatever max_macs_ratio is"):
+        tfnas.patch_based(tfnas.to_tflite(model))
 
 
 def test_pooling_whose_padding_no_operator_can_add_ends_the_stage():

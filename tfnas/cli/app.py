@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import traceback
 from collections.abc import Sequence
 
 from absl import flags
@@ -30,6 +31,7 @@ _DATA = {
     "test_data": "the test part of --data",
 }
 _ARGUMENT = re.compile(rf"(?<![\w/.'\"])(?:{'|'.join(_DATA)})(?![\w/.'\"])")  # not of a path
+_LAYERS = re.compile(r"QuantSpec\([^{}]*layers=\{([^{}]+)\}\)")
 _MESSAGES = ("--quiet", "--verbose")  # flags that may stand before the command too
 _PIPE_CLOSED = 141  # as of a program that the signal of a closed pipe ends
 
@@ -108,15 +110,30 @@ def _run_command(name: str, command: Command, argv: Sequence[str]) -> int:
         if os.environ.get("TFNAS_DEBUG"):
             raise
         text = _with_flags(" ".join(str(error).split()), values, argv) or type(error).__name__
-        if not isinstance(error, ValueError | RuntimeError | OSError | ImportError):
+        text = text if len(text) < 600 else f"{text[:600]}..."
+        if not _is_said_by_tfnas(error):
             text = f"{type(error).__name__}: {text} (TFNAS_DEBUG=1 shows the traceback)"
-        code = 2 if _is_of_an_argument(error) else 1
-        return _fail(f"tfnas {name}", text if len(text) < 600 else f"{text[:600]}...", code)
+        return _fail(f"tfnas {name}", text, 2 if _is_of_an_argument(error) else 1)
 
 
 def _is_of_an_argument(error: Exception) -> bool:
     """Whether something that the user passed is wrong: what tfnas raises a ValueError for."""
-    return isinstance(error, ValueError) and not isinstance(error, FailedWork)
+    is_value = isinstance(error, ValueError) and not isinstance(error, FailedWork)
+    return is_value and _is_raised_by_tfnas(error)
+
+
+def _is_said_by_tfnas(error: Exception) -> bool:
+    """Whether a message needs no traceback: one of tfnas, of the system or of a missing package."""
+    if isinstance(error, ValueError) and not isinstance(error, FailedWork):
+        return _is_raised_by_tfnas(error)
+    return isinstance(error, FailedWork | RuntimeError | OSError | ImportError)
+
+
+def _is_raised_by_tfnas(error: Exception) -> bool:
+    """Whether tfnas found the error, not a library or a user's own code inside its work."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    module = frames[-1].f_globals.get("__name__", "") if frames else ""
+    return str(module).partition(".")[0] == "tfnas"
 
 
 def _run_checked(command: Command, positional: list[str], values: flags.FlagValues) -> int:
@@ -146,11 +163,18 @@ def _with_flags(text: str, values: flags.FlagValues, argv: Sequence[str] = ()) -
     """Returns an error with flags for the arguments of Python: for its first word, and for data."""
     if "data" in values:
         text = _ARGUMENT.sub(lambda found: _DATA[found[0]], text)
+    if "layers" in values:
+        text = _LAYERS.sub(lambda found: f"--layers={_pairs(found[1])}", text)
     name, space, rest = text.partition(" ")
     if name == "dataset" and any(each.split("=")[0].lstrip("-") == "data" for each in argv):
         name = "data"  # two names of one flag: the one that was given
     name = "limit" if name == "limits" else name
     return f"--{name}{space}{rest}" if name in values else text
+
+
+def _pairs(layers: str) -> str:
+    """The formats of layers as a flag has them, from those of a dictionary in Python."""
+    return layers.replace(": ", "=").replace(", ", ",").replace('"', "")
 
 
 def _fail(who: str, text: str, code: int) -> int:

@@ -83,7 +83,7 @@ class LiveProgress(PlainProgress):
 
     def phase(self, text: str) -> None:
         """Prints the start of a phase and resets the bar."""
-        self._say(text)
+        super().phase(text)
         self.number, self.trials_left = 0, ""
         self.bar.reset(self.task, total=1.0, description="working")
         self.bar.start()
@@ -97,12 +97,12 @@ class LiveProgress(PlainProgress):
         self.number, self.total = number, total
         self._show((number - 1) / total)
 
-    def epoch_ended(self, number: int, total: int) -> None:
+    def step_ended(self, number: int, total: int, unit: str) -> None:
         """Advances the bar."""
         fraction = number / total
         if self.number:  # the last fifth of a trial is converting and measuring
             fraction = (self.number - 1 + 0.8 * fraction) / self.total
-        self._show(fraction, f"epoch {number}/{total}")
+        self._show(fraction, f"{unit} {number:,}/{total:,}")
 
     def trial_ended(self, news: TrialNews) -> None:
         """Prints the result of a trial and advances the bar."""

@@ -59,6 +59,7 @@ EXAMPLES = (
 MIXED = "mixed"
 _RANGES = [name for name in RANGES if name != "learned"]  # those need training
 _CALIBRATION, _EXAMINED = 300, 128
+_PRUNED = 0.25  # share of zeros from which a model was probably pruned
 
 
 def define(values: flags.FlagValues) -> flags.FlagValues:
@@ -156,11 +157,14 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
             typical = data.augmented(typical, copies)
     evened = _evened(model, typical, values)
     artifact, report = _convert(evened, typical, values)
+    rounded = artifact.origin.get("rounding", [])
     artifact = artifact.minified() if values["slim"].value else artifact
     if values["c"].value:
         _check_micro(artifact)
     path = artifact.save(target)
-    _print_artifact(artifact, path)
+    _print_artifact(artifact, path, values["sparse"].value)
+    if rounded:
+        _print_rounding(rounded)
     if values["c"].value:
         _write_c_source(artifact, path)
     if values["saved_model"].value:
@@ -233,8 +237,13 @@ def _check_combinations(values: flags.FlagValues) -> None:
     _check_ranges(values)
     if recipe and (mode != "float32" or values["layers"].value or values["sparse"].value):
         raise ValueError(f"recipe excludes mode, layers and sparse, got {recipe!r} and {mode!r}")
-    if mode == MIXED and (values["layers"].value or values["sparse"].value):
-        raise ValueError("mode 'mixed' excludes layers and sparse, which it chooses itself")
+    if mode == MIXED and values["layers"].value:
+        raise ValueError(
+            "layers must not be given with mode 'mixed', which chooses the format of each layer, "
+            f"got {','.join(values['layers'].value)!r}"
+        )
+    if mode == MIXED and values["sparse"].value:
+        raise ValueError("sparse must not be given with mode 'mixed', whose files keep all zeros")
     if values["streaming"].value and (recipe or mode == MIXED or values["errors"].value):
         raise ValueError(
             f"streaming excludes recipe, mode 'mixed' and errors, got {recipe or mode!r}"
@@ -361,18 +370,28 @@ def _progress_printed(enabled: bool) -> Iterator[None]:
         log.propagate = propagate
 
 
-def _print_artifact(artifact: Artifact, path: pathlib.Path) -> None:
+def _print_artifact(artifact: Artifact, path: pathlib.Path, sparse: bool) -> None:
+    """Prints the file's sizes, its ends, and its zeros where the model was made sparse."""
     from tfnas.tflite.file_sparsity import file_sparsity
 
     print(f"{path}: {artifact.size:,} bytes, gzipped {artifact.gzip_size:,}")
     for kind, tensors in (("input", artifact.inputs), ("output", artifact.outputs)):
         for tensor in tensors:
-            print(f"  {kind} {tensor.name}: {tensor.dtype} {list(tensor.shape)}")
+            print(f"  {kind} {tensor}")
     report = file_sparsity(artifact)
-    print(f"  {report.zeros:,} of {report.weights:,} weights are zero ({report.sparsity:.1%})")
-    print(f"  {report.verdict}")
+    if sparse or report.sparsity >= _PRUNED:
+        print(f"  {report.zeros:,} of {report.weights:,} weights are zero ({report.sparsity:.1%})")
+        print(f"  {report.verdict}")
     if "fit_for" in artifact.origin:
         print(f"  for the GPU delegate: {artifact.origin['fit_for']['summary']}")
+
+
+def _print_rounding(rounded: list[dict[str, Any]]) -> None:
+    """Prints what became of each kernel that was rounded by second moments."""
+    from tfnas.compression.techniques.post_training_quantization import RoundingReport
+    from tfnas.quantization.round_model import RoundedLayer
+
+    print(RoundingReport(tuple(RoundedLayer(**layer) for layer in rounded)))
 
 
 def _check_c_target(target: pathlib.Path) -> None:

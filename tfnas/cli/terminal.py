@@ -59,7 +59,7 @@ def messages(values: flags.FlagValues) -> Iterator[None]:
     """
     quiet, verbose = values["quiet"].value, values["verbose"].value
     log = logging.getLogger("tfnas")
-    level = log.level
+    level, propagate = log.level, log.propagate
     with contextlib.ExitStack() as stack:
         if not verbose:
             stack.enter_context(quiet_native_stderr())
@@ -69,12 +69,14 @@ def messages(values: flags.FlagValues) -> Iterator[None]:
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(_OneLine())
         log.addHandler(handler)
+        log.propagate = False  # a library that gives the root a handler would print each line again
         log.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.WARNING)
         try:
             yield
         finally:
             log.removeHandler(handler)
             log.setLevel(level)
+            log.propagate = propagate
 
 
 class _OneLine(logging.Formatter):

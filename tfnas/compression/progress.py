@@ -8,7 +8,8 @@ import logging
 import time
 
 _LOG = logging.getLogger(__name__)
-QUIET = 30.0  # seconds between the lines of a training's epochs
+QUIET = 10.0  # seconds between the lines of a phase's steps, at least
+_SHARE = 0.1  # of the time of a phase so far, at least, so that hours have no thousands of lines
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,11 +47,32 @@ class Progress:
     def phase(self, text: str) -> None:
         """Called when a new phase of the job begins."""
 
+    def note(self, text: str) -> None:
+        """Called with a remark on the current phase, such as what was done of it before."""
+
+    def part_began(self, name: str, done: int = 0, total: int = 1) -> None:
+        """Called after its phase when a part of the job begins whose work is known.
+
+        Args:
+            name: Its name, the same in all jobs.
+            done: Number of its steps that an earlier run has done.
+            total: Number of its steps.
+        """
+
     def trial_began(self, number: int, total: int) -> None:
         """Called when a trial begins."""
 
     def epoch_ended(self, number: int, total: int) -> None:
         """Called when an epoch of the current training has ended."""
+
+    def step_ended(self, number: int, total: int, unit: str) -> None:
+        """Called when a step of the current phase has ended that is no epoch.
+
+        Args:
+            number: Number of the step, from 1.
+            total: Number of steps.
+            unit: What a step is: "network" for a network that was scored with shared weights.
+        """
 
     def trial_ended(self, news: TrialNews) -> None:
         """Called when a trial has ended, completed or failed."""
@@ -64,7 +86,9 @@ class Progress:
 
 
 class PrintedProgress(Progress):
-    """Prints a line for each phase, and for an epoch where the last line is half a minute ago.
+    """Prints a line for each phase, and for its epochs and other steps now and then.
+
+    A step has a line where the last one is 10 seconds ago, or a tenth of the phase if that is more.
 
     Example:
         >>> PrintedProgress().phase("converting")
@@ -72,7 +96,7 @@ class PrintedProgress(Progress):
     """
 
     def __init__(self) -> None:
-        self.last = time.monotonic()
+        self.last = self.began = time.monotonic()
         self.end: float | None = None
         """When the job will end, on the clock of `time.monotonic`; None: it is not known."""
 
@@ -89,12 +113,22 @@ class PrintedProgress(Progress):
     def phase(self, text: str) -> None:
         """Prints the start of a phase."""
         self._say(text)
+        self.began = self.last
+
+    def note(self, text: str) -> None:
+        """Prints a remark below the phase that it is of."""
+        self._say(f"  {text}")
 
     def epoch_ended(self, number: int, total: int) -> None:
         """Prints the number of the epoch, where nothing was printed for a while."""
-        if time.monotonic() - self.last > QUIET:
+        self.step_ended(number, total, "epoch")
+
+    def step_ended(self, number: int, total: int, unit: str) -> None:
+        """Prints the number of the step, where nothing was printed for a while."""
+        now = time.monotonic()
+        if now - self.last > max(QUIET, _SHARE * (now - self.began)):
             left = self.left()
-            self._say(f"  epoch {number} of {total}{left and '; ' + left}")
+            self._say(f"  {unit} {number:,} of {total:,}{left and '; ' + left}")
 
     def _say(self, text: str) -> None:
         self.last = time.monotonic()
@@ -109,6 +143,10 @@ class LoggedProgress(Progress):
     def phase(self, text: str) -> None:
         """Logs the start of a phase."""
         _LOG.info("%s", text)
+
+    def note(self, text: str) -> None:
+        """Logs a remark on a phase."""
+        _LOG.info("  %s", text)
 
     def trial_ended(self, news: TrialNews) -> None:
         """Logs the result of a trial."""

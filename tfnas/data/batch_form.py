@@ -50,7 +50,7 @@ class LeafForm:
         return LeafForm(tuple(a if a == b else None for a, b in pairs), self.dtype)
 
     def __str__(self) -> str:
-        sizes = ", ".join("?" if size is None else str(size) for size in self.shape)
+        sizes = ", ".join("any" if size is None else str(size) for size in self.shape)
         return f"{self.dtype} (batch, {sizes})" if sizes else f"{self.dtype} (batch,)"
 
 

@@ -33,6 +33,7 @@ from tfnas.search_space.hypermodel import as_hypermodel
 from tfnas.table import table
 
 STOPPING = "stopping: the best model so far is written; Ctrl-C again stops without it"
+STOPPING_EARLY = "stopping before a trial has ended well; the same call goes on from here"
 _SHOWN = 10  # trials in the printed table
 
 
@@ -110,9 +111,15 @@ def search_hypermodel(
     path = search_folder.begin(folder, config, overwrite=overwrite, writes=writes, ended=ended)
     tuner.trial_callbacks = log = _Log(tuner, path, progress, config)
     progress.phase(f"search: {split}; {tuner.oracle.space.size:.3g} combinations")
+    if done := len(tuner.oracle.end_order):
+        progress.note(f"{done} of {log.total} trials ended before")
     interrupted = False
+
+    def announce() -> None:
+        progress.phase(STOPPING if tuner.oracle.records else STOPPING_EARLY)
+
     try:
-        with announced_interrupts(lambda: progress.phase(STOPPING)) as log.interrupts:
+        with announced_interrupts(announce) as log.interrupts:
             tuner.search(
                 split.train.x,
                 split.train.y,

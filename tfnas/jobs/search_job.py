@@ -25,6 +25,7 @@ from tfnas.jobs import search_folder
 from tfnas.jobs.search_tuner import tuner_of
 from tfnas.jobs.search_work import (
     MEASURING,
+    REMEASURING,
     SearchWork,
     baseline,
     comparison,
@@ -163,6 +164,7 @@ def _config_of(dataset: str, config: SearchConfig | None, settings: dict[str, An
 
 
 STOPPING = "stopping: the best network so far is written; Ctrl-C again stops without it"
+STOPPING_EARLY = "stopping before a trial has ended well; the same call goes on from here"
 
 
 class _Run:
@@ -180,7 +182,8 @@ class _Run:
         self.config, self.directory = config, directory
         self.progress = TimedProgress(
             progress,
-            lambda: SearchWork(self.config, self.tuner, self.split, self.full).parts(),
+            lambda: self._sizes().parts(),
+            lambda number: self._sizes().trial(number),
         )
         self.full = split or data_module.load(
             config.dataset, image_size=config.image_size, seed=config.seed
@@ -209,9 +212,15 @@ class _Run:
         self.log = TrialLog(self.tuner, path, self.progress, config)
         self.tuner.trial_callbacks = self.log
 
+    def _sizes(self) -> SearchWork:
+        """The work of the parts of this search."""
+        return SearchWork(self.config, self.tuner, self.split, self.full)
+
     def run(self) -> SearchResult:
         """Runs the search; Ctrl-C is answered at once, and a second one stops at once."""
-        stopping = announced_interrupts(lambda: self.progress.phase(STOPPING))
+        stopping = announced_interrupts(
+            lambda: self.progress.phase(STOPPING if self.tuner.oracle.records else STOPPING_EARLY)
+        )
         with stopping as self.log.interrupts:
             try:
                 return self._run()
@@ -220,8 +229,8 @@ class _Run:
 
     def _run(self) -> SearchResult:
         self.progress.phase(f"search: {self.split}; {self.space.size:.3g} architectures")
-        if self.tuner.config.latency_seconds is not None:
-            self.progress.phase(f"latency of the space: {self.tuner.config.latency_seconds:g} s")
+        if ended := len(self.tuner.oracle.end_order):
+            self.progress.note(f"{ended} of {self.log.total} trials ended before")
         interrupted = False
         try:
             self.tuner.search(
@@ -296,7 +305,7 @@ class _Run:
 
     def _measure_ranks(self, tuner: SupernetTuner) -> None:
         """Trains random networks alone, as the final comparison does, on the training part."""
-        self.progress.phase(training_alone(self.config))
+        self._part(training_alone(self.config))
         data = {
             "x": self.split.x_train,
             "y": self.split.y_train,
@@ -307,8 +316,13 @@ class _Run:
             self.config.rank_networks,
             lambda arch: self._train(arch, _training(self.split)),
             data["validation_data"],
-            self.progress.epoch_ended,
+            lambda done, total: self.progress.step_ended(done, total, "network"),
         )
+
+    def _part(self, name: str) -> None:
+        """Reports a part of the search, whose name says what it does."""
+        self.progress.phase(name)
+        self.progress.part_began(name)
 
     def _no_candidate(self) -> str:
         """The message of a search none of whose trials ended well."""
@@ -349,7 +363,7 @@ class _Run:
 
     def _final_model(self, winner: MeasuredTrial, retrain: bool) -> keras.Model:
         if retrain and self.config.final_epochs:
-            self.progress.phase(training_again(self.config))
+            self._part(training_again(self.config))
             return self._train(winner.architecture)
         return self.tuner.load_model(self.tuner.oracle.get_trial(winner.trial_id))
 
@@ -397,7 +411,7 @@ class _Run:
         for number, arch in enumerate(self._random_architectures(winner), 1):
             file = self._trained_file(arch, mode, comparison(number))
             models.append((f"random {number}, {mode}", arch, file))
-        self.progress.phase(MEASURING)
+        self._part(MEASURING)
         latencies = self._latencies([file for *_, file in models])
         rows = [
             self._row(label, arch, file, latency)
@@ -446,7 +460,7 @@ class _Run:
             raise search_folder.not_writable(self.directory, f"{path.name} is missing")
         what = "MobileNetV2 0.35" if part == comparison(0) else f"a random network, {arch}"
         self.progress.phase(f"training for comparison: {what}")
-        self.progress.part(part)
+        self.progress.part_began(part)
         spec = mode if arch.compression is None else spec_of(arch.compression)
         file = self._in_patches(self._file(self._train(arch), spec))
         file.save(path)
@@ -513,7 +527,7 @@ class _Run:
 
         A candidate that another one dominates by the new latencies is left out.
         """
-        self.progress.phase("measuring the Pareto front side by side")
+        self._part(REMEASURING)
         latencies = self._latencies([candidate.artifact() for candidate in front])
         return self.tuner.front_of(map(_with_latency, front, latencies))
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import io
 import pathlib
 from typing import Any
 
@@ -51,30 +53,32 @@ def tuner_of(
     executor = None
     if config.workers:
         executor = functools.partial(TrialProcesses, config.workers, config.trial_timeout)
-    return classes[config.algorithm](
-        hypermodel,
-        list(config.objectives),
-        config.max_trials,
-        config.seed,
-        sampler=sampler_of(config),
-        limits=config.limits,
-        config=TunerConfig(
-            target_latency_ms=config.target_latency_ms,
-            target_latency_ratio=config.target_latency_ratio,
-            latency_exponent=config.latency_exponent,
-            threads=config.threads,
-            inherit=config.inherit,
-            halving=config.halving,
-            min_epochs=config.min_epochs,
-            teacher=teacher,
-            latency_seconds=config.latency_seconds,
-            measure_on=config.measure_on,
-            patch_macs_ratio=config.patch_macs_ratio,
-            executor=executor,
-        ),
-        device=Device(config.accelerator, config.runtime_flash, config.runtime_ram),
-        directory=str(directory),
-        project_name="search",
-        overwrite=overwrite,
-        **more,
-    )
+    # keras_tuner prints which file a search is read from; a job says what was done of it.
+    with contextlib.redirect_stdout(io.StringIO()):
+        return classes[config.algorithm](
+            hypermodel,
+            list(config.objectives),
+            config.max_trials,
+            config.seed,
+            sampler=sampler_of(config),
+            limits=config.limits,
+            config=TunerConfig(
+                target_latency_ms=config.target_latency_ms,
+                target_latency_ratio=config.target_latency_ratio,
+                latency_exponent=config.latency_exponent,
+                threads=config.threads,
+                inherit=config.inherit,
+                halving=config.halving,
+                min_epochs=config.min_epochs,
+                teacher=teacher,
+                latency_seconds=config.latency_seconds,
+                measure_on=config.measure_on,
+                patch_macs_ratio=config.patch_macs_ratio,
+                executor=executor,
+            ),
+            device=Device(config.accelerator, config.runtime_flash, config.runtime_ram),
+            directory=str(directory),
+            project_name="search",
+            overwrite=overwrite,
+            **more,
+        )

@@ -1,10 +1,12 @@
 """The time that is left of a job of several parts, each of a work that is known before.
 
-How long a unit of work takes is measured on the parts that ran.
+How long a unit of work takes is measured on the parts that ran: of steps apart from what is done
+once for a network, that is tracing its first step, making its file and measuring it.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping
 
@@ -12,82 +14,229 @@ from tfnas.compression.progress import Progress, TrialNews
 
 TRIALS = "trials"
 """The part of the trials of a search."""
-_TRAINING = 0.8  # share of a trial; the rest is converting and measuring
+_FIRST = 0.03  # share of a part's steps that its expected pace counts as, beside the measured
+_DRAWN = 2  # networks that the work of a part counts as, beside those that began
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """The work of a part, in a unit that all parts share.
+
+    Args:
+        steps: That of its steps, as of a network.
+        first: What its first step costs more, as it is traced.
+        last: What comes after its last step, such as making and measuring a file.
+        networks: Number of networks, each with the work above.
+    """
+
+    steps: float
+    first: float = 0.0
+    last: float = 0.0
+    networks: int = 1
+
+    def seconds(self, of_steps: float, of_once: float) -> float:
+        """Returns the seconds of a network.
+
+        Args:
+            of_steps: Seconds of a unit of steps.
+            of_once: Seconds of a unit of what is done once.
+        """
+        return self.steps * of_steps + (self.first + self.last) * of_once
+
+
+class _Network:
+    """What is measured of a network that is trained: its first step and its pace after that."""
+
+    def __init__(self, work: Work, now: float, fraction: float) -> None:
+        self.work, self.begun, self.fraction = work, now, fraction
+        self.before, self.time = fraction, now
+        self.first: tuple[float, float] | None = None  # time and fraction after the first step
+
+    def reached(self, now: float, fraction: float) -> None:
+        """Notes a step."""
+        self.time, self.fraction = now, fraction
+        if self.first is None and fraction > self.before:
+            self.first = now, fraction
+
+    @property
+    def pace(self) -> float | None:
+        """Seconds of all steps; None as long as no second one has ended."""
+        if self.first is None or self.fraction <= self.first[1]:
+            return None
+        return (self.time - self.first[0]) / (self.fraction - self.first[1])
+
+    def seconds_left(self, of_steps: float, of_once: float) -> float:
+        """Returns the seconds from its last step to its end."""
+        work, rest, pace = self.work, 1.0 - self.fraction, self.work.steps * of_steps
+        if self.pace is not None and self.first is not None:
+            measured = self.fraction - self.first[1]
+            pace = (self.pace * measured + pace * _FIRST) / (measured + _FIRST)
+        if self.before >= 1.0:
+            return 0.0
+        first = 0.0 if self.first else work.first * of_once
+        return first + pace * rest + work.last * of_once
+
+
+class _Rate:
+    """Seconds of a unit of work."""
+
+    def __init__(self, seconds: float = 0.0, work: float = 0.0) -> None:
+        self.seconds, self.work = seconds, work
+
+    def add(self, seconds: float, work: float) -> None:
+        """Adds what was measured."""
+        self.seconds, self.work = self.seconds + max(seconds, 0.0), self.work + work
+
+    def copy(self) -> _Rate:
+        """Returns an equal one."""
+        return _Rate(self.seconds, self.work)
+
+    def __call__(self) -> float | None:
+        return self.seconds / self.work if self.work else None
 
 
 class TimeLeft:
     """Estimates the seconds to the end of a job from what has run of it.
 
     Args:
-        work: The work of each part, in the order in which they run, in a unit that all share.
+        work: The work of each part, in the order in which they run.
         now: Returns the time in seconds.
 
     Example:
-        >>> clock = iter([0.0, 10.0])
-        >>> left = TimeLeft({"train": 2.0, "measure": 1.0}, lambda: next(clock))
-        >>> left.begun("train", 0.0)
-        >>> left.reached("train", 0.5)
+        >>> clock = iter([0.0, 10.0, 20.0])
+        >>> left = TimeLeft({"train": Work(2.0), "compare": Work(1.0)}, lambda: next(clock))
+        >>> left.part_began("train")
+        >>> left.step_ended(0.25)
+        >>> left.step_ended(0.50)
         >>> left.seconds()
-        20.0
+        40.0
     """
 
-    def __init__(
-        self, work: Mapping[str, float], now: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, work: Mapping[str, Work], now: Callable[[], float] = time.monotonic) -> None:
         self.work, self._now = dict(work), now
-        self._part, self._fraction, self._time = "", 0.0, 0.0
-        self._since = 0.0, 0.0  # time and fraction from which the part's pace is measured
-        self._seconds = dict.fromkeys(work, 0.0)
-        self._done = dict.fromkeys(work, 0.0)
-        self._pace: dict[str, float] = {}  # seconds of a whole part
+        self._steps, self._once, self._whole = _Rate(), _Rate(), _Rate()
+        self._part, self._network = "", _Network(Work(0.0), 0.0, 1.0)
+        self._series = _Series(Work(0.0), 0.0, 0.0)
 
-    def begun(self, part: str, fraction: float) -> None:
-        """Notes that a part begins, or that its pace is not to be measured before this.
+    def part_began(self, name: str, fraction: float = 0.0) -> None:
+        """Notes that a part begins; those before it are over.
 
         Args:
-            part: Its name; those before it are over.
-            fraction: What has been done of it, from 0 to 1.
+            name: Its name.
+            fraction: What was done of it before.
         """
-        self._note(part, fraction)
-        self._since = self._time, fraction
+        now, work = self._now(), self.work[name]
+        if self._part and self.work[self._part].networks == 1:
+            self._add(self._network, now)
+        self._part, self._series = name, _Series(work, now, work.networks * (1.0 - fraction))
+        self._network = _Network(work, now, fraction)
 
-    def reached(self, part: str, fraction: float, typical: bool = True) -> None:
-        """Notes how far a part has come.
+    def network_began(self, work: Work | None = None) -> None:
+        """Notes that a network of a part of several begins.
 
         Args:
-            part: Its name.
-            fraction: What has been done of it, from 0 to 1.
-            typical: Whether its pace so far is that of the rest.
+            work: Its work; None: that of the part.
         """
-        if part != self._part:
-            self.begun(part, fraction)
-            return
-        self._note(part, fraction)
-        then, before = self._since
-        if typical and fraction > before:
-            self._pace[part] = (self._time - then) / (fraction - before)
+        self._network = _Network(work or self.work[self._part], self._now(), 0.0)
+        self._series.began(self._network.work)
 
-    def _note(self, part: str, fraction: float) -> None:
+    def step_ended(self, fraction: float) -> None:
+        """Notes how far the steps of a network have come.
+
+        Args:
+            fraction: What has been done of them, from 0 to 1.
+        """
+        self._network.reached(self._now(), fraction)
+
+    def network_ended(self) -> None:
+        """Notes that a network of a part of several has ended."""
         now = self._now()
-        if part == self._part:
-            self._seconds[part] += now - self._time
-            self._done[part] += max(0.0, fraction - self._fraction)
-        self._part, self._fraction, self._time = part, fraction, now
+        if not self._series.overlap:
+            self._add(self._network, now)
+        self._series.ended(now)
+
+    def _add(self, network: _Network, now: float) -> None:
+        """Adds what was measured of a network that has ended to the rates."""
+        work, pace, done = network.work, network.pace, network.fraction - network.before
+        if pace is not None:
+            self._steps.add(pace * done, work.steps * done)
+            self._once.add(now - network.begun - pace * done, work.first + work.last)
+        elif done > 0:
+            self._whole.add(now - network.begun, work.steps * done + work.first + work.last)
+
+    def _rates(self) -> tuple[float, float] | None:
+        """Seconds of a unit of steps, and of what is done once; None: none is known."""
+        network, steps, once = self._network, self._steps.copy(), self._once.copy()
+        pace, is_open = network.pace, self.work[self._part].networks == 1 or self._series.open
+        if pace is not None and network.first is not None and is_open and not self._series.overlap:
+            done = network.fraction - network.before
+            steps.add(pace * done, network.work.steps * done)
+            first = network.first[0] - network.begun
+            once.add(first - pace * (network.first[1] - network.before), network.work.first)
+        whole = self._whole() if self._series.each is None else self._series.rate()
+        of_steps = steps() or whole
+        return None if of_steps is None else (of_steps, once() or whole or of_steps)
 
     def seconds(self) -> float | None:
-        """Returns the estimate; None as long as no part has shown its pace."""
-        if not self._pace:
+        """Returns the estimate; None as long as nothing has shown its pace."""
+        rates = self._rates()
+        if rates is None:
             return None
-        ran = [name for name in self.work if self._done[name] > 0]
-        done = sum(self.work[name] * self._done[name] for name in ran)
-        spent = (
-            self._pace[name] * self._done[name] if name in self._pace else self._seconds[name]
-            for name in ran
-        )
-        rate = sum(spent) / done  # of parts that have no pace of their own
-        after = list(self.work)[list(self.work).index(self._part) + 1 :]
-        a_whole = self._pace.get(self._part, rate * self.work[self._part])
-        return rate * sum(self.work[name] for name in after) + a_whole * (1.0 - self._fraction)
+        after = list(self.work.values())[list(self.work).index(self._part) + 1 :]
+        rest = sum(work.networks * work.seconds(*rates) for work in after)
+        if self.work[self._part].networks == 1:
+            return rest + self._network.seconds_left(*rates)
+        return rest + self._series.seconds_left(self._network, self._now(), *rates)
+
+
+class _Series:
+    """What is measured of networks that are trained one after another, or beside each other."""
+
+    def __init__(self, work: Work, now: float, left: float) -> None:
+        self.work, self.begun, self.last, self.left = work, now, now, left
+        self.open, self.count, self.overlap = 0, 0, False
+        self.drawn: list[Work] = []
+
+    def began(self, work: Work) -> None:
+        """Notes that a network began."""
+        self.open += 1
+        self.overlap |= self.open > 1
+        self.drawn.append(work)
+
+    def ended(self, now: float) -> None:
+        """Notes that a network ended."""
+        self.open, self.count = max(0, self.open - 1), self.count + 1
+        self.left, self.last = max(0.0, self.left - 1.0), now
+
+    @property
+    def each(self) -> float | None:
+        """Seconds of the part for each network that ended; None: none did."""
+        return (self.last - self.begun) / self.count if self.count else None
+
+    def rate(self) -> float:
+        """Seconds of a unit of the work of the networks that ended."""
+        ended = self.drawn[: self.count]
+        work = sum(each.steps + each.first + each.last for each in ended)
+        return (self.last - self.begun) / work if work else 0.0
+
+    def mean(self) -> Work:
+        """The work of a network that is to come, by those that began."""
+        each = [self.work] * _DRAWN + self.drawn
+        fields = ("steps", "first", "last")
+        means = {name: sum(getattr(one, name) for one in each) / len(each) for name in fields}
+        return Work(**means)
+
+    def seconds_left(self, network: _Network, now: float, of_steps: float, of_once: float) -> float:
+        """Returns the seconds until the last network ends."""
+        if self.overlap and self.each is not None:
+            return max(self.left * self.each - (now - self.last), 0.0)
+        if self.count:  # the rates are those of other parts too
+            expected = [one.seconds(of_steps, of_once) for one in self.drawn[: self.count]]
+            slower = (self.last - self.begun) / sum(expected)
+            of_steps, of_once = of_steps * slower, of_once * slower
+        running = network.seconds_left(of_steps, of_once) if self.open else 0.0
+        waiting = max(self.left - self.open, 0.0)
+        return waiting * self.mean().seconds(of_steps, of_once) + running
 
 
 class TimedProgress(Progress):
@@ -95,33 +244,51 @@ class TimedProgress(Progress):
 
     Args:
         progress: Receives them.
-        work: Returns the work of each part, called once, when the first of them begins. A part is
-            called as the phase that begins with it, or :data:`TRIALS`.
+        work: Returns the work of each part, called once, when the first of them begins.
+        trial: Returns the work of a trial by its number, once it has begun; None: that of the part.
+        now: Returns the time in seconds; None: the clock.
     """
 
-    def __init__(self, progress: Progress, work: Callable[[], Mapping[str, float]]) -> None:
-        self.progress, self._work = progress, work
+    def __init__(
+        self,
+        progress: Progress,
+        work: Callable[[], Mapping[str, Work]],
+        trial: Callable[[int], Work | None] = lambda number: None,
+        now: Callable[[], float] | None = None,
+    ) -> None:
+        self.progress, self._work, self._trial = progress, work, trial
+        self._now = now or time.monotonic
         self._left: TimeLeft | None = None
-        self._part, self._steps, self._trial, self._trials = "", 0, 0, 1
+        self._part = ""
 
     def phase(self, text: str) -> None:
-        """Passes a phase on."""
+        """Passes a phase on; no end is told before a part begins, as of a search that stops."""
         self.progress.phase(text)
-        self.part(text)
+        self._part = ""
+        if self._left is not None:
+            self.time_left(None)
 
-    def part(self, name: str) -> None:
+    def note(self, text: str) -> None:
+        """Passes a remark on."""
+        self.progress.note(text)
+
+    def part_began(self, name: str, done: int = 0, total: int = 1) -> None:
         """Begins a part.
 
         Args:
-            name: Its name. Of one that is not known, as of a search that stops, no end is told.
+            name: Its name.
+            done: Number of its steps that were done before.
+            total: Number of its steps.
         """
-        self._part, self._steps = name, 0
+        self.progress.part_began(name, done, total)
         if self._left is None:
-            return
-        if name in self._left.work:
-            self._tell(0.0)
-        else:
-            self.time_left(None)
+            self._left = TimeLeft(self._work(), self._now)
+        self._part = name if name in self._left.work else ""
+        if self._part:
+            self._left.part_began(name, done / total)
+            if name != TRIALS and name not in self._of_one():
+                self._left.network_began()
+            self._tell()
 
     def time_left(self, seconds: float | None) -> None:
         """Passes a time on.
@@ -134,38 +301,43 @@ class TimedProgress(Progress):
     def trial_began(self, number: int, total: int) -> None:
         """Passes the begin of a trial on."""
         if self._part != TRIALS:
-            self._part, self._steps = TRIALS, 0
-        self._trial, self._trials = number, total
+            self.part_began(TRIALS, number - 1, total)
         self.progress.trial_began(number, total)
-        self._tell((number - 1) / total, typical=False)
+        if self._left is not None:
+            self._left.network_began(self._trial(number))
+        self._tell()
 
     def epoch_ended(self, number: int, total: int) -> None:
         """Passes an epoch on."""
-        if self._part == TRIALS:
-            within = _TRAINING * number / total
-            self._tell((self._trial - 1 + within) / self._trials, typical=False)
-        else:
-            self._tell(number / total)
+        if self._left is not None and self._part in (TRIALS, *self._of_one()):
+            self._left.step_ended(number / total)
+            self._tell()
         self.progress.epoch_ended(number, total)
+
+    def step_ended(self, number: int, total: int, unit: str) -> None:
+        """Passes a step that is no epoch on: of a part, or a network of a part of several."""
+        if self._left is not None and self._part in self._of_one():
+            self._left.step_ended(number / total)
+        elif self._left is not None and self._part:
+            self._left.network_ended()
+            if number < total:
+                self._left.network_began()
+        self._tell()
+        self.progress.step_ended(number, total, unit)
 
     def trial_ended(self, news: TrialNews) -> None:
         """Passes the end of a trial on."""
-        self._tell(news.number / news.total)
+        if self._left is not None and self._part == TRIALS:
+            self._left.network_ended()
+        self._tell()
         self.progress.trial_ended(news)
 
-    def _tell(self, fraction: float, typical: bool = True) -> None:
-        """Tells the time left; the first step of a part but the trials is traced, not typical."""
-        if self._left is None:
-            self._left = TimeLeft(self._work(), time.monotonic)
-        if self._part not in self._left.work:
-            return
-        if self._part != TRIALS and fraction > 0:
-            self._steps += 1
-        if self._steps == 1:
-            self._left.reached(self._part, fraction, typical=False)
-            self._left.begun(self._part, fraction)
-        else:
-            self._left.reached(self._part, fraction, typical)
-        seconds = self._left.seconds()
+    def _of_one(self) -> list[str]:
+        """The parts of one network."""
+        parts = self._left.work if self._left is not None else {}
+        return [name for name, work in parts.items() if work.networks == 1]
+
+    def _tell(self) -> None:
+        seconds = self._left.seconds() if self._left is not None and self._part else None
         if seconds is not None:
             self.progress.time_left(seconds)

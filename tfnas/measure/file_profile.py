@@ -93,7 +93,7 @@ class FileProfile(CountedProfile):
             [
                 op.name,
                 op.layer,
-                "?" if op.output_shape is None else "x".join(map(str, op.output_shape)),
+                "unknown" if op.output_shape is None else "x".join(map(str, op.output_shape)),
                 f"{op.weight_bytes:,}",
                 "not counted" if op.macs is None else f"{op.macs:,}",
             ]

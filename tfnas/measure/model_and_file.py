@@ -10,6 +10,7 @@ import numpy as np
 from tfnas.graph.batchnorm import fitting_columns
 from tfnas.graph.output_names import output_names
 from tfnas.graph.preprocessing import preprocessed, split_preprocessing
+from tfnas.quantization.aware_models import fake_quants, float_output_names
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.passes.read_calibration import as_inputs
 
@@ -81,15 +82,17 @@ def check_same_tensors(
 def names_of_outputs(model: keras.Model, own: list[str]) -> list[str]:
     """Returns the names of a file's outputs as its model has them, in the file's order.
 
-    Those are Keras' names, of a Sequential model that of its last layer; a file calls the same
-    outputs "output_0" or "StatefulPartitionedCall_1:0". Where the model has none, or one twice,
-    they are the file's.
+    Those are Keras' names, of a Sequential model that of its last layer; of a quantization-aware
+    model those of the layers that it was made of. A file calls the same outputs "output_0" or
+    "StatefulPartitionedCall_1:0". Where the model has none, or one twice, they are the file's.
 
     Args:
         model: A model with known inputs.
         own: The names of its file's outputs.
     """
-    if isinstance(model, keras.Sequential):
+    if fake_quants(model) and not isinstance(getattr(model, "output", None), dict):
+        names = float_output_names(model)
+    elif isinstance(model, keras.Sequential):
         names = [model.layers[-1].name]
     else:
         names = output_names(model) if hasattr(model, "output_names") else own

@@ -115,7 +115,7 @@ class Profile(CountedProfile):
             [
                 layer.name,
                 layer.kind,
-                "x".join("?" if n is None else str(n) for n in layer.output_shape),
+                "x".join("any" if n is None else str(n) for n in layer.output_shape),
                 f"{layer.parameters:,}",
                 "not counted" if layer.macs is None else f"{layer.macs:,}",
             ]

@@ -13,13 +13,17 @@ class Phase:
 
     Args:
         text: What it does.
-        done: Epochs, or networks, so far.
-        total: Their number in all.
+        done: Epochs, or other steps, so far.
+        total: Their number in all; 0: it has no steps.
+        unit: What a step is.
+        note: A remark, such as what was done of it before.
     """
 
     text: str
-    done: int
-    total: int
+    done: int = 0
+    total: int = 0
+    unit: str = "epoch"
+    note: str = ""
 
 
 class TrialCallbacks:

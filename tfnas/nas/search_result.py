@@ -24,6 +24,7 @@ from tfnas.targets.device import ON_DEVICE
 _HEADERS = ["model", "accuracy", "95% interval", "latency", "ms", "bytes", "gzip", "MACs", "reward"]
 _SHORT = [0, 1, 2, 3, 5, 8]  # columns of a terminal of 80 characters
 _OF_TRIALS = ("rung", "epochs", "supernet_accuracy", "patches")
+_FORMATS = {"supernet_accuracy": ".4f"}
 _FRONT = ["trial", "accuracy", "latency_ratio", "latency_ms", "size_bytes", "gzip_bytes", "macs"]
 Table = tuple[list[str], list[list[str]]]  # headers and rows
 
@@ -225,11 +226,16 @@ class SearchResult:
             headers, rows = self.comparison()
             short = [[row[i] for i in _SHORT] for row in (headers, *rows)]
             parts += ["Test part, latency as a ratio to the reference model:"]
-            parts += [show(short[0], short[1:]), "\n".join(self.verdicts())]
+            parts += [show(short[0], short[1:]), *filter(None, ["\n".join(self.verdicts())])]
         elif self.interrupted:
-            parts += ["Interrupted: the test part was not touched. The same call goes on."]
+            parts += [
+                "Interrupted: the test part was not touched. The same call goes on from here."
+            ]
         count = len(self.candidates)
-        parts += [f"Pareto front, out of {count} candidates, on the validation part:"]
+        parts += [
+            f"Pareto front of the {count} trial{'s' * (count != 1)} that ended well, on the "
+            "validation part:"
+        ]
         return [*parts, show(*self.front_table()), *self.notes()]
 
     def __str__(self) -> str:
@@ -293,7 +299,7 @@ def _front_cells(candidate: MeasuredTrial, more: Sequence[str]) -> list[str]:
     assert m.latency is not None
     cells = [candidate.trial_id, f"{accuracy:.4f}", f"{ratio:.4f}", f"{m.latency.median_ms:.4f}"]
     cells += [str(size), str(m.gzip_bytes), str(m.macs)]
-    cells += [f"{candidate.metrics[name]:g}" for name in more]
+    cells += [f"{candidate.metrics[name]:{_FORMATS.get(name, 'g')}}" for name in more]
     compression = candidate.architecture.compression
     return cells if compression is None else [*cells, str(compression)]
 

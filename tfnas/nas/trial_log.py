@@ -48,18 +48,25 @@ class TrialLog(TrialCallbacks):
             write_atomically(path, "".join(ended))  # a resumed search has no line twice
 
     def phase_progressed(self, phase: Phase) -> None:
-        """Reports a phase before the trials, about twenty times."""
-        if phase.text != self._phase:
+        """Reports a phase before the trials."""
+        begins = phase.text != self._phase
+        if begins:
             self._phase = phase.text
             self.progress.phase(phase.text)
-        if phase.done % max(1, phase.total // 20) == 0 or phase.done == phase.total:
+        if phase.note:
+            self.progress.note(phase.note)
+        if begins and phase.total:
+            self.progress.part_began(phase.text, phase.done, phase.total)
+        elif phase.total and phase.unit == "epoch":
             self.progress.epoch_ended(phase.done, phase.total)
+        elif phase.total:
+            self.progress.step_ended(phase.done, phase.total, phase.unit)
         self.interrupts.check()
 
     def trial_began(self, trial: kt.engine.trial.Trial) -> None:
         """Reports the start of a trial."""
         self.started = time.monotonic()
-        self.progress.trial_began(int(trial.trial_id) + 1, self.config.max_trials)
+        self.progress.trial_began(int(trial.trial_id) + 1, self.total)
         self.interrupts.check()
 
     def epoch_ended(self, trial: kt.engine.trial.Trial, epoch: int) -> None:
@@ -81,13 +88,18 @@ class TrialLog(TrialCallbacks):
         self.progress.trial_ended(
             TrialNews(
                 int(trial.trial_id) + 1,
-                self.config.max_trials,
+                self.total,
                 seconds,
                 self._text(trial) if done else f"failed: {failure_cause(trial)}",
                 None if best is None else f"{self._text(best)} ({self._place(best)})",
                 self._front() if done else None,
             )
         )
+
+    @property
+    def total(self) -> int:
+        """Number of trials; shared weights may have fewer finalists than was set."""
+        return min(self.config.max_trials, self.tuner.oracle.max_trials or self.config.max_trials)
 
     def _text(self, trial: kt.engine.trial.Trial) -> str:
         """A trial that ended well in one line: its objectives, costs and limits."""
@@ -125,18 +137,12 @@ class TrialLog(TrialCallbacks):
 
 def _front_text(front: list[MeasuredTrial], objectives: Sequence[str]) -> str:
     """The Pareto front in one line: of several objectives, or of accuracy and latency."""
-    if len(objectives) > 1:
-        names = f" of {', '.join(objectives)}"
-        rows = [
-            " / ".join(metric_text(candidate.metrics[name]) for name in objectives)
-            for candidate in front
-        ]
-    else:
-        names = ""
-        measured = [candidate.objectives() for candidate in front]
-        rows = [f"{accuracy:.3f} at {ratio:.3f}x" for accuracy, ratio, _ in measured]
+    names = list(objectives) if len(objectives) > 1 else ["file_accuracy", "latency_ratio"]
+    rows = [
+        " / ".join(metric_text(candidate.metrics[name]) for name in names) for candidate in front
+    ]
     more = f" and {len(rows) - 6} more" if len(rows) > 6 else ""
-    return f"{len(rows)} on the front{names}: {', '.join(rows[:6])}{more}"
+    return f"Pareto front, {' / '.join(names)}: {', '.join(rows[:6])}{more}"
 
 
 def _candidate_text(candidate: MeasuredTrial, objectives: Sequence[str]) -> str:

@@ -278,7 +278,8 @@ class MeasuredTuner(TunerState):
             kwargs: Keyword arguments of :meth:`search`.
         """
         if self.latency_predictor is not None and not self.is_worker:
-            self.latency_predictor.prepare(self.folder(), self.oracle.seed)
+            report = self.trial_callbacks.phase_progressed
+            self.latency_predictor.prepare(self.folder(), self.oracle.seed, report)
 
     def has_ended(self) -> bool:
         """Returns whether a search that was restored has no trial left to run."""

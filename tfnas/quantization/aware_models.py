@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from tfnas.graph.batchnorm import layers_of
-from tfnas.graph.functional import Call, Skipped, Walk, walk
+from tfnas.graph.functional import Call, Skipped, Value, Walk, walk
 from tfnas.graph.preprocessing import calls_in_front
 from tfnas.legacy.rebuild import is_tf_keras
 from tfnas.legacy.tfmot_qat import is_quantized
@@ -66,6 +66,40 @@ def ranges_between_layers(model: keras.Model) -> list[FakeQuant]:
         for each in fake_quants(model)
         if id(each) not in inside and not isinstance(each, InnerRange)
     ]
+
+
+def float_output_names(model: keras.Model) -> list[str]:
+    """Returns the names of the layers that gave the outputs before a model became aware.
+
+    Example:
+        >>> inputs = keras.Input((4,))
+        >>> model = keras.Model(inputs, keras.layers.Dense(2, "softmax", name="head")(inputs))
+        >>> import tfnas
+        >>> aware = tfnas.quantize_aware(model)
+        >>> aware.output_names, float_output_names(aware)
+        (['head_softmax_range'], ['head'])
+
+    Args:
+        model: A quantization-aware model.
+    """
+    flow = walk(model)
+    return [_float_name(value, flow) for value in flow.outputs]
+
+
+def _float_name(value: Value, flow: Walk) -> str:
+    """Name of the float layer whose output a tensor is."""
+    call = flow.producers.get(value)
+    if call is None:
+        return f"input_{flow.inputs.index(value)}"
+    layer = call.operation
+    if isinstance(layer, FakeQuant):
+        return _float_name(call.inputs[0], flow)
+    if isinstance(layer, QuantizedKernel | ChannelAffine):
+        return str(layer.layer.name)
+    if isinstance(layer, keras.layers.Activation) and len(call.inputs) == 1:
+        before = _float_name(call.inputs[0], flow)  # a function that was part of a layer
+        return before if layer.name == f"{before}_{layer.activation.__name__}" else call.name
+    return call.name
 
 
 def check_not_quantized(model: keras.Model) -> None:

@@ -11,7 +11,7 @@ a row (the last axis of an example, or a group of its channels) by a norm of the
 All of it is computed with 16 bits, also between 8-bit activations, with a range for each step. The
 product of a row with itself adds up exact squares in 64 bits and is rounded once, where squares of
 their own would round small numbers to 0. Every operator has a 16-bit kernel in LiteRT and in TFLite
-Micro. What 8 bits would lose is in decision 62, why a mean is a matrix product in decision 92.
+Micro. What 8 bits would lose is in decision 62, why a mean is a matrix product in decision 91.
 
 References:
     Ba et al., "Layer Normalization", arXiv 1607.06450, 2016.

@@ -22,6 +22,7 @@ def quantized_after_training(
     data: ExampleData,
     *,
     budget_seconds: float | None = None,
+    warn: bool = True,
 ) -> tuple[keras.Model, tuple[RoundedLayer, ...]]:
     """Returns a quantization-aware model with ranges by data, and weights rounded as `spec` says.
 
@@ -39,6 +40,7 @@ def quantized_after_training(
         spec: Integer weights and activations.
         data: Some hundred inputs, without labels.
         budget_seconds: Time after which no further kernel is fitted; None: no limit.
+        warn: Whether a warning names the layers that stay float.
 
     Returns:
         The model, which converts without calibration data, and a record for each kernel; none
@@ -54,7 +56,7 @@ def quantized_after_training(
         mixed = with_eight_bit_layers(model, spec)
         quantized, records = rounded_model(model, mixed, data, budget_seconds=budget_seconds)
     else:
-        quantized = quantize_aware_partly(model, spec, data)
+        quantized = quantize_aware_partly(model, spec, data, warn)
     if spec.weights == "int4" and not has_4_bit_kernel(quantized):
         raise ValueError(
             f"mode {spec.mode!r} must give 4 bits to the kernel of some layer, got none in "

@@ -124,16 +124,17 @@ def quantize_aware_partly(
     model: keras.Model,
     spec: str | QuantSpec = "int8",
     data: ExampleData | RepresentativeDataset | None = None,
+    warn: bool = True,
 ) -> keras.Model:
     """Returns what :func:`quantize_aware` does; layers without an integer form stay float.
 
-    For jobs that choose formats themselves: they name what stays float in their reports. The line
-    that says so is logged as a warning.
+    For jobs that choose formats themselves: they name what stays float in their reports.
 
     Args:
         model: A Keras 3 model.
         spec: As for :func:`quantize_aware`.
         data: As for :func:`quantize_aware`.
+        warn: Whether a warning names them, with the specification that asks for it.
 
     Raises:
         ValueError: As of :func:`quantize_aware`, but for layers without an integer form.
@@ -142,18 +143,21 @@ def quantize_aware_partly(
     _check_arguments(spec, "tfnas")
     model = as_functional(model, data)
     _check_model(model)
-    return _quantized(model, spec, data, refuse=False)
+    return _quantized(model, spec, data, refuse=False, warn=warn)
 
 
-def _quantized(model: keras.Model, spec: QuantSpec, data: Any, refuse: bool) -> keras.Model:
+def _quantized(
+    model: keras.Model, spec: QuantSpec, data: Any, refuse: bool, warn: bool = True
+) -> keras.Model:
     quantized = with_fake_quantization(model, spec)
     left = layers_in_the_way(quantized, spec, unquantized_layers(quantized))
     if refuse and are_refused(left):
         raise ValueError(message_of_refusal(spec, left))
-    if left:
+    if left and warn:
         names = ", ".join(each.name for each in left)
         line = line_that_allows(spec, left)
-        _LOG.warning("%s stays float in files of %s; %s says so", names, model.name, line)
+        text = "%s has no integer form and stays float in files of %s; %s asks for that"
+        _LOG.warning(text, names, model.name, line)
     if data is not None:
         calibrate(quantized, data)
     return quantized

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from tfnas.data.examples import leaves
 from tfnas.graph.batchnorm import adapt_statistics, input_batches, layers_of
 from tfnas.graph.functional import walk
 from tfnas.graph.traversal import MEMORY, Visit, visit_both
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _SECONDS_BETWEEN_LINES = 10.0  # of progress
+_FEW = 32  # examples
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,6 +201,12 @@ def round_model(
     floats = {layer.name: layer for layer in all_layers(original)}
     partners = [floats[layer.name] for layer in (*kernels, *norms)]
     batches = input_batches(data, batch_size)
+    if (count := sum(len(leaves(batch)[0]) for batch in batches)) < _FEW:
+        _LOG.warning(
+            "model %r is rounded by %d example%s; below %d, integers fit these alone: some hundred "
+            "are usual, and rounding 'nearest' needs none",
+            *(model.name, count, "s" * (count != 1), _FEW),
+        )
     reports = []
     ours = model, [*kernels, *norms]
     clock = _Clock(len(kernels) + len(norms), budget_seconds)

@@ -12,8 +12,10 @@ import contextlib
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 
 class Interrupts:
@@ -48,13 +50,20 @@ def announced_interrupts(announce: Callable[[], None]) -> Iterator[Interrupts]:
         target=_watch, args=(reader, announce, before, interrupts), daemon=True
     )
     watcher.start()
+    unraisable, sys.unraisablehook = sys.unraisablehook, _without_interrupts(sys.unraisablehook)
     try:
         yield interrupts
     finally:
+        sys.unraisablehook = unraisable
         signal.set_wakeup_fd(before)
         writer.close()  # ends the watcher
         watcher.join()
         reader.close()
+
+
+def _without_interrupts(hook: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A hook that prints no traceback of an interrupt in a finalizer, which `check` raises."""
+    return lambda found: None if found.exc_type is KeyboardInterrupt else hook(found)
 
 
 def _watch(

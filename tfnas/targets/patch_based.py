@@ -25,7 +25,6 @@ from tfnas.targets.patch_candidates import (
     NoPatches,
     PatchCandidate,
     PatchLimits,
-    candidates,
     fewest_macs,
     least_memory,
     limit_error,
@@ -161,13 +160,13 @@ def patch_based(
     artifact = as_artifact(file)
     before = planned_arena(artifact)
     if max_ram_bytes is None:
-        allowed = list(candidates(artifact, PatchLimits(max_macs_ratio)))
-        made, report = _reported(artifact, least_memory(allowed, before), before)
+        least = least_memory(artifact, PatchLimits(max_macs_ratio), before)
+        made, report = _reported(artifact, least, before)
         if report.ram_after >= report.ram_before:
             raise NoPatches(
-                f"file must take less memory in patches within max_macs_ratio {max_macs_ratio:g}, "
-                f"got {report.ram_after:,} bytes of activations and records of operators at least, "
-                f"and {report.ram_before:,} without patches"
+                f"file must take less memory in patches, got {report.ram_after:,} bytes of "
+                "activations and of the records of the operators that patches add at least, and "
+                f"{report.ram_before:,} without patches"
             )
         return made, report
     if before <= max_ram_bytes:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator
 
 from tfnas.runtime.failed_work import FailedWork
 from tfnas.targets.tflite_micro.interpreter import planned_arena
@@ -82,16 +83,38 @@ class PatchCandidate:
         return planned_arena(self.file)
 
 
-def least_memory(allowed: Sequence[PatchCandidate], before: int) -> PatchCandidate:
+def least_memory(artifact: Artifact, limits: PatchLimits, before: int) -> PatchCandidate:
     """Returns the plan of least memory.
 
     Args:
-        allowed: The plans.
+        artifact: The file.
+        limits: The limits.
         before: Bytes of activations of the file.
 
     Raises:
-        NoPatches: None needs less memory than the file.
+        NoPatches: None needs less memory than the file; the message says whether more
+            multiply-accumulates would help.
     """
+    best = _least(candidates(artifact, limits))
+    if best is None or best.arena >= before:
+        more = _least(candidates(artifact, dataclasses.replace(limits, max_macs_ratio=math.inf)))
+        if more is None or more.arena >= before:
+            why = "whatever max_macs_ratio is: its operators of windows do not take the most memory"
+        else:
+            ratio = more.macs / sum(operators_macs(artifact.graph))
+            why = (
+                f"within max_macs_ratio {limits.max_macs_ratio:g}; one needs {more.arena:,} bytes "
+                f"with {ratio:.2f} times the multiply-accumulates"
+            )
+        raise NoPatches(
+            f"file must need less than {before:,} bytes of activations in patches, got none that "
+            f"does {why}"
+        )
+    return best
+
+
+def _least(allowed: Iterable[PatchCandidate]) -> PatchCandidate | None:
+    """The plan of least memory; None: there is none."""
     # Peaks bound arenas from below: few files must be written.
     best: PatchCandidate | None = None
     for each in sorted(allowed, key=lambda each: each.peak + each.records[1]):
@@ -99,11 +122,6 @@ def least_memory(allowed: Sequence[PatchCandidate], before: int) -> PatchCandida
             break
         if best is None or each.arena + each.records[1] < best.arena + best.records[1]:
             best = each
-    if best is None or best.arena >= before:
-        raise NoPatches(
-            f"file must need less than {before:,} bytes of activations in patches, got none that "
-            "does within max_macs_ratio"
-        )
     return best
 
 
@@ -133,13 +151,22 @@ def limit_error(artifact: Artifact, before: int, limits: PatchLimits) -> NoPatch
         before: Its bytes of activations.
         limits: The limits.
     """
-    found = candidates(artifact, dataclasses.replace(limits, max_ram_bytes=None))
-    nearest = sorted(found, key=lambda each: each.least_ram)[:4]
-    least = min((each.ram for each in nearest), default=before)
+    of_memory = dataclasses.replace(limits, max_ram_bytes=None)
+    least = _nearest(artifact, of_memory, before)
+    more = _nearest(artifact, dataclasses.replace(of_memory, max_macs_ratio=math.inf), before)
+    where = "of all patches"
+    if more < least:
+        where = f"at max_macs_ratio {limits.max_macs_ratio:g} (at any, {more:,})"
     return NoPatches(
-        f"max_ram_bytes must be at least {min(least, before):,}, the least found at max_macs_ratio "
-        f"{limits.max_macs_ratio:g}, got {limits.max_ram_bytes:,} (without patches {before:,})"
+        f"max_ram_bytes must be at least {least:,}, the least found {where}, got "
+        f"{limits.max_ram_bytes:,} (without patches {before:,})"
     )
+
+
+def _nearest(artifact: Artifact, limits: PatchLimits, before: int) -> int:
+    """The least bytes of memory that plans need, by the four that promise most."""
+    nearest = sorted(candidates(artifact, limits), key=lambda each: each.least_ram)[:4]
+    return min([before, *(each.ram for each in nearest)])
 
 
 def candidates(artifact: Artifact, limits: PatchLimits) -> Iterator[PatchCandidate]:

@@ -25,6 +25,12 @@ class ConversionError(RuntimeError):
     """
 
 
+_WAYS_OUT = {
+    "ResizeBicubic": "; interpolation 'bilinear' and 'nearest' have one",
+    "ScaleAndTranslate": "; interpolation 'bilinear' and 'nearest' have one",
+}
+
+
 class NoCalibration(ValueError):
     """The mode needs calibration data, but `calibration` is None."""
 
@@ -51,7 +57,9 @@ def conversion_message(model: keras.Model, spec: QuantSpec, error: Exception) ->
     cause = _reason(text) or type(error).__name__
     if ops:
         cause = f"operation {', '.join(op.strip() for op in ops)} has no TFLite kernel"
-    return f"model {model.name!r} can't be converted to {spec.mode}: {cause}{_place(text, model)}"
+    hint = next((way for name, way in _WAYS_OUT.items() if any(name in op for op in ops)), "")
+    place = _place(text, model)
+    return f"model {model.name!r} can't be converted to {spec.mode}: {cause}{place}{hint}"
 
 
 def _reason(text: str) -> str:

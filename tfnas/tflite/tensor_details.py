@@ -30,7 +30,8 @@ class TensorDetails:
     zero_point: int
 
     def __str__(self) -> str:
-        shape = tuple(None if n == -1 else n for n in self.shape)
+        sizes = ", ".join("any" if n == -1 else str(n) for n in self.shape)
+        shape = f"({sizes},)" if len(self.shape) == 1 else f"({sizes})"
         rounding = f", scale {self.scale:.4g}, zero point {self.zero_point}" if self.scale else ""
         return f"{self.name}: {self.dtype} {shape}{rounding}"
 

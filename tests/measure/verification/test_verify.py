@@ -210,6 +210,32 @@ def test_an_int8_file_is_verified_within_the_bound_of_its_format(dense):
     assert 1e-4 < found.worst().relative < DEFAULT_BOUNDS["int8"].relative
 
 
+def test_what_is_judged_is_said_below_the_table(dense):
+    model, rows, file = dense
+    found = tfnas.verify(model, file, rows)
+    bounds = "relative 0.1, largest 0.25, changed 0.03, 1 at the ends of ranges"
+    line = "verified: each error is within its bound; bounds of int8, the format of the file's"
+    assert any(note.startswith(line) and note.endswith(bounds) for note in found.notes())
+    assert "bounds as given: relative 0.5" in str(tfnas.verify(model, file, rows, bound=0.5))
+    changed = [dataclasses.replace(check, changed=0.75) for check in found.checks]
+    table = str(dataclasses.replace(found, checks=tuple(changed)))
+    assert "75.0%" in table
+    assert "(75.0%)" in table  # of the ends of ranges
+    assert "(changed): not judged, since no example lies at the ends of all ranges" in table
+    assert "(changed)" not in str(dataclasses.replace(found, checks=tuple(changed[:1])))
+
+
+@pytest.mark.parametrize("activation", ["softmax", None])
+def test_outputs_of_an_aware_model_have_the_names_of_its_float_layers(activation):
+    inputs = keras.Input((4,))
+    x = keras.layers.Dense(3, "relu", name="body")(inputs)
+    heads = [keras.layers.Dense(2, activation, name=name)(x) for name in ("left", "right")]
+    aware = tfnas.quantize_aware(keras.Model(inputs, heads), "int8", np.ones((8, 4), "float32"))
+    rows = np.random.default_rng(0).normal(size=(16, 4)).astype("float32")
+    found = tfnas.verify(aware, tfnas.to_tflite(aware), rows)
+    assert {check.output for check in found.checks} == {"left", "right"}
+
+
 def test_a_range_that_is_too_narrow_is_the_reason_and_is_repaired(dense):
     model, rows, _ = dense
     narrow = tfnas.to_tflite(model, "int8", 0.2 * rows)

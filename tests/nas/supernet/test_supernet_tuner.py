@@ -1,6 +1,7 @@
 """A weight-sharing search on real trainings and files, as small as they can be."""
 
 import json
+import shutil
 
 import keras
 import numpy as np
@@ -88,6 +89,28 @@ def test_phases_are_reported(searched):
     scored = [p for p in phases if p.text.startswith("scoring")]
     assert [(p.done, p.total) for p in trained] == [(n, 3) for n in range(4)]
     assert [(p.done, p.total) for p in scored] == [(n, 6) for n in range(7)]
+
+
+def test_a_resumed_search_says_what_was_done_before(searched, space, split, tmp_path):
+    """With the shared weights of a search, and half of its scores."""
+    tuner = make_tuner(space, tmp_path)
+    tuner.trial_callbacks = Phases()
+    shutil.copytree(searched.folder() / "supernet", tuner.folder() / "supernet")
+    scores = tuner.folder() / "supernet" / "scores.jsonl"
+    lines = scores.read_text().splitlines(keepends=True)
+    scores.write_text("".join(lines[:3]))
+    arguments = fit_arguments(split)
+    sharing = tuner.shared_weights((), arguments)
+    report = tuner.trial_callbacks.phase_progressed
+    [best] = sharing.finalists(1, report)
+    found = [(p.done, p.total, p.unit, p.note) for p in tuner.trial_callbacks.phases]
+    assert found == [
+        (3, 3, "epoch", "all 3 epochs were done before"),
+        (3, 6, "network", "3 of 6 networks were done before"),
+        *((done, 6, "network", "") for done in (4, 5, 6)),
+    ]
+    assert scores.read_text() == "".join(lines)
+    assert best.architecture == searched.candidates()[0].architecture
 
 
 def test_a_search_that_has_ended_does_nothing_again(searched, space, split):

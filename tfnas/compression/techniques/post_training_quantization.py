@@ -79,8 +79,7 @@ class PtqSettings:
 
     def __post_init__(self) -> None:
         check_options(self)
-        if self.residual_bits not in (8, 16):
-            raise ValueError(f"residual_bits must be 8 or 16, got {self.residual_bits!r}")
+        _ = self.spec  # raises what no number formats can be
 
     @property
     def spec(self) -> QuantSpec:
@@ -108,6 +107,14 @@ class RoundingReport(Tabular):
     def rows(self) -> list[tuple[str, int, str, str, str]]:
         """Returns a row a layer; errors are relative to the variance of the float output."""
         return [(layer.name, layer.bits, *_numbers(layer)) for layer in self.layers]
+
+    def notes(self) -> list[str]:
+        """Returns what the errors are, and why layers were rounded to nearest."""
+        unfitted = [each for each in self.layers if each.reason]
+        return [
+            "error: that of a layer's output on the calibration data, relative to its variance",
+            *(f"{each.name} is rounded to nearest: {each.reason}" for each in unfitted),
+        ]
 
 
 def _numbers(layer: RoundedLayer) -> tuple[str, str, str]:

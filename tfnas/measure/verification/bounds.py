@@ -42,6 +42,13 @@ class Bound:
             if not is_number or not value >= 0:
                 raise ValueError(f"{field.name} must be a number of at least 0, got {value!r}")
 
+    def __str__(self) -> str:
+        named = {"relative": self.relative, "largest": self.largest, "changed": self.changed}
+        shown = [f"{name} {value:g}" for name, value in named.items() if value < math.inf]
+        if self.extreme < math.inf:
+            shown.append(f"{self.extreme:g} at the ends of ranges")
+        return ", ".join(shown)
+
     def excesses(self, errors: dict[str, float], extreme: bool = False) -> tuple[str, ...]:
         """Returns the names of the errors that are above their bounds.
 

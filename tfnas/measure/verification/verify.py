@@ -116,7 +116,7 @@ class Verification(Tabular):
                 f"{check.relative:.2g}",
                 f"{check.largest:.2g}",
                 f"{check.absolute:.2g}",
-                f"{100 * check.changed:.1f}%",
+                self._changed(check),
                 "yes" if check.passed else f"no: {', '.join(check.excesses)}",
             ]
             for check in self.checks
@@ -137,9 +137,21 @@ class Verification(Tabular):
         return found
 
     def notes(self) -> list[str]:
-        """Returns where the file departs, and what was not run."""
+        """Returns where the file departs, what its bounds are, and what was not run."""
         found = [] if self.departure is None else [str(self.departure)]
+        usual = self.bound == DEFAULT_BOUNDS[self.mode]
+        of = f"of {self.mode}, the format of the file's tensors" if usual else "as given"
+        found.append(f"verified: each error is within its bound; bounds {of}: {self.bound}")
+        if any(check.case == EXTREME and check.changed for check in self.checks):
+            found.append(
+                "(changed): not judged, since no example lies at the ends of all ranges at once"
+            )
         return [*found, *(f"not run: {line}" for line in self.skipped)]
+
+    def _changed(self, check: OutputCheck) -> str:
+        """The share of changed classes; in parentheses where it is not judged."""
+        text = f"{100 * check.changed:.1f}%"
+        return f"({text})" if check.case == EXTREME and check.changed else text
 
     def to_json(self) -> str:
         """Returns the record as JSON text, without the repaired file."""

@@ -59,7 +59,8 @@ class SharedSearch:
         self.learning_records: list[TrialRecord] = []
         self.metrics: list[Metrics] = []
         """Metrics of the networks, in the order of their records."""
-        self._kept = _read(path)
+        self.kept = _read(path)
+        """Metrics of the networks that were scored, also in earlier runs, by their keys."""
 
     @property
     def num_started(self) -> int:
@@ -80,7 +81,8 @@ class SharedSearch:
 
         Args:
             evaluations: Number of networks.
-            scored: Called with the number of networks so far, and in all.
+            scored: Called after each network that has no score of an earlier run, with the number
+                of networks so far, and in all.
 
         Raises:
             RuntimeError: No network keeps the limits.
@@ -93,6 +95,7 @@ class SharedSearch:
                 return
             arch = proposal.architecture
             self.proposals.register(str(number), arch)
+            is_new = arch.key not in self.kept
             metrics = self._metrics(arch)
             losses = self.objectives.losses(metrics)
             violation = self.objectives.violation(metrics)
@@ -103,14 +106,15 @@ class SharedSearch:
             self.learning_records.append(record)
             self.metrics.append(metrics)
             self.sampler.learn(self, record)
-            scored(self.num_started, evaluations)
+            if is_new:
+                scored(self.num_started, evaluations)
 
     def _metrics(self, arch: Architecture) -> Metrics:
-        if arch.key not in self._kept:
-            self._kept[arch.key] = dict(self.score(arch))
-            line = {"architecture": arch.key, "metrics": self._kept[arch.key]}
+        if arch.key not in self.kept:
+            self.kept[arch.key] = dict(self.score(arch))
+            line = {"architecture": arch.key, "metrics": self.kept[arch.key]}
             append_json_line(self.path, line)
-        return self._kept[arch.key]
+        return self.kept[arch.key]
 
     def best(self, number: int) -> list[tuple[Architecture, Metrics]]:
         """Returns the best networks with their metrics, those that keep the limits first.

@@ -202,7 +202,8 @@ class SupernetTuner(MeasuredTuner):
         space, names = self.hypermodel.space, self.oracle.objectives.all_names
         predictor = self.latency_predictor if names & LATENCIES else None
         if predictor is not None:
-            predictor.prepare(self.folder(), int(self.oracle.seed))
+            report = self.trial_callbacks.phase_progressed
+            predictor.prepare(self.folder(), int(self.oracle.seed), report)
         sharing = WeightSharing(
             space,
             self.oracle.objectives,
@@ -287,11 +288,15 @@ class SupernetTuner(MeasuredTuner):
 
     def sharing_summary(self) -> str:
         """Returns a paragraph on the shared weights, from the files of the search."""
-        correlation = self.measured_correlation()
-        measured = "not measured" if correlation is None else str(correlation)
+        correlation, summary = self.measured_correlation(), summary_of(self.folder() / FOLDER)
+        if correlation is None:
+            return (
+                f"{summary} Whether networks that are trained alone have the same order as their "
+                "scores was not measured (rank_networks=30 of a search does)."
+            )
         return (
-            f"{summary_of(self.folder() / FOLDER)} Their order against that of networks trained "
-            f"alone: {measured}."
+            f"{summary} Order of the scores against that of networks trained alone: {correlation}; "
+            "1 is the same order, 0 is chance."
         )
 
     # ---- the state

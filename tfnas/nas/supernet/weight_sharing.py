@@ -91,8 +91,9 @@ class WeightSharing:
         training = SharedTraining(
             self.draws, self.network, loss_model, self.config, self.seed, path
         )
-        if not training.restore():
-            report(Phase(TRAINING, training.epoch, training.epochs))
+        ended = training.restore()
+        report(_begun(TRAINING, training.epoch, training.epochs, "epoch"))
+        if not ended:
             with seeded(self.seed):
                 training.run(data, lambda done, total, logs: report(Phase(TRAINING, done, total)))
         self.scores = self._make_scores(data, kwargs["validation_data"])
@@ -122,8 +123,12 @@ class WeightSharing:
             self.seed,
             self.folder / SCORES,
         )
-        report(Phase(SCORING, 0, self.config.evaluations))
-        search.run(self.config.evaluations, lambda done, total: report(Phase(SCORING, done, total)))
+        kept = min(len(search.kept), self.config.evaluations)
+        report(_begun(SCORING, kept, self.config.evaluations, "network"))
+        search.run(
+            self.config.evaluations,
+            lambda done, total: report(Phase(SCORING, done, total, "network")),
+        )
         best = search.best(number)
         return [self._finalist(arch, metrics) for arch, metrics in best]
 
@@ -159,6 +164,13 @@ class WeightSharing:
         return model
 
 
+def _begun(text: str, done: int, total: int, unit: str) -> Phase:
+    """A phase that begins, with what an earlier run has done of it."""
+    of = "all" if done == total else f"{done:,} of"
+    note = f"{of} {total:,} {unit}s were done before" if done else ""
+    return Phase(text, done, total, unit, note)
+
+
 def summary_of(folder: pathlib.Path) -> str:
     """Returns a sentence on the shared weights in a folder.
 
@@ -168,6 +180,6 @@ def summary_of(folder: pathlib.Path) -> str:
     header, path = read_header(folder / SHARED_WEIGHTS), folder / SCORES
     scored = len(path.read_text().splitlines()) if path.exists() else 0
     return (
-        f"Shared weights: trained for {header['epochs']} epochs in {header['seconds']:.0f} s, "
-        f"{scored:,} networks scored."
+        f"Shared weights: trained for {header['epochs']} epochs in {header['seconds']:.0f} s; "
+        f"{scored:,} networks scored with them."
     )

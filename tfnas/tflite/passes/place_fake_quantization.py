@@ -55,6 +55,7 @@ def with_ranges(conversion: Conversion) -> Conversion:
         conversion.spec,
         as_inputs(model, conversion.columns),
         budget_seconds=conversion.budget_seconds,
+        warn=False,  # the file does, if there is one
     )
     return dataclasses.replace(
         conversion, model=quantized, aware=True, float_model=model, rounding=records
