@@ -90,6 +90,11 @@ def write(right: Any, apart: Any, sizes: dict[str, int], chosen: float, tried: A
         "validation part with the first seed.",
         "Measured on a machine that other jobs shared; no time is told.",
     ]
+    if np.mean(right["teacher"]) <= np.mean(right[ALONE]):
+        notes.append(
+            "The teacher is no better than the student that learns from labels alone, so learning "
+            "from it costs accuracy here; the attention maps then say little for a good teacher."
+        )
     command = f"python benchmarks/attention_maps.py --seeds={seeds}"
     tables = {"TREC": rows, "Weight of the maps": tried}
     record.write("attention_maps", tables, seed=0, notes=notes, command=command)

@@ -11,6 +11,7 @@ from keras import layers
 from slow_cases import slow_but
 
 import tfnas
+from tfnas.distillation.attention_taps import ActivationTap
 from tfnas.distillation.forward import ForwardPass, last_activation_call
 from tfnas.distillation.losses import distillation_loss
 from tfnas.graph.functional import clone, walk
@@ -317,10 +318,10 @@ def test_layers_inside_nested_models(images):
     backbone = student.get_layer("backbone")
     hints = [tfnas.FeatureHint("inner", "backbone/inner")]
     distiller = tfnas.Distiller(teacher, student, features=hints)
-    result = ForwardPass(student, "student", ["inner"]).run(x, False)
+    result = ForwardPass(student, "student", [ActivationTap("inner")]).run(x, False)
     np.testing.assert_allclose(result.outputs, student(x), atol=1e-6)
     np.testing.assert_allclose(
-        result.features["inner"], backbone.get_layer("inner")(x * 2), atol=1e-6
+        result.features[ActivationTap("inner")], backbone.get_layer("inner")(x * 2), atol=1e-6
     )
     assert np.isfinite(loss_of(distiller, x, y))
     moving = backbone.layers[2].moving_mean.numpy()
