@@ -2,10 +2,11 @@
 
 import functools
 
+import aware_checks as checks
+import aware_kinds as base
 import keras
 import numpy as np
 import pytest
-import test_quantize_aware as base
 from ai_edge_litert import schema_py_generated as schema
 from keras import layers
 from slow_cases import slow_but
@@ -39,7 +40,7 @@ def case(name):
     keras.utils.set_random_seed(1)
     inputs = keras.Input(shape, name="given")
     model = keras.Model(inputs, [base.KINDS[kind][1](inputs) for kind in kinds], name="net")
-    return base.quantized(base.randomize(model), base.examples(shape), MODE, MODE, names=kinds)
+    return checks.quantized(checks.randomize(model), base.examples(shape), MODE, MODE, names=kinds)
 
 
 def file_of(c):
@@ -50,7 +51,7 @@ def file_of(c):
 
 def steps_apart(trainable, file, x):
     found = keras.tree.flatten(file.predict(x, reference=True))
-    pairs = zip(found, base.predict(trainable, x), file.outputs, strict=True)
+    pairs = zip(found, checks.predict(trainable, x), file.outputs, strict=True)
     return [np.abs(a - b) / output.scale for a, b, output in pairs]
 
 
@@ -61,16 +62,18 @@ def steps_apart(trainable, file, x):
 def test_the_file_holds_integers_only_and_agrees_with_the_model(kind):
     c = case(kind)
     assert tfnas.unquantized_layers(c.trainable) == []
-    base.assert_near(base.predict(c.trainable, c.x), base.predict(c.model, c.x), 0.03, c.names)
+    checks.assert_near(
+        checks.predict(c.trainable, c.x), checks.predict(c.model, c.x), 0.03, c.names
+    )
     file = file_of(c)
-    assert base.floats_in(file) == []
+    assert checks.floats_in(file) == []
     assert {t.dtype for t in (*file.inputs, *file.outputs)} == {"int16"}
     outputs = {t.dtype for op in file.graph.operators for t in op.outputs}
     assert outputs <= {"int16", "int32"}  # int32 are shapes
-    assert set(base.kernels_of(file)) <= {"int8"}
+    assert set(checks.kernels_of(file)) <= {"int8"}
     points = {p for t in file.graph.tensors if t.dtype == "int16" for p in t.zero_points}
     assert points <= {0}
-    base.assert_agree(c.trainable, file, c.x, c.names, TAIL)
+    checks.assert_agree(c.trainable, file, c.x, c.names, TAIL)
 
 
 @pytest.mark.parametrize("kind", slow_but(ALL, "kernels of images", "moves of sequences"))
@@ -78,11 +81,11 @@ def test_strip_and_saving_keep_the_function(kind, tmp_path):
     c = case(kind)
     float_model = tfnas.strip_quantization(c.trainable)
     assert fake_quants(float_model) == []
-    for a, b in zip(base.predict(float_model, c.x), base.predict(c.model, c.x), strict=True):
+    for a, b in zip(checks.predict(float_model, c.x), checks.predict(c.model, c.x), strict=True):
         np.testing.assert_allclose(a, b, atol=2e-6 * max(1.0, np.abs(b).max()))
     c.trainable.save(tmp_path / "m.keras")
     loaded = tfnas.load_model(tmp_path / "m.keras")
-    for a, b in zip(base.predict(loaded, c.x), base.predict(c.trainable, c.x), strict=True):
+    for a, b in zip(checks.predict(loaded, c.x), checks.predict(c.trainable, c.x), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
@@ -91,10 +94,10 @@ def test_strip_and_saving_keep_the_function(kind, tmp_path):
 
 @pytest.fixture(scope="module")
 def trained(digits):
-    model = base.classifier()
-    base.fit(model, digits, 2)
+    model = checks.classifier()
+    checks.fit(model, digits, 2)
     trainable = tfnas.quantize_aware(model, MODE, data=digits.x_train[:100])
-    base.fit(trainable, digits, 2)
+    checks.fit(trainable, digits, 2)
     return model, trainable, tfnas.to_tflite(trainable, MODE)
 
 
@@ -166,8 +169,8 @@ def test_a_sum_of_tensors_of_two_shapes():
 @pytest.mark.parametrize("ranges", ["moving_average", "learned", "percentile"])
 def test_every_way_to_find_ranges(ranges, digits):
     spec = tfnas.QuantSpec("int8", "int16", ranges=ranges)
-    trainable = tfnas.quantize_aware(base.classifier(), spec)
-    losses = base.fit(trainable, digits, 2, count=400).history["loss"]
+    trainable = tfnas.quantize_aware(checks.classifier(), spec)
+    losses = checks.fit(trainable, digits, 2, count=400).history["loss"]
     assert losses[1] < losses[0]
     file = tfnas.to_tflite(trainable, spec)
     (steps,) = steps_apart(trainable, file, digits.x_test[:200])
@@ -198,9 +201,9 @@ def test_a_sixteen_bit_grid_is_symmetric_around_0():
 )
 def test_formats_of_single_layers(layers, expected):
     spec = tfnas.QuantSpec("int8", "int16", layers=layers)
-    c = base.quantized(base.three_layers(), base.examples(base.IMAGE), spec, spec)
-    assert base.kernels_of(file_of(c)) == expected
-    base.assert_agree(c.trainable, c.file, c.x, tail=TAIL)
+    c = checks.quantized(checks.three_layers(), base.examples(base.IMAGE), spec, spec)
+    assert checks.kernels_of(file_of(c)) == expected
+    checks.assert_agree(c.trainable, c.file, c.x, tail=TAIL)
     assert bool(tfnas.unquantized_layers(c.trainable)) == ("float32" in expected)
 
 
@@ -213,23 +216,23 @@ def test_formats_of_single_layers(layers, expected):
     ],
 )
 def test_a_float_layer_does_not_prevent_the_quantization_of_others(kind):
-    shape, build = base.FLOATS[kind]
+    shape, build = checks.FLOATS[kind]
     keras.utils.set_random_seed(1)
     inputs = keras.Input(shape, name="given")
     head = L.Dense(3, name="head")(L.Flatten()(build(inputs)))
-    model = base.randomize(keras.Model(inputs, head))
-    c = base.quantized(model, base.examples(shape, 100), base.allowed(model, MODE), MODE)
+    model = checks.randomize(keras.Model(inputs, head))
+    c = checks.quantized(model, base.examples(shape, 100), checks.allowed(model, MODE), MODE)
     file = file_of(c)
     assert {t.dtype for t in (*file.inputs, *file.outputs)} == {"int16"}
-    assert bool(tfnas.unquantized_layers(c.trainable)) == bool(base.floats_in(file))
+    assert bool(tfnas.unquantized_layers(c.trainable)) == bool(checks.floats_in(file))
     last = [op for op in file.graph.operators if op.name == "FULLY_CONNECTED"][-1]
     assert (last.inputs[1].dtype, last.outputs[0].dtype) == ("int8", "int16")
-    base.assert_agree(c.trainable, file, c.x, tail=TAIL)
+    checks.assert_agree(c.trainable, file, c.x, tail=TAIL)
 
 
 @pytest.mark.parametrize(("trained", "mode"), [(MODE, "int8"), ("int8", MODE)])
 def test_export_with_other_bits_is_refused(trained, mode):
-    trainable = tfnas.quantize_aware(base.small(), trained, data=base.examples(base.VECTOR))
+    trainable = tfnas.quantize_aware(checks.small(), trained, data=base.examples(base.VECTOR))
     with pytest.raises(ValueError, match=f"mode must have activations of .* got '{mode}'"):
         tfnas.to_tflite(trainable, mode)
 
@@ -260,7 +263,7 @@ def test_a_channel_of_tiny_weights_is_quantized():
     norm.moving_variance.assign(outputs.var((0, 1, 2)))
     norm.beta.assign([0.1, 0.7, -0.1, 0.2])
     trainable = tfnas.quantize_aware(model, MODE, data=x)
-    base.assert_near(base.predict(trainable, x), base.predict(model, x), 0.01)
+    checks.assert_near(checks.predict(trainable, x), checks.predict(model, x), 0.01)
     (steps,) = steps_apart(trainable, tfnas.to_tflite(trainable, MODE), x)
     assert steps.max() <= 2.0
 
@@ -272,7 +275,7 @@ def test_adding_a_number_far_larger_than_the_input(mode, number):
     model = keras.Model(inputs, 2.0 * (inputs + number))
     trainable = tfnas.quantize_aware(model, mode, data=x)
     file = tfnas.to_tflite(trainable, mode)
-    assert base.floats_in(file) == []
+    assert checks.floats_in(file) == []
     np.testing.assert_allclose(file.predict(x), 2.0 * number, atol=1e-6 + file.outputs[0].scale)
 
 

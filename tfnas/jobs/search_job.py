@@ -180,10 +180,14 @@ class _Run:
         loading: Loading,
     ):
         self.config, self.directory = config, directory
+
+        def sizes() -> SearchWork:
+            return SearchWork(self.config, self.tuner, self.split, self.full)
+
         self.progress = TimedProgress(
             progress,
-            lambda: self._sizes().parts(),
-            lambda number: self._sizes().trial(number),
+            lambda: sizes().parts(),
+            lambda number: sizes().trial(number),
         )
         self.full = split or data_module.load(
             config.dataset, image_size=config.image_size, seed=config.seed
@@ -211,10 +215,6 @@ class _Run:
         )
         self.log = TrialLog(self.tuner, path, self.progress, config)
         self.tuner.trial_callbacks = self.log
-
-    def _sizes(self) -> SearchWork:
-        """The work of the parts of this search."""
-        return SearchWork(self.config, self.tuner, self.split, self.full)
 
     def run(self) -> SearchResult:
         """Runs the search; Ctrl-C is answered at once, and a second one stops at once."""
@@ -305,7 +305,7 @@ class _Run:
 
     def _measure_ranks(self, tuner: SupernetTuner) -> None:
         """Trains random networks alone, as the final comparison does, on the training part."""
-        self._part(training_alone(self.config))
+        _begin(self.progress, training_alone(self.config))
         data = {
             "x": self.split.x_train,
             "y": self.split.y_train,
@@ -318,11 +318,6 @@ class _Run:
             data["validation_data"],
             lambda done, total: self.progress.step_ended(done, total, "network"),
         )
-
-    def _part(self, name: str) -> None:
-        """Reports a part of the search, whose name says what it does."""
-        self.progress.phase(name)
-        self.progress.part_began(name)
 
     def _no_candidate(self) -> str:
         """The message of a search none of whose trials ended well."""
@@ -363,7 +358,7 @@ class _Run:
 
     def _final_model(self, winner: MeasuredTrial, retrain: bool) -> keras.Model:
         if retrain and self.config.final_epochs:
-            self._part(training_again(self.config))
+            _begin(self.progress, training_again(self.config))
             return self._train(winner.architecture)
         return self.tuner.load_model(self.tuner.oracle.get_trial(winner.trial_id))
 
@@ -411,7 +406,7 @@ class _Run:
         for number, arch in enumerate(self._random_architectures(winner), 1):
             file = self._trained_file(arch, mode, comparison(number))
             models.append((f"random {number}, {mode}", arch, file))
-        self._part(MEASURING)
+        _begin(self.progress, MEASURING)
         latencies = self._latencies([file for *_, file in models])
         rows = [
             self._row(label, arch, file, latency)
@@ -527,13 +522,19 @@ class _Run:
 
         A candidate that another one dominates by the new latencies is left out.
         """
-        self._part(REMEASURING)
+        _begin(self.progress, REMEASURING)
         latencies = self._latencies([candidate.artifact() for candidate in front])
         return self.tuner.front_of(map(_with_latency, front, latencies))
 
     def _latencies(self, files: list[Artifact]) -> list[Latency]:
         threads, measure_on = self.config.threads, self.config.measure_on
         return benchmark(files, threads=threads, measure_on=measure_on)
+
+
+def _begin(progress: Progress, part: str) -> None:
+    """Reports a part of the search, whose name says what it does."""
+    progress.phase(part)
+    progress.part_began(part)
 
 
 def _modes(arch: Architecture) -> dict[str, str | QuantSpec]:

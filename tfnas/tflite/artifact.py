@@ -45,8 +45,8 @@ class Artifact:
         (3, 2)
         >>> print(artifact)  # doctest: +ELLIPSIS
         float32 .tflite file, ... bytes, 1 operators
-          input ...: float32 (None, 4)
-          output ...: float32 (None, 2)
+          input ...: float32 (any, 4)
+          output ...: float32 (any, 2)
 
     Args:
         content: The file's bytes.

@@ -104,9 +104,10 @@ def test_a_resumed_search_says_what_was_done_before(searched, space, split, tmp_
     report = tuner.trial_callbacks.phase_progressed
     [best] = sharing.finalists(1, report)
     found = [(p.done, p.total, p.unit, p.note) for p in tuner.trial_callbacks.phases]
+    traced = "the next network takes longest, as it is traced"
     assert found == [
         (3, 3, "epoch", "all 3 epochs were done before"),
-        (3, 6, "network", "3 of 6 networks were done before"),
+        (3, 6, "network", f"3 of 6 networks were done before; {traced}"),
         *((done, 6, "network", "") for done in (4, 5, 6)),
     ]
     assert scores.read_text() == "".join(lines)

@@ -165,10 +165,12 @@ class WeightSharing:
 
 
 def _begun(text: str, done: int, total: int, unit: str) -> Phase:
-    """A phase that begins, with what an earlier run has done of it."""
+    """A phase that begins, with what an earlier run has done of it, and what takes its time."""
     of = "all" if done == total else f"{done:,} of"
-    note = f"{of} {total:,} {unit}s were done before" if done else ""
-    return Phase(text, done, total, unit, note)
+    notes = [f"{of} {total:,} {unit}s were done before"] if done else []
+    if done < total:
+        notes.append(f"the {'next' if done else 'first'} {unit} takes longest, as it is traced")
+    return Phase(text, done, total, unit, "; ".join(notes))
 
 
 def summary_of(folder: pathlib.Path) -> str:
