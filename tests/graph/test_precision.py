@@ -44,3 +44,11 @@ def test_the_policy_comes_back_after_an_error():
     with pytest.raises(KeyError), new_layers_of("mixed_float16"):
         raise KeyError
     assert keras.config.dtype_policy().name == "float32"
+
+
+def test_layers_of_whole_numbers_do_not_count():
+    ids = [keras.Input((1,), dtype="int64") for _ in range(3)]
+    buckets = [keras.layers.Hashing(8)(each) for each in ids]
+    joined = keras.layers.Concatenate(dtype="int64")(buckets)
+    vectors = keras.layers.Embedding(8, 4, dtype="mixed_float16")(joined)
+    assert policy_of(keras.Model(ids, vectors)) == "mixed_float16"

@@ -11,7 +11,7 @@ import copy
 import dataclasses
 import functools
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tfnas.graph.known_sizes import output_shapes
@@ -348,10 +348,15 @@ class LayerCopies:
 
     Args:
         edit: Takes the configuration of a layer and returns that of its copy.
+        kept_names: Names of layers, which no part of another layer may get: see :meth:`free_name`.
     """
 
-    def __init__(self, edit: Callable[[Any], Any] = lambda config: config) -> None:
-        self._edit = edit
+    def __init__(
+        self,
+        edit: Callable[[Any], Any] = lambda config: config,
+        kept_names: Collection[str] = (),
+    ) -> None:
+        self._edit, self._kept_names = edit, frozenset(kept_names)
         self._copies: dict[int, tuple[Any, Any]] = {}
         self._operations: dict[int, tuple[Any, Any]] = {}
         self._parts: dict[tuple[int, str], tuple[Any, Any]] = {}
@@ -451,6 +456,18 @@ class LayerCopies:
             self._names[name] += 1
             free = f"{name}_{self._names[name]}"
         self._names[free] += 1
+        return free
+
+    def free_name(self, part: str) -> str:
+        """Returns a name for a part of a layer, with a number appended if a layer has it.
+
+        Args:
+            part: The name that the part should have.
+        """
+        free, number = part, 0
+        while free in self._kept_names:
+            number += 1
+            free = f"{part}_{number}"
         return free
 
 

@@ -13,8 +13,11 @@ if TYPE_CHECKING:
     import keras
 
 
+_OF_FLOATS = ("float16", "bfloat16", "float32", "float64", "mixed_float16", "mixed_bfloat16")
+
+
 def policy_of(model: keras.Model) -> str:
-    """Returns the dtype policy that most layers of a model have.
+    """Returns the dtype policy of floats that most layers of a model have.
 
     Example:
         >>> import keras
@@ -30,7 +33,7 @@ def policy_of(model: keras.Model) -> str:
     names = Counter(
         each.dtype_policy.name
         for each in all_layers(model)
-        if not isinstance(each, holders) and type(each.dtype_policy) is keras.DTypePolicy
+        if not isinstance(each, holders) and each.dtype_policy.name in _OF_FLOATS
     )
     return names.most_common(1)[0][0] if names else "float32"
 

@@ -59,7 +59,7 @@ class FakeQuantBuilder:
         self.plan, self.spec, self.flow = plan, plan.spec, plan.flow
         self.places = RangePlan(plan)
         self.least = MIN_RANGE_16 if self.spec.activation_bits > 8 else 0.0
-        self.copies = LayerCopies()
+        self.copies = LayerCopies(kept_names=[call.operation.name for call in plan.flow.calls])
         self.ranges = PlacedRanges(self.spec)
         self.sums = ResidualSums(self.flow, self.spec, plan.own_role, self.copies)
         self._entered: dict[Value, Any] = {}
@@ -304,7 +304,8 @@ class FakeQuantBuilder:
 
     def _name_of(self, call: Call, part: str, other: str) -> str:
         """A free name: of a part of attention that of its layer and the part."""
-        return self.copies.unique(self.plan.origins.name_inside(call, part) or other)
+        inside = self.plan.origins.name_inside(call, part)
+        return self.copies.unique(other if inside is None else self.copies.free_name(inside))
 
     def _as_float(self, call: Call, tensor: Any) -> Any:
         """A rounded tensor as an operator with kernels takes it that stays float."""

@@ -114,7 +114,8 @@ def normal_form(
     Returns:
         The model, and where its layers come from.
     """
-    copies = LayerCopies()
+    flow = walk(model)
+    copies = LayerCopies(kept_names=[call.operation.name for call in flow.calls])
     split: dict[int, list[Any]] = {}
     origins = Origins()
 
@@ -122,7 +123,7 @@ def normal_form(
         if id(layer) not in split:
             known = {} if x is None else output_sizes(layer, x)
             if within:  # "look_key", where each attention has a "key"
-                known["name"] = f"{within.replace('/', '_')}_{layer.name}"
+                known["name"] = copies.free_name(f"{within.replace('/', '_')}_{layer.name}")
             split[id(layer)] = _split_layer(layer, copies, known)
             for part in split[id(layer)]:
                 origins.note_kernel(part, call)
@@ -166,7 +167,6 @@ def normal_form(
             tensor = part(tensor) if replaced is None else replaced
         return [tensor]
 
-    flow = walk(model)
     sums = sums_of_shapes(flow) if bits > 8 else set()
     flat = rebuild(model, apply, class_of=None, flow=flow)
     copies.carry_weights()
@@ -398,7 +398,7 @@ def _split_layer(layer: Any, copies: LayerCopies, known: dict[str, Any]) -> list
     else:
         parts = [copies.of(layer, activation="linear", **known)]
     if activation is not None:
-        name = copies.unique(f"{layer.name}_{activation}")
+        name = copies.unique(copies.free_name(f"{layer.name}_{activation}"))
         parts.append(keras.layers.Activation(layer.activation, name=name))
     return parts
 
@@ -414,7 +414,7 @@ def _as_image_layers(layer: Any, copies: LayerCopies) -> list[Any]:
         output_padding=None if padding is None else (0, *keras.tree.flatten(padding)),
         dilation_rate=(1, *layer.dilation_rate),
         use_bias=layer.use_bias,
-        name=copies.unique(f"{layer.name}_2d"),
+        name=copies.unique(copies.free_name(f"{layer.name}_2d")),
     )
     kernel, *bias = (keras.ops.convert_to_numpy(value) for value in layer.weights)
     copies.set_later(transposed, [kernel[None], *bias])
@@ -436,10 +436,13 @@ def _split_separable(layer: Any, copies: LayerCopies) -> list[Any]:
         depth_multiplier=layer.depth_multiplier,
         dilation_rate=layer.dilation_rate,
         use_bias=False,
-        name=copies.unique(f"{layer.name}_depthwise"),
+        name=copies.unique(copies.free_name(f"{layer.name}_depthwise")),
     )
     second = pointwise(
-        layer.filters, 1, use_bias=layer.use_bias, name=copies.unique(f"{layer.name}_pointwise")
+        layer.filters,
+        1,
+        use_bias=layer.use_bias,
+        name=copies.unique(copies.free_name(f"{layer.name}_pointwise")),
     )
     values = [keras.ops.convert_to_numpy(v) for v in layer.weights]
     copies.set_later(first, values[:1])
