@@ -139,9 +139,10 @@ def test_even_channels_and_ranges(tfnas_command, tmp_path):
     )
     assert (code, err) == (0, "")
     assert out.startswith("1 normalization is smoothed\n")
-    names = {op.name for op in tfnas.Artifact.load(target).graph.operators}
-    assert "CONV_2D" in names
-    assert "FULLY_CONNECTED" not in names
+    operators = tfnas.Artifact.load(target).graph.operators
+    assert "CONV_2D" in {op.name for op in operators}
+    products = [op for op in operators if op.name == "FULLY_CONNECTED"]
+    assert {op.inputs[0].dtype for op in products} == {"int16"}  # means, not the head
 
 
 @pytest.mark.parametrize(

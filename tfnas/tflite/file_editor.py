@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tfnas.tflite.flatbuffer import kind_of, pack, unpack
+from tfnas.tflite.flatbuffer import kind_of, unpack
+from tfnas.tflite.sharing_builder import pack_as
 
 _TYPE = schema.TensorType
 
@@ -23,7 +24,7 @@ class FileEditor:
     """
 
     def __init__(self, content: bytes) -> None:
-        self.model = unpack(content)
+        self._content, self.model = content, unpack(content)
         self.graph = self.model.subgraphs[0]
         for buffer in self.model.buffers:
             if buffer.offset > 1:  # behind the flatbuffer, as ai-edge-quantizer writes them
@@ -33,7 +34,7 @@ class FileEditor:
 
     def packed(self) -> bytes:
         """Returns the file."""
-        return pack(self.model)
+        return pack_as(self._content, self.model)
 
     def kind(self, op: Any) -> int:
         """Returns the operator's code."""

@@ -13,8 +13,9 @@ from typing import Any
 from ai_edge_litert import schema_py_generated as schema
 
 from tfnas.runtime.argument_rules import near
-from tfnas.tflite.flatbuffer import pack, unpack
+from tfnas.tflite.flatbuffer import unpack
 from tfnas.tflite.metadata import BUFFER_NAME, attached_files, with_files
+from tfnas.tflite.sharing_builder import pack_as
 
 _CALLS = ("SubgraphIndex", "subgraph")  # ends of the fields that name the body of a loop or call
 
@@ -71,7 +72,7 @@ def content_of_signature(content: bytes, name: str | None, file: str = "the file
         model.metadata = [item for item in model.metadata or () if item.name != BUFFER_NAME]
         files = {}
     _empty_unused_buffers(model)
-    return with_files(pack(model), files)
+    return with_files(pack_as(content, model), files)
 
 
 def check_one_signature(content: bytes) -> None:

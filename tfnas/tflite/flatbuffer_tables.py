@@ -101,3 +101,8 @@ class FlatbufferTable:
             return ()
         start, count = self._table.Vector(offset), self._table.VectorLen(offset)
         return struct.unpack_from(f"<{count}f", self._table.Bytes, start)
+
+    def place(self, field: int) -> int | None:
+        """Returns where a vector begins, None where the table does not have it."""
+        offset = self._table.Offset(4 + 2 * field)
+        return self._table.Vector(offset) if offset else None

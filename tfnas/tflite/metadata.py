@@ -25,8 +25,9 @@ from ai_edge_litert import schema_py_generated as schema
 
 from tfnas.runtime.argument_rules import near
 from tfnas.tflite.file_validation import check_file
-from tfnas.tflite.flatbuffer import TensorInfo, pack, read_graph, unpack
+from tfnas.tflite.flatbuffer import TensorInfo, read_graph, unpack
 from tfnas.tflite.flatbuffer_tables import FlatbufferTable, pack_table, pack_vector
+from tfnas.tflite.sharing_builder import pack_as
 
 BUFFER_NAME = b"TFLITE_METADATA"
 IDENTIFIER = b"M001"
@@ -151,7 +152,9 @@ def write_metadata(content: bytes, metadata: Metadata) -> bytes:
     set_entry(model, BUFFER_NAME, _serialize(metadata, labels, graph.inputs, graph.outputs))
     files = {_labels_file(i, outputs): each for i, each in enumerate(labels) if each}
     texts = {name: "\n".join(each) + "\n" for name, each in files.items()}
-    return with_files(pack(model), {name: text.encode() for name, text in texts.items()})
+    return with_files(
+        pack_as(content, model), {name: text.encode() for name, text in texts.items()}
+    )
 
 
 def move_metadata(content: bytes, source: bytes) -> bytes:

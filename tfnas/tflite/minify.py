@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import flatbuffers  # type: ignore[import-untyped]
 from ai_edge_litert import schema_py_generated as schema
 
 from tfnas.tflite.file_validation import check_file
 from tfnas.tflite.flatbuffer import PRODUCT, integers, pack, unpack
 from tfnas.tflite.metadata import attached_files, with_files
+from tfnas.tflite.sharing_builder import SharingBuilder
 
 _NOTES = b"CONVERSION_METADATA"  # the converter's version and options; no runtime reads them
 
@@ -84,38 +84,3 @@ def _remove_notes(model: Any) -> None:
         if item.buffer not in used:
             # Empty, not removed: that would shift the indices of the other buffers.
             model.buffers[item.buffer] = schema.BufferT()
-
-
-class SharingBuilder(flatbuffers.Builder):
-    """Writes equal vectors of numbers and characters once.
-
-    Vectors of offsets can't be shared, because offsets are relative to their own position.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(1024)
-        self._known: dict[tuple[bytes, int], int] = {}  # vector, alignment -> its position
-        self._before, self._alignment, self._has_offsets = 0, 1, False
-
-    def StartVector(self, size: int, count: int, alignment: int) -> Any:
-        self._before, self._alignment, self._has_offsets = self.Offset(), alignment, False
-        return super().StartVector(size, count, alignment)
-
-    def CreateString(self, *args: Any, **kwargs: Any) -> Any:
-        self._before, self._alignment, self._has_offsets = self.Offset(), 1, False
-        return super().CreateString(*args, **kwargs)
-
-    def PrependUOffsetTRelative(self, offset: int) -> None:
-        self._has_offsets = True
-        super().PrependUOffsetTRelative(offset)
-
-    def EndVector(self, *args: Any) -> Any:
-        position = super().EndVector(*args)
-        if self._has_offsets:
-            return position
-        start = len(self.Bytes) - self._before
-        vector = bytes(self.Bytes[len(self.Bytes) - self.Offset() : start])
-        known = self._known.setdefault((vector, self._alignment), position)
-        if known != position:  # written before: discard the copy
-            self.head = start
-        return known

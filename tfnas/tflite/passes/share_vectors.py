@@ -10,8 +10,8 @@ from __future__ import annotations
 import dataclasses
 
 from tfnas.tflite.flatbuffer import pack, unpack
-from tfnas.tflite.minify import SharingBuilder
 from tfnas.tflite.passes.conversion_state import Conversion
+from tfnas.tflite.sharing_builder import SharingBuilder
 
 _LARGEST = 2**30  # bytes; of larger files a few thousand are not worth the copy
 

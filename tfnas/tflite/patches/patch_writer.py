@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tfnas.tflite.flatbuffer import integers, kind_of, pack, unpack
+from tfnas.tflite.flatbuffer import integers, kind_of, unpack
 from tfnas.tflite.metadata import attached_files, with_files
 from tfnas.tflite.patches.patch_plan import Key, PatchOperator, PatchPlan
 from tfnas.tflite.patches.windows import RESIZES
+from tfnas.tflite.sharing_builder import pack_as
 
 _VALID = 1  # the schema's Padding.VALID
 _CODE = schema.BuiltinOperator
@@ -39,7 +40,7 @@ def write_patches(content: bytes, plan: PatchPlan) -> bytes:
     """
     model = unpack(content)
     _Writer(model).replace(plan)
-    return with_files(pack(model), attached_files(content))
+    return with_files(pack_as(content, model), attached_files(content))
 
 
 class _Writer:
