@@ -271,7 +271,7 @@ class AttentionMapTransfer(Transfer):
     It compares the probabilities of attention layers, by the divergence of the student's from the
     teacher's. Scores before the softmax say the same but for a number for each query, which the
     softmax takes out, and for places that a mask leaves out. :func:`tfnas.attention_map_transfers`
-    makes one for each attention layer of a student.
+    makes one for each attention layer of a student. Keys that the student can't see don't count.
 
     Example:
         >>> import keras, tfnas
