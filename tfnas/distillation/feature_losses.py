@@ -341,11 +341,13 @@ class AttentionMapTransfer(Transfer):
             ValueError: They differ in their queries or keys. Where only the batch tells how many
                 there are, in a graph, it is a `tf.errors.InvalidArgumentError`.
         """
-        shapes = [tuple(each.shape) for each in (student, teacher)]
-        self.check(*shapes)
-        if any(None in shape[2:] for shape in shapes):
+        ours, theirs = tuple(student.shape), tuple(teacher.shape)
+        self.check(ours, theirs)
+        if None in (*ours[2:], *theirs[2:]):
             same = tf.debugging.assert_equal(
-                *(tf.shape(each)[2:] for each in (student, teacher)), self._message(*shapes, _SIZES)
+                tf.shape(student)[2:],
+                tf.shape(teacher)[2:],
+                self._message(ours, theirs, _SIZES),
             )
             with tf.control_dependencies([] if same is None else [same]):
                 student = tf.identity(student)
