@@ -332,7 +332,7 @@ def set_mask(tensor: keras.KerasTensor, mask: keras.KerasTensor) -> None:
     Sets `_keras_mask` (Keras 3.12.0, 3.15.1).
 
     Args:
-        tensor: Losses, (batch, ...); changed in place.
+        tensor: Losses or a layer's input, (batch, ...); changed in place.
         mask: Which of them count, of the same shape.
     """
     tensor._keras_mask = mask

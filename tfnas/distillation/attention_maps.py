@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import keras
 
-from tfnas.distillation.attention_taps import attends
+from tfnas.distillation.attention_taps import is_attention, unread_because
 from tfnas.distillation.feature_losses import AttentionMapTransfer
 from tfnas.distillation.output_checks import check_number
 from tfnas.graph.functional import walk
@@ -39,40 +41,40 @@ def attention_map_transfers(
         teacher: Another one, with any number of them.
         layers: Which layer of the teacher each layer of the student learns from, by their names or
             paths. None: layer i of n learns from layer i * N / n of the teacher's N, rounded up,
-            both counted from 1: the last one from the last one.
+            both counted from 1: the last one from the last one. Layers that can't be read, as those
+            that are called twice, are left out with a warning that names them.
         weight: Sum of the factors of all losses, above 0.
 
     Returns:
         A list of :class:`tfnas.AttentionMapTransfer`.
 
     Raises:
-        ValueError: A model has no attention layer, or a name is of none.
+        ValueError: A model has no attention layer that can be read, or `layers` is no dictionary of
+            the names of some.
 
     References:
         Jiao et al., "TinyBERT: Distilling BERT for Natural Language Understanding", EMNLP 2020.
     """
     check_number("weight", weight, low=0.0, excluded={0.0})
-    ours, theirs = attention_layers(student), attention_layers(teacher)
-    for model, names, role in ((student, ours, "student"), (teacher, theirs, "teacher")):
+    _check_names(layers)
+    (ours, ours_left), (theirs, theirs_left) = _read_and_left(student), _read_and_left(teacher)
+    sides = (("student", student, ours, ours_left), ("teacher", teacher, theirs, theirs_left))
+    for role, model, names, left in sides:
         if not names:
+            why = _told(left) or "a quantization-aware model has their parts instead"
             raise ValueError(
-                f"{role} must have attention layers of Keras over one axis, got {model.name!r} "
-                "with none: quantization-aware models have their parts"
+                f"{role} must have attention layers of Keras over one axis that are called once, "
+                f"got {model.name!r} with none: {why}"
             )
+        if left and layers is None:
+            warnings.warn(f"attention maps of the {role} are left out: {_told(left)}", stacklevel=2)
     if layers is None:
         count, most = len(ours), len(theirs)
         pairs = [(ours[i], theirs[math.ceil((i + 1) * most / count) - 1]) for i in range(count)]
     else:
         pairs = list(layers.items())
-        for role, known, named in (("student", ours, 0), ("teacher", theirs, 1)):
-            for pair in pairs:
-                if pair[named] not in known:
-                    raise ValueError(
-                        f"layers must name attention layers of the {role}, {', '.join(known)}, got "
-                        f"{pair[named]!r}{near(pair[named], known)}"
-                    )
-    if not pairs:
-        raise ValueError("layers must name at least one pair, got none")
+        _check_known("student", [name for name, _ in pairs], ours, ours_left)
+        _check_known("teacher", [name for _, name in pairs], theirs, theirs_left)
     return [AttentionMapTransfer(*pair, weight=weight / len(pairs)) for pair in pairs]
 
 
@@ -82,6 +84,52 @@ def attention_layers(model: keras.Model) -> list[str]:
     Args:
         model: A functional or Sequential model.
     """
-    calls = walk(model).calls
-    found = [call for call in calls if attends(call)]
-    return [call.name for call in found if sum(call.name == each.name for each in calls) == 1]
+    return _read_and_left(model)[0]
+
+
+def _read_and_left(model: keras.Model) -> tuple[list[str], dict[str, str]]:
+    """The paths of attention layers that can be read, and why others can't."""
+    calls = [call for call in walk(model).calls if is_attention(call)]
+    uses = Counter(call.name for call in calls)
+    read, left = list[str](), dict[str, str]()
+    for call in calls:
+        often = f"is called {uses[call.name]} times" if uses[call.name] > 1 else None
+        reason = unread_because(call) or often
+        if reason is None:
+            read.append(call.name)
+        else:
+            left[call.name] = reason
+    return read, left
+
+
+def _told(left: Mapping[str, str]) -> str:
+    return ", ".join(f"{name!r} {reason}" for name, reason in left.items())
+
+
+def _check_names(layers: Mapping[str, str] | None) -> None:
+    if layers is None:
+        return
+    if not isinstance(layers, Mapping):
+        raise ValueError(
+            "layers must be None or a dictionary, the student's layer -> the teacher's, got "
+            f"{layers!r}"
+        )
+    for pair in layers.items():
+        for name in pair:
+            if not isinstance(name, str):
+                raise ValueError(f"layers must hold names of layers, got {name!r}")
+    if not layers:
+        raise ValueError("layers must name at least one pair, got none")
+
+
+def _check_known(
+    role: str, names: Sequence[str], known: Sequence[str], left: Mapping[str, str]
+) -> None:
+    """Raises ValueError where a name is of no layer that can be read."""
+    for name in names:
+        if name not in known:
+            why = f", which {left[name]}" if name in left else near(name, known)
+            raise ValueError(
+                f"layers must name attention layers of the {role}, {', '.join(known)}, got "
+                f"{name!r}{why}"
+            )

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from tfnas.distillation.tensor_types import Tensor
 
 _EPSILON = 1e-12
-_LEAST_PROBABILITY = 1e-12  # the logarithm of a place that a mask leaves out is finite
+# Added to probabilities before their logarithm, by the type of the student's: the gradient, at most
+# its inverse, stays in the range of the type.
+_LEAST_PROBABILITY = {"float16": 2.0**-14}
 
 
 def hint_distance(student: Tensor, teacher: Tensor) -> Any:
@@ -67,8 +70,9 @@ def map_divergence(student: Tensor, teacher: Tensor) -> Any:
     """Returns the divergence of the student's attention from the teacher's, KL(teacher || student).
 
     It is the mean over queries, and over heads where both have as many; else the heads of each are
-    averaged first, which gives probabilities again. Queries of zeros, which a mask leaves out, do
-    not count. Padding that both leave out adds nothing.
+    averaged first, which gives probabilities again. Keys where the student has a probability of 0,
+    which its mask leaves out, do not count: the teacher's probabilities of the others are divided
+    by their sum. Queries without such a key in one of both, as of padding, do not count either.
 
     Args:
         student: Probabilities over the keys, (n, heads, queries, keys).
@@ -80,15 +84,20 @@ def map_divergence(student: Tensor, teacher: Tensor) -> Any:
     References:
         Sun et al., "MobileBERT", ACL 2020, section 3.4 (attention transfer).
     """
+    least = _LEAST_PROBABILITY.get(keras.backend.standardize_dtype(student.dtype), _EPSILON)
     maps = [_float(student), _float(teacher)]
     if maps[0].shape[1] != maps[1].shape[1]:
         maps = [ops.mean(each, axis=1, keepdims=True) for each in maps]
-    s, t = maps
-    logs = [ops.log(ops.maximum(each, _LEAST_PROBABILITY)) for each in (s, t)]
-    divergence = ops.sum(t * (logs[1] - logs[0]), axis=-1)
-    counts = ops.cast((ops.sum(s, axis=-1) > 0) & (ops.sum(t, axis=-1) > 0), "float32")
-    sums, rows = (ops.sum(each, axis=(1, 2)) for each in (divergence * counts, counts))
-    return sums / ops.maximum(rows, 1.0)
+    seen = ops.cast(maps[0] > 0, "float32")
+    maps = [each * seen for each in maps]
+    sums = [ops.sum(each, axis=-1, keepdims=True) for each in maps]
+    s, t = (
+        each / ops.maximum(total, _EPSILON) + least for each, total in zip(maps, sums, strict=True)
+    )
+    divergence = ops.sum(t * (ops.log(t) - ops.log(s)), axis=-1)
+    counts = ops.cast((sums[0] > 0) & (sums[1] > 0), "float32")[..., 0]
+    added, rows = (ops.sum(each, axis=(1, 2)) for each in (divergence * counts, counts))
+    return added / ops.maximum(rows, 1.0)
 
 
 def distance_relations(student: Tensor, teacher: Tensor) -> Any:

@@ -11,6 +11,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import keras
+import tensorflow as tf
 
 from tfnas.distillation import feature_distances
 from tfnas.distillation.attention_taps import ActivationTap
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from tfnas.distillation.tensor_types import Tensor
 
 Shape = tuple[int | None, ...]
+_SIZES = "have as many queries and keys in both models"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +80,10 @@ class Transfer:
         return cls(**config)
 
     def _refuse(self, student: Shape, teacher: Shape, rule: str) -> None:
-        raise ValueError(
+        raise ValueError(self._message(student, teacher, rule))
+
+    def _message(self, student: Shape, teacher: Shape, rule: str) -> str:
+        return (
             f"features must compare layers that {rule}, got {self.student!r} with {student} and "
             f"{self.teacher!r} with {teacher}"
         )
@@ -266,7 +271,7 @@ class AttentionMapTransfer(Transfer):
     It compares the probabilities of attention layers, by the divergence of the student's from the
     teacher's. Scores before the softmax say the same but for a number for each query, which the
     softmax takes out, and for places that a mask leaves out. :func:`tfnas.attention_map_transfers`
-    makes one for each attention layer of a student.
+    makes one for each attention layer of a student. Keys that the student can't see don't count.
 
     Example:
         >>> import keras, tfnas
@@ -313,7 +318,7 @@ class AttentionMapTransfer(Transfer):
         """
         sizes = zip(student[2:], teacher[2:], strict=True)
         if any(None not in pair and pair[0] != pair[1] for pair in sizes):
-            self._refuse(student, teacher, "have as many queries and keys in both models")
+            self._refuse(student, teacher, _SIZES)
 
     def distance(self, student: Tensor, teacher: Tensor) -> Any:
         """Returns the divergence of each example, (batch,).
@@ -331,7 +336,21 @@ class AttentionMapTransfer(Transfer):
 
         Returns:
             A float32 tensor (batch,).
+
+        Raises:
+            ValueError: They differ in their queries or keys. Where only the batch tells how many
+                there are, in a graph, it is a `tf.errors.InvalidArgumentError`.
         """
+        ours, theirs = tuple(student.shape), tuple(teacher.shape)
+        self.check(ours, theirs)
+        if None in (*ours[2:], *theirs[2:]):
+            same = tf.debugging.assert_equal(
+                tf.shape(student)[2:],
+                tf.shape(teacher)[2:],
+                self._message(ours, theirs, _SIZES),
+            )
+            with tf.control_dependencies([] if same is None else [same]):
+                student = tf.identity(student)
         return feature_distances.map_divergence(student, teacher)
 
 

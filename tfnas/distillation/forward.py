@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
-from tfnas.distillation.attention_taps import ActivationTap, attends, output_and_maps, shape_of_maps
+from tfnas.distillation.attention_taps import ActivationTap, attends, maps_of, shape_of_maps
 from tfnas.distillation.losses import as_logits
 from tfnas.distillation.output_kinds import LossFacts
 from tfnas.distillation.output_structure import OutputStructure, flat, structure_of
@@ -298,13 +298,10 @@ def _run(
     maps: dict[int, Any] = {}
     tensors = dict(zip(flow.inputs, standardized_inputs(functional_inside(model), x), strict=True))
     for call in flow.calls:
+        given = [tensors[value] for value in call.inputs]
         if id(call) in attention:
-            given = [tensors[value] for value in call.inputs]
-            found = output_and_maps(call, given, training)
-            maps[id(call)] = found[1]
-            tensors.update(zip(call.outputs, found, strict=False))  # one output, or both
-            continue
-        args, kwargs = call.arguments([tensors[value] for value in call.inputs])
+            maps[id(call)] = maps_of(call, given)
+        args, kwargs = call.arguments(given)
         if training is not None and call_takes_training(call.operation):
             kwargs = {**kwargs, "training": training}
         outputs = keras.tree.flatten(call.operation(*args, **kwargs))
