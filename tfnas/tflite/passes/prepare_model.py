@@ -58,7 +58,7 @@ def _check_formats_of_layers(conversion: Conversion) -> None:
                 f"layers must be empty for model {model.name!r}, which tfmot quantized, got "
                 f"{dict(spec.layers)}"
             )
-        check_trained_layers(model, spec, [each.name for each in unquantized_layers(model)])
+        check_trained_layers(model, spec, unquantized_layers(model))
     if spec.layers and spec.weights == "float16":
         raise ValueError(f"layers must be empty for mode 'float16', got {dict(spec.layers)}")
     if conversion.needs_fake_quantization and is_tf_keras(model):
