@@ -86,6 +86,17 @@ def test_a_nested_model_keeps_the_reasons_of_what_is_float() -> None:
         check(model, {name: "float32"})
 
 
+def test_parts_in_mixed_precision_have_their_names_still() -> None:
+    half = keras.layers.Dense(6, name="a", dtype="mixed_float16")
+    layers = [keras.Input((6,)), half, keras.layers.Dense(2, name="b")]
+    part = keras.Sequential(layers, name="mixed")
+    spec = tfnas.QuantSpec("int8", layers={"b": "float32"})
+    model = within(tfnas.quantize_aware(part, spec, data=X))
+    named = tfnas.QuantSpec("int8", layers={"mixed/b": "float32", "a": "int8"})
+    file = tfnas.to_tflite(model, named)
+    assert file.origin["unquantized_layers"] == {"b": BY_SPECIFICATION}
+
+
 def test_what_stays_float_anyway_may_be_named_in_nested_models() -> None:
     x = keras.Input((8, 6))
     h = keras.layers.UnitNormalization(axis=1, name="unit")(x)
