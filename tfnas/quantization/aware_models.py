@@ -36,7 +36,7 @@ from tfnas.quantization.normalization_forms import NormalizationForm
 from tfnas.quantization.quantized_kernel import QuantizedKernel
 from tfnas.quantization.recurrent_forms import step_layers
 from tfnas.quantization.spec import QuantSpec
-from tfnas.quantization.trained_layers import trained_layers
+from tfnas.quantization.trained_layers import has_form_of_layers, trained_parts, without_record
 
 # Layers that compute with rounded numbers.
 ROUNDED_LAYERS = (
@@ -166,7 +166,9 @@ def unquantized_layers(model: keras.Model) -> list[Skipped]:
         for value in call.outputs
     }
     met = meets_constants(flow) if bits > 8 else set()
-    whole = {name for each in trained_layers(model) for name in each.whole}
+    parts = trained_parts(model, flow)
+    whole = {part.path + name for part in parts for name in part.layers.whole}
+    bare = {id(call) for call in without_record(flow, parts)}
     for call in flow.calls:
         if id(call) in front:
             skipped.append(Skipped(call.name, call.kind, KEPT_OUT))
@@ -189,7 +191,8 @@ def unquantized_layers(model: keras.Model) -> list[Skipped]:
         elif call_role in WITH_WEIGHTS or _is_left_float(call, call_role, floats):
             skipped.append(Skipped(call.name, call.kind, BY_SPECIFICATION))
         elif call_role is Role.FLOAT:
-            reason = BY_SPECIFICATION if call.name in whole else reason_for_float(call)
+            by_choice = has_form_of_layers(call, bits) if id(call) in bare else call.name in whole
+            reason = BY_SPECIFICATION if by_choice else reason_for_float(call)
             skipped.append(Skipped(call.name, call.kind, reason))
     return skipped
 

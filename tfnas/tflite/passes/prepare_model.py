@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from tfnas.graph.compatibility import check_not_quantized_by_keras
 from tfnas.graph.model_class import plain
@@ -46,11 +47,17 @@ def prepare(conversion: Conversion) -> Conversion:
     if not old and not aware and spec.needs_calibration:
         model = with_integer_categories(with_integer_inputs(model))
     prepared = dataclasses.replace(conversion, model=model, aware=aware)
-    _check_formats_of_layers(prepared)
+    _check_formats_of_layers(prepared, conversion.model)
     return prepared
 
 
-def _check_formats_of_layers(conversion: Conversion) -> None:
+def _check_formats_of_layers(conversion: Conversion, given: Any) -> None:
+    """Raises ValueError where single layers can't have the formats that are asked.
+
+    Args:
+        conversion: The prepared model.
+        given: The model before, whose parts are nested still, with names of their own.
+    """
     model, spec = conversion.model, conversion.spec
     if conversion.aware and spec.layers:
         if is_tf_keras(model):
@@ -58,7 +65,7 @@ def _check_formats_of_layers(conversion: Conversion) -> None:
                 f"layers must be empty for model {model.name!r}, which tfmot quantized, got "
                 f"{dict(spec.layers)}"
             )
-        check_trained_layers(model, spec, [each.name for each in unquantized_layers(model)])
+        check_trained_layers(given, spec, unquantized_layers(given))
     if spec.layers and spec.weights == "float16":
         raise ValueError(f"layers must be empty for mode 'float16', got {dict(spec.layers)}")
     if conversion.needs_fake_quantization and is_tf_keras(model):
