@@ -206,3 +206,18 @@ def test_the_events_of_a_search_tell_the_time_left(monkeypatch, capsys):
     progress.phase("stopping")
     assert watch.times[-1] is None
     assert watch.left() == ""
+
+
+def test_there_may_be_fewer_trials_than_were_asked_for(monkeypatch):
+    """And some may take no time at all, as those that broke a limit."""
+    clock, watch = Clock(), Watch()
+    monkeypatch.setattr("time.monotonic", clock)
+    parts = {TRIALS: Work(2.0, networks=20), "comparison": Work(2.0)}
+    progress = TimedProgress(watch, lambda: parts)
+    for number, seconds in enumerate((0.0, 60.0, 60.0), 1):
+        progress.trial_began(number, 3)
+        clock.time += seconds
+        progress.epoch_ended(1, 1)
+        progress.trial_ended(TrialNews(number, 3, seconds, "good", None))
+    assert watch.times[-1] == pytest.approx(40.0)
+    progress.part_began("comparison", 0, 0)

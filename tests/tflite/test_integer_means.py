@@ -87,3 +87,13 @@ def test_a_normalization_has_one_copy_of_its_matrix():
     centering = (16 * np.eye(16) - 1).astype(np.int8).tobytes()
     assert file.content.count(centering) == 1
     assert sum(op.name == "CAST" for op in file.graph.operators) == 2
+
+
+def test_sums_of_many_numbers_have_64_bits():
+    """Of 131,072 numbers of 16 bits; 32 bits made a mean of 0.9 one of -0.1."""
+    inputs = keras.Input((64, 64, 32))
+    model = keras.Model(inputs, layers.GroupNormalization(1)(inputs))
+    x = np.random.default_rng(0).uniform(0.8, 1.0, (4, 64, 64, 32)).astype(np.float32)
+    file, wanted = tfnas.to_tflite(model, "int16x8", x), model.predict(x, verbose=0)
+    found = file.predict(x)
+    assert np.abs(found - wanted).max() < 0.05 * np.abs(wanted).max()

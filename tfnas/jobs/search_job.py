@@ -305,14 +305,15 @@ class _Run:
 
     def _measure_ranks(self, tuner: SupernetTuner) -> None:
         """Trains random networks alone, as the final comparison does, on the training part."""
-        _begin(self.progress, training_alone(self.config))
         data = {
             "x": self.split.x_train,
             "y": self.split.y_train,
             "validation_data": (self.split.x_val, self.split.y_val),
         }
+        sharing = tuner.shared_weights((), data, lambda phase: None)  # they are trained
+        _begin(self.progress, training_alone(self.config))
         trained_alone(
-            tuner.shared_weights((), data),
+            sharing,
             self.config.rank_networks,
             lambda arch: self._train(arch, _training(self.split)),
             data["validation_data"],

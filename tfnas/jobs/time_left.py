@@ -230,9 +230,9 @@ class _Series:
         """Returns the seconds until the last network ends."""
         if self.overlap and self.each is not None:
             return max(self.left * self.each - (now - self.last), 0.0)
-        if self.count:  # the rates are those of other parts too
+        if self.count and self.last > self.begun:  # the rates are those of other parts too
             expected = [one.seconds(of_steps, of_once) for one in self.drawn[: self.count]]
-            slower = (self.last - self.begun) / sum(expected)
+            slower = (self.last - self.begun) / max(sum(expected), 1e-9)
             of_steps, of_once = of_steps * slower, of_once * slower
         running = network.seconds_left(of_steps, of_once) if self.open else 0.0
         waiting = max(self.left - self.open, 0.0)
@@ -283,9 +283,12 @@ class TimedProgress(Progress):
         self.progress.part_began(name, done, total)
         if self._left is None:
             self._left = TimeLeft(self._work(), self._now)
+        if name == TRIALS and name in self._left.work:  # there may be fewer than were asked for
+            trials = dataclasses.replace(self._left.work[name], networks=total)
+            self._left.work[name] = trials
         self._part = name if name in self._left.work else ""
         if self._part:
-            self._left.part_began(name, done / total)
+            self._left.part_began(name, done / max(total, 1))
             if name != TRIALS and name not in self._of_one():
                 self._left.network_began()
             self._tell()

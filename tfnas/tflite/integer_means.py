@@ -2,7 +2,8 @@
 
 A normalization subtracts means by FULLY_CONNECTED with a kernel of n - 1 and -1, or has them from
 one of ones, in steps of 1/n (:mod:`tfnas.quantization.normalization_forms`). Of a small constant
-the converter finds steps by itself, in which 1/n is rounded: the kernel is written again.
+the converter finds steps by itself, in which 1/n is rounded: the kernel is written again. A sum of
+more numbers than 32 bits hold gets a bias of 64 bits, with which kernels add up so many.
 
 A kernel whose rows add up to 0 gives the same for x and for x - zero point. So it can take 8-bit
 integers as they are, in steps of their own: a CAST copies, where the QUANTIZE in its place
@@ -19,8 +20,9 @@ from ai_edge_litert import schema_py_generated as schema
 
 from tfnas.quantization.normalization_forms import WIDEST
 from tfnas.tflite.flatbuffer import kind_of
-from tfnas.tflite.graph_writer import GraphWriter
+from tfnas.tflite.graph_writer import GraphWriter, NumberFormat
 
+_MOST_INPUTS = 2**31 // 2**15 - 1  # of 16 bits, whose sum 32 bits hold
 _OPERATOR, _TYPE = schema.BuiltinOperator, schema.TensorType
 
 
@@ -46,6 +48,9 @@ def write_means(model: Any) -> bool:
             if integers is None or has_bias or not is_wide:
                 continue
             exact, (rows, width) = _exact(integers, kernel), integers.shape
+            if width > _MOST_INPUTS and (exact is not None or (integers == 1).all()):
+                _add_wide_bias(model, graph, op)
+                changed = True
             if exact is None:
                 continue
             if (rows, width) not in written:
@@ -58,6 +63,16 @@ def write_means(model: Any) -> bool:
             kernel.quantization.zeroPoint = np.zeros(1, np.int64)
             changed = True
     return changed
+
+
+def _add_wide_bias(model: Any, graph: Any, op: Any) -> None:
+    """Gives a product a bias of zeros with 64 bits, since its sum may have more than 32."""
+    x, kernel = (graph.tensors[index] for index in op.inputs[:2])
+    scale = float(x.quantization.scale[0]) / int(kernel.shape[-1])
+    form = NumberFormat("int64", scale)
+    name = f"{kernel.name.decode()}/bias"
+    bias = GraphWriter(model, graph).constant(np.zeros(kernel.shape[0]), form, name)
+    op.inputs = [int(op.inputs[0]), int(op.inputs[1]), bias]
 
 
 def _exact(integers: np.ndarray, kernel: Any) -> np.ndarray | None:

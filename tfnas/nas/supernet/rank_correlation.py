@@ -88,7 +88,7 @@ def trained_alone(
         networks: Number of networks, at most.
         train: Trains an architecture alone, and returns its model.
         validation_data: Images and targets of the accuracies.
-        report: Called with the number of networks so far, and in all.
+        report: Called after each network with their number so far, and in all.
     """
     path = sharing.folder / ALONE
     rng = np.random.default_rng([sharing.seed, 3])
@@ -98,13 +98,12 @@ def trained_alone(
             arch = sharing.draws.random(rng)
             archs[arch.network] = arch
     kept = _read(path)
-    for number, arch in enumerate(archs.values()):
+    for number, arch in enumerate(archs.values(), 1):
+        if arch.key not in kept:
+            shared, alone = _score(sharing, arch), _accuracy(train(arch), validation_data)
+            append_json_line(path, {"architecture": arch.key, "shared": shared, "alone": alone})
+            kept[arch.key] = shared, alone
         report(number, len(archs))
-        if arch.key in kept:
-            continue
-        kept[arch.key] = (_score(sharing, arch), _accuracy(train(arch), validation_data))
-        line = {"architecture": arch.key, "shared": kept[arch.key][0], "alone": kept[arch.key][1]}
-        append_json_line(path, line)
     return RankCorrelation.of(*zip(*(kept[arch.key] for arch in archs.values()), strict=True))
 
 

@@ -7,7 +7,7 @@ Beside the trials it keeps the training of the shared weights and the scores, se
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Unpack
 
 import keras
@@ -23,6 +23,7 @@ from tfnas.nas.objectives import ObjectiveLike, Objectives, objective_of
 from tfnas.nas.oracle import SpaceOracle
 from tfnas.nas.samplers.evolution import EvolutionSampler
 from tfnas.nas.samplers.sampler import Sampler
+from tfnas.nas.search_callbacks import Phase
 from tfnas.nas.supernet.finalists import FinalistSampler
 from tfnas.nas.supernet.member_costs import LATENCIES, MemberCosts
 from tfnas.nas.supernet.member_draws import MemberDraws
@@ -192,17 +193,23 @@ class SupernetTuner(MeasuredTuner):
         self.oracle.sampler.finalists = finalists
         self.oracle.max_trials = min(self.oracle.max_trials, len(finalists))
 
-    def shared_weights(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> WeightSharing:
+    def shared_weights(
+        self,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        report: Callable[[Phase], None] | None = None,
+    ) -> WeightSharing:
         """Returns the shared weights; they are trained if they were not.
 
         Args:
             args: Positional arguments of :meth:`search`.
             kwargs: Keyword arguments of :meth:`search`.
+            report: Receives the progress; None: the callbacks of trials.
         """
+        report = report or self.trial_callbacks.phase_progressed
         space, names = self.hypermodel.space, self.oracle.objectives.all_names
         predictor = self.latency_predictor if names & LATENCIES else None
         if predictor is not None:
-            report = self.trial_callbacks.phase_progressed
             predictor.prepare(self.folder(), int(self.oracle.seed), report)
         sharing = WeightSharing(
             space,
@@ -217,7 +224,7 @@ class SupernetTuner(MeasuredTuner):
         )
         self.draws = sharing.draws
         loss_model = self._compiled(space.smallest(np.random.default_rng(0)))
-        sharing.train(loss_model, args, kwargs, self.trial_callbacks.phase_progressed)
+        sharing.train(loss_model, args, kwargs, report)
         return sharing
 
     @property
