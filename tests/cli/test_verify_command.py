@@ -72,7 +72,7 @@ def test_a_part_of_the_data_is_run(tfnas_command, folder, tmp_path):
     assert tfnas_command(*line, "--part=train")[0] == 0
     code, out, _ = tfnas_command(*line, "--part=test")  # beyond the ranges of the file
     assert code == 3
-    assert out.startswith("not verified: output 'head' of the int8 file is off by ")
+    assert out.startswith("not verified: output 'head' of the int8 file differs from ")
     code, _, err = tfnas_command(*line, f"--data={folder / 'data.npz'}", "--part=test")
     assert code == 2
     assert "y" in err

@@ -282,7 +282,8 @@ def _broken(path: pathlib.Path, error: Exception) -> ValueError:
     if unknown := _UNKNOWN_OBJECT.search(cause):
         kind, name = unknown.groups()
         found = _MODULE.search(cause, unknown.end())
-        module = found.group(1) if found else "MODULE"
+        own = found is not None and found.group(1).split(".")[0] not in ("keras", "builtins")
+        module = found.group(1) if found is not None and own else "MODULE"
         return ValueError(
             f"model {str(path)!r} can't be loaded: it holds the {kind} {name!r} of your own. Pass "
             f"custom_objects={{{name!r}: {name}}} (--import={module} for commands), or decorate it "

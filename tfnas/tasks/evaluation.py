@@ -221,8 +221,13 @@ def _frames_explained(file: Artifact, answers: Any) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        if not is_stream(file) or not any(stream_ends(file).steps) or isinstance(answers, list):
+        if not is_stream(file) or isinstance(answers, list):
             raise
+        if not any(stream_ends(file).steps):
+            raise ValueError(
+                f"{error} (the file is a stream with an output after the last frame: y holds a "
+                f"target for each sequence, ({len(answers)}, ...))"
+            ) from error
         raise ValueError(
             f"{error} (the file is a stream with an output for each of {answers.shape[1]} frames: "
             f"y holds a target for each, ({len(answers)}, {answers.shape[1]}, ...))"

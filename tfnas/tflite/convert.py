@@ -271,11 +271,12 @@ def _check_streaming(model: Any, spec: QuantSpec, sparse: bool) -> None:
         raise ValueError(
             f"model must be a Keras 3 model for streaming, got the tf_keras model {model.name!r}"
         )
-    if spec.mode not in STREAM_MODES or sparse:
+    if spec.mode not in STREAM_MODES:
         raise ValueError(
-            f"mode must be one of {', '.join(STREAM_MODES)} for streaming, and sparse False, got "
-            f"{spec.mode!r} and sparse={sparse}"
+            f"mode must be one of {', '.join(STREAM_MODES)} for streaming, got {spec.mode!r}"
         )
+    if sparse:
+        raise ValueError("sparse must be False for streaming, got True")
 
 
 def _check_fits(fit_for: str, sparse: bool, streaming: bool) -> None:

@@ -79,7 +79,7 @@ def test_a_file_of_other_weights_departs_at_the_layer_that_has_them(model, image
     assert found.repairs[0].passed
     assert tfnas.verify(model, found.repaired, images).passed
     assert "departs first" in str(found)
-    assert str(found).startswith("not verified: output 'head' of the float32 file is off by")
+    assert str(found).startswith("not verified: output 'head' of the float32 file differs from")
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_what_is_judged_is_said_below_the_table(dense):
     model, rows, file = dense
     found = tfnas.verify(model, file, rows)
     bounds = "relative 0.1, largest 0.25, changed 0.03, 1 at the ends of ranges"
-    line = "verified: each error is within its bound; bounds of int8, the format of the file's"
+    line = "verified, in a row: each error within its bound; bounds of int8, the format of the file"
     assert any(note.startswith(line) and note.endswith(bounds) for note in found.notes())
     assert "bounds as given: relative 0.5" in str(tfnas.verify(model, file, rows, bound=0.5))
     changed = [dataclasses.replace(check, changed=0.75) for check in found.checks]
@@ -223,6 +223,20 @@ def test_what_is_judged_is_said_below_the_table(dense):
     assert "(75.0%)" in table  # of the ends of ranges
     assert "(changed): not judged, since no example lies at the ends of all ranges" in table
     assert "(changed)" not in str(dataclasses.replace(found, checks=tuple(changed[:1])))
+
+
+def test_outputs_without_classes_have_none_that_changed():
+    inputs = keras.Input((5, 4))
+    model = keras.Model(inputs, keras.layers.Dense(3, name="head")(inputs))
+    x = np.random.default_rng(0).normal(size=(20, 5, 4)).astype("float32")
+    file = tfnas.to_tflite(model)
+    model.get_layer("head").set_weights([w + 1 for w in model.get_layer("head").get_weights()])
+    found = tfnas.verify(model, file, x)
+    assert {check.changed for check in found.checks} == {None}
+    (table,) = found.tables()
+    assert {row[table.headers.index("changed")] for row in table.rows} == {"-"}
+    assert "relative" in found.answer()
+    assert "(bound 0.0001)" in found.answer()
 
 
 @pytest.mark.parametrize("activation", ["softmax", None])

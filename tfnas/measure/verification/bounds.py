@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import TypedDict
 
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.file_weights import read_kernels
+
+
+class OutputErrors(TypedDict):
+    """The errors of an output, as in an `OutputCheck`."""
+
+    relative: float
+    largest: float
+    absolute: float
+    changed: float | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,20 +59,28 @@ class Bound:
             shown.append(f"{self.extreme:g} at the ends of ranges")
         return ", ".join(shown)
 
-    def excesses(self, errors: dict[str, float], extreme: bool = False) -> tuple[str, ...]:
+    def limits(self, extreme: bool = False) -> dict[str, float]:
+        """Returns the bounds by the names of the errors.
+
+        Args:
+            extreme: Whether they are those of extreme inputs.
+        """
+        if extreme:
+            return {"relative": self.extreme, "largest": self.extreme}
+        return {"relative": self.relative, "largest": self.largest, "changed": self.changed}
+
+    def excesses(self, errors: OutputErrors, extreme: bool = False) -> tuple[str, ...]:
         """Returns the names of the errors that are above their bounds.
 
         Args:
-            errors: The errors by the names of the bounds.
+            errors: The errors.
             extreme: Whether the inputs were extreme.
         """
-        limits = {"relative": self.relative, "largest": self.largest, "changed": self.changed}
-        if extreme:
-            limits = {"relative": self.extreme, "largest": self.extreme}
+        found = {name: errors[name] for name in ("relative", "largest", "changed")}
         return tuple(
             name
-            for name, limit in limits.items()
-            if not errors[name] <= limit  # NaN is above every bound
+            for name, limit in self.limits(extreme).items()
+            if (error := found[name]) is not None and not error <= limit  # NaN is above every bound
         )
 
 

@@ -7,6 +7,8 @@ import math
 
 import numpy as np
 
+from tfnas.measure.verification.bounds import OutputErrors
+
 
 @dataclasses.dataclass(frozen=True)
 class OutputCheck:
@@ -18,7 +20,8 @@ class OutputCheck:
         relative: Root mean square of the difference, as a fraction of that of Keras' outputs.
         largest: Largest difference, as a fraction of Keras' largest output.
         absolute: Largest difference, in the output's unit.
-        changed: Fraction of the examples whose class is another one; 0 where there are no classes.
+        changed: Fraction of the examples whose class is another one; None: the outputs have no
+            shape (examples, classes).
         excesses: Which of these are above their bounds; empty: the output is verified.
     """
 
@@ -27,7 +30,7 @@ class OutputCheck:
     relative: float
     largest: float
     absolute: float
-    changed: float
+    changed: float | None
     excesses: tuple[str, ...] = ()
 
     @property
@@ -36,7 +39,7 @@ class OutputCheck:
         return not self.excesses
 
 
-def errors(expected: np.ndarray, found: np.ndarray) -> dict[str, float]:
+def errors(expected: np.ndarray, found: np.ndarray) -> OutputErrors:
     """Returns the errors of an output by their names in :class:`OutputCheck`.
 
     Example:
@@ -72,7 +75,7 @@ def _share(part: float, whole: float) -> float:
     return part / whole if whole else math.inf
 
 
-def _changed(expected: np.ndarray, found: np.ndarray) -> float:
+def _changed(expected: np.ndarray, found: np.ndarray) -> float | None:
     if expected.ndim != 2 or expected.shape[1] < 2:
-        return 0.0
+        return None
     return float(np.mean(expected.argmax(axis=1) != found.argmax(axis=1)))

@@ -143,8 +143,9 @@ def _check_output(
     ):
         kind = "of each frame" if has_steps else "after the last frame"
         raise ValueError(
-            f"artifact must be a stream of the model, whose output {name!r} has the shape {model}, "
-            f"got {found} {kind}: tfnas.to_tflite(model, streaming=True) writes the model's own"
+            f"file must be a stream of the model, whose output {name!r} has the shape {model}, "
+            f"got {found} {kind}: tfnas.to_tflite(model, streaming=True), or `tfnas export "
+            "--streaming`, writes the model's own"
         )
 
 

@@ -100,10 +100,14 @@ class Verification(Tabular):
                 f"{worst.relative:.2g} (bound {self.bound.relative:g})"
             )
         failed = next(check for check in self.checks if not check.passed)
+        limits = self.bound.limits(failed.case == EXTREME)
+        above = [
+            f"{name} {getattr(failed, name):.2g} (bound {limits[name]:g})"
+            for name in failed.excesses
+        ]
         return (
-            f"not verified: output {failed.output!r} of the {self.mode} file is off by "
-            f"{failed.relative:.2g} of {self.model!r} on {failed.case} (above its bound: "
-            f"{', '.join(failed.excesses)})"
+            f"not verified: output {failed.output!r} of the {self.mode} file differs from that of "
+            f"{self.model!r} on {failed.case}: {', '.join(above)}"
         )
 
     def tables(self) -> list[TextTable]:
@@ -141,7 +145,7 @@ class Verification(Tabular):
         found = [] if self.departure is None else [str(self.departure)]
         usual = self.bound == DEFAULT_BOUNDS[self.mode]
         of = f"of {self.mode}, the format of the file's tensors" if usual else "as given"
-        found.append(f"verified: each error is within its bound; bounds {of}: {self.bound}")
+        found.append(f"verified, in a row: each error within its bound; bounds {of}: {self.bound}")
         if any(check.case == EXTREME and check.changed for check in self.checks):
             found.append(
                 "(changed): not judged, since no example lies at the ends of all ranges at once"
@@ -149,7 +153,9 @@ class Verification(Tabular):
         return [*found, *(f"not run: {line}" for line in self.skipped)]
 
     def _changed(self, check: OutputCheck) -> str:
-        """The share of changed classes; in parentheses where it is not judged."""
+        """The share of changed classes; in parentheses where not judged, "-" without classes."""
+        if check.changed is None:
+            return "-"
         text = f"{100 * check.changed:.1f}%"
         return f"({text})" if check.case == EXTREME and check.changed else text
 
