@@ -38,3 +38,9 @@ def test_halves_of_a_separable_convolution() -> None:
     spec = tfnas.QuantSpec("int8", layers={"mix_pointwise": "int4"})
     found = bits(tfnas.quantize_aware(keras.Sequential(layers), spec, data=X))
     assert found == {"mix_depthwise": 8, "mix_pointwise_1": 8, "mix_pointwise": 4}
+
+
+def test_a_misspelt_name_of_a_layer_that_is_opened_has_a_near_one() -> None:
+    spec = tfnas.QuantSpec("int8", layers={"lok": "float32"})
+    with pytest.raises(ValueError, match="matches none of .*; did you mean 'look'"):
+        tfnas.quantize_aware(attention_before("d"), spec)

@@ -180,7 +180,9 @@ def with_fake_quantization(model: keras.Model, spec: QuantSpec, fixed: bool = Fa
     flow = walk(flat)
     names = [(c.name, c.kind) for c in flow.calls if role(c) in WITH_WEIGHTS]
     others = [origins.names(c) for c in flow.calls if role(c) not in WITH_WEIGHTS]
-    spec.check_patterns([*names, *origins.kernels.values()], others)
+    spec.check_patterns(
+        [*names, *origins.kernels.values()], others, [call.name for call in walk(whole).calls]
+    )
     plan = FilePlan(flow, spec, origins, fixed)
     builder = FakeQuantBuilder(plan)
     raw = {

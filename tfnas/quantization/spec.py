@@ -359,7 +359,10 @@ class QuantSpec:
         return False
 
     def check_patterns(
-        self, layers: Iterable[tuple[str, str]], others: Iterable[tuple[str | None, ...]] = ()
+        self,
+        layers: Iterable[tuple[str, str]],
+        others: Iterable[tuple[str | None, ...]] = (),
+        opened: Iterable[str] = (),
     ) -> None:
         """Checks that each item of `layers` matches one of these layers.
 
@@ -369,6 +372,7 @@ class QuantSpec:
         Args:
             layers: Pairs (name, class name) of the layers with kernels.
             others: Names of the others, as for :meth:`leaves_float`.
+            opened: Names of layers that became several of these; errors suggest them.
 
         Raises:
             ValueError: An item matches none of them, or gives integers to a layer without a
@@ -384,7 +388,7 @@ class QuantSpec:
                 raise ValueError(
                     f"layers must name layers{'' if value == FLOAT else ' with a kernel'}, got "
                     f"{pattern!r}, which matches none of {', '.join(allowed[:20])}"
-                    f"{', ...' if len(allowed) > 20 else ''}{near(pattern, allowed)}"
+                    f"{', ...' if len(allowed) > 20 else ''}{near(pattern, [*allowed, *opened])}"
                 )
 
 
