@@ -42,5 +42,5 @@ def test_halves_of_a_separable_convolution() -> None:
 
 def test_a_misspelt_name_of_a_layer_that_is_opened_has_a_near_one() -> None:
     spec = tfnas.QuantSpec("int8", layers={"lok": "float32"})
-    with pytest.raises(ValueError, match="matches none of .*; did you mean 'look'"):
+    with pytest.raises(ValueError, match=r"matches none of .*; did you mean 'look'"):
         tfnas.quantize_aware(attention_before("d"), spec)

@@ -85,6 +85,14 @@ def test_targets_that_do_not_fit_the_frames_of_a_stream():
         tfnas.evaluate(file, x, np.zeros((20, 2)), "mse")
 
 
+def test_targets_of_frames_of_a_stream_with_one_output():
+    model = keras.Sequential([keras.Input((5, 3)), layers.SimpleRNN(4), layers.Dense(2, "softmax")])
+    file = tfnas.to_tflite(model, streaming=True)
+    rule = r"\(the file is a stream with an output after the last frame: .*, \(4, \.\.\.\)\)"
+    with pytest.raises(ValueError, match=rule):
+        tfnas.evaluate(file, np.zeros((4, 5, 3), np.float32), np.zeros((4, 5), int))
+
+
 def test_several_metrics_of_one_output(classifier):
     file, _, x, y, _ = classifier
     found = tfnas.evaluate(file, x, y, ["accuracy", "calibration_error", tfnas.metrics.top_k(2)])
