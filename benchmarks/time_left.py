@@ -6,7 +6,7 @@ Searches on scikit-learn's digits, as the command runs them. Each event that the
 of is kept with the time of the clock and the CPU time of the process and those that it started.
 The estimate is made from both: the first is what a user sees, beside the jobs that share the
 machine; the second is nearly free of them. A tick's error is that of the whole: what had passed
-and what was told as left, over what it took, less 1. The parts of a search are listed with what
+and what was reported as left, over what it took, less 1. The parts of a search are listed with what
 was expected of them before the search, as a share of the whole, beside what they took.
 """
 
@@ -42,7 +42,7 @@ EVENTS = ("phase", "part_began", "trial_began", "epoch_ended", "step_ended", "tr
 
 
 class Kept(TimedProgress):
-    """Keeps the events of a search with both times, and what is told by the clock."""
+    """Keeps the events of a search with both times, and what is reported by the clock."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -92,8 +92,8 @@ def cpu_seconds() -> float:
     return times.user + times.system + times.children_user + times.children_system + found
 
 
-class Told(Progress):
-    """Keeps each time that is told."""
+class Reported(Progress):
+    """Keeps each time that is reported."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -106,14 +106,14 @@ class Told(Progress):
 
 def errors(run: Kept, column: int, end: float) -> list[tuple[float, float]]:
     """Share of the run that had passed, and the error of the whole, at each tick."""
-    told, begin = Told(), run.events[0][column]
-    again = TimedProgress(told, lambda: run.work, run.trials.get, lambda: told.now)
+    reported, begin = Reported(), run.events[0][column]
+    again = TimedProgress(reported, lambda: run.work, run.trials.get, lambda: reported.now)
     for event in run.events:
-        told.now = event[column]
+        reported.now = event[column]
         if (event[2], *event[3][:1]) != ("part_began", TRIALS):  # the first trial begins it
             getattr(again, event[2])(*event[3])
     whole = end - begin
-    return [((at - begin) / whole, (at - begin + left) / whole - 1) for at, left in told.ticks]
+    return [((at - begin) / whole, (at - begin + left) / whole - 1) for at, left in reported.ticks]
 
 
 def parts_of(run: Kept, ends: tuple[float, float]) -> list[list[str]]:
@@ -171,13 +171,13 @@ def main(argv: list[str]) -> None:
 
 
 def curve(by: dict[str, list[tuple[float, float]]]) -> list[list[str]]:
-    """The last error that was told before each tenth of a run."""
+    """The last error that was reported before each tenth of a run."""
     rows = []
     for passed in np.arange(1, 10) / 10:
         cells = []
         for ticks in by.values():
-            told = [error for share, error in ticks if share <= passed]
-            cells.append(f"{told[-1]:+.0%}" if told else "not told")
+            found = [error for share, error in ticks if share <= passed]
+            cells.append(f"{found[-1]:+.0%}" if found else "not told")
         rows.append([f"{passed:.0%}", *cells])
     return rows
 

@@ -57,17 +57,19 @@ def attention_map_transfers(
     """
     check_number("weight", weight, low=0.0, excluded={0.0})
     _check_names(layers)
-    (ours, ours_left), (theirs, theirs_left) = _read_and_left(student), _read_and_left(teacher)
+    (ours, ours_left), (theirs, theirs_left) = attention_layers(student), attention_layers(teacher)
     sides = (("student", student, ours, ours_left), ("teacher", teacher, theirs, theirs_left))
     for role, model, names, left in sides:
         if not names:
-            why = _told(left) or "a quantization-aware model has their parts instead"
+            why = _reasons(left) or "a quantization-aware model has their parts instead"
             raise ValueError(
                 f"{role} must have attention layers of Keras over one axis that are called once, "
                 f"got {model.name!r} with none: {why}"
             )
         if left and layers is None:
-            warnings.warn(f"attention maps of the {role} are left out: {_told(left)}", stacklevel=2)
+            warnings.warn(
+                f"attention maps of the {role} are left out: {_reasons(left)}", stacklevel=2
+            )
     if layers is None:
         count, most = len(ours), len(theirs)
         pairs = [(ours[i], theirs[math.ceil((i + 1) * most / count) - 1]) for i in range(count)]
@@ -78,17 +80,12 @@ def attention_map_transfers(
     return [AttentionMapTransfer(*pair, weight=weight / len(pairs)) for pair in pairs]
 
 
-def attention_layers(model: keras.Model) -> list[str]:
-    """Returns the paths of the attention layers of a model that are called once, in their order.
+def attention_layers(model: keras.Model) -> tuple[list[str], dict[str, str]]:
+    """Returns the paths of the attention layers that can be read, in order, and why others can't.
 
     Args:
         model: A functional or Sequential model.
     """
-    return _read_and_left(model)[0]
-
-
-def _read_and_left(model: keras.Model) -> tuple[list[str], dict[str, str]]:
-    """The paths of attention layers that can be read, and why others can't."""
     calls = [call for call in walk(model).calls if is_attention(call)]
     uses = Counter(call.name for call in calls)
     read, left = list[str](), dict[str, str]()
@@ -102,7 +99,7 @@ def _read_and_left(model: keras.Model) -> tuple[list[str], dict[str, str]]:
     return read, left
 
 
-def _told(left: Mapping[str, str]) -> str:
+def _reasons(left: Mapping[str, str]) -> str:
     return ", ".join(f"{name!r} {reason}" for name, reason in left.items())
 
 

@@ -348,7 +348,7 @@ class LayerCopies:
 
     Args:
         edit: Takes the configuration of a layer and returns that of its copy.
-        kept_names: Names of layers, which no part of another layer may get: see :meth:`free_name`.
+        kept_names: Names of layers, which no part of another layer gets: see :meth:`unique_part`.
     """
 
     def __init__(
@@ -364,7 +364,7 @@ class LayerCopies:
         self._later: list[tuple[Any, list[Any]]] = []
 
     def of(self, layer: Any, /, **changes: Any) -> Any:
-        """Returns the copy of a layer; `changes` update its configuration, also its name."""
+        """Returns the copy of a layer; `changes` update its configuration; a name is a part's."""
         if id(layer) not in self._copies:
             self._copies[id(layer)] = layer, self._copy(layer, changes)
         return self._copies[id(layer)][1]
@@ -393,7 +393,8 @@ class LayerCopies:
             config = {**self._edit(layer.get_config()), "name": self.unique(layer.name)}
             return type(layer)(**{**config, "layer": self.of(layer.layer)})
         try:
-            name = self.unique(changes.pop("name", layer.name))
+            part = changes.pop("name", None)
+            name = self.unique(layer.name) if part is None else self.unique_part(part)
             config = {**self._edit(layer.get_config()), **changes}
             with keras.saving.custom_object_scope(own_objects(layer)):
                 return type(layer).from_config({**config, "name": name})
@@ -458,8 +459,8 @@ class LayerCopies:
         self._names[free] += 1
         return free
 
-    def free_name(self, part: str) -> str:
-        """Returns a name for a part of a layer, with a number appended if a layer has it.
+    def unique_part(self, part: str) -> str:
+        """Returns the name of a part of a layer, unique, and that of no layer of the model.
 
         Args:
             part: The name that the part should have.
@@ -468,7 +469,7 @@ class LayerCopies:
         while free in self._kept_names:
             number += 1
             free = f"{part}_{number}"
-        return free
+        return self.unique(free)
 
 
 def refresh_normalization(model: keras.layers.Layer) -> None:

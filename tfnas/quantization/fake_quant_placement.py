@@ -305,7 +305,7 @@ class FakeQuantBuilder:
     def _name_of(self, call: Call, part: str, other: str) -> str:
         """A free name: of a part of attention that of its layer and the part."""
         inside = self.plan.origins.name_inside(call, part)
-        return self.copies.unique(other if inside is None else self.copies.free_name(inside))
+        return self.copies.unique(other) if inside is None else self.copies.unique_part(inside)
 
     def _as_float(self, call: Call, tensor: Any) -> Any:
         """A rounded tensor as an operator with kernels takes it that stays float."""

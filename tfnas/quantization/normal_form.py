@@ -123,7 +123,7 @@ def normal_form(
         if id(layer) not in split:
             known = {} if x is None else output_sizes(layer, x)
             if within:  # "look_key", where each attention has a "key"
-                known["name"] = copies.free_name(f"{within.replace('/', '_')}_{layer.name}")
+                known["name"] = f"{within.replace('/', '_')}_{layer.name}"
             split[id(layer)] = _split_layer(layer, copies, known)
             for part in split[id(layer)]:
                 origins.note_kernel(part, call)
@@ -398,7 +398,7 @@ def _split_layer(layer: Any, copies: LayerCopies, known: dict[str, Any]) -> list
     else:
         parts = [copies.of(layer, activation="linear", **known)]
     if activation is not None:
-        name = copies.unique(copies.free_name(f"{layer.name}_{activation}"))
+        name = copies.unique_part(f"{layer.name}_{activation}")
         parts.append(keras.layers.Activation(layer.activation, name=name))
     return parts
 
@@ -414,7 +414,7 @@ def _as_image_layers(layer: Any, copies: LayerCopies) -> list[Any]:
         output_padding=None if padding is None else (0, *keras.tree.flatten(padding)),
         dilation_rate=(1, *layer.dilation_rate),
         use_bias=layer.use_bias,
-        name=copies.unique(copies.free_name(f"{layer.name}_2d")),
+        name=copies.unique_part(f"{layer.name}_2d"),
     )
     kernel, *bias = (keras.ops.convert_to_numpy(value) for value in layer.weights)
     copies.set_later(transposed, [kernel[None], *bias])
@@ -436,13 +436,13 @@ def _split_separable(layer: Any, copies: LayerCopies) -> list[Any]:
         depth_multiplier=layer.depth_multiplier,
         dilation_rate=layer.dilation_rate,
         use_bias=False,
-        name=copies.unique(copies.free_name(f"{layer.name}_depthwise")),
+        name=copies.unique_part(f"{layer.name}_depthwise"),
     )
     second = pointwise(
         layer.filters,
         1,
         use_bias=layer.use_bias,
-        name=copies.unique(copies.free_name(f"{layer.name}_pointwise")),
+        name=copies.unique_part(f"{layer.name}_pointwise"),
     )
     values = [keras.ops.convert_to_numpy(v) for v in layer.weights]
     copies.set_later(first, values[:1])
