@@ -8,8 +8,8 @@ does. With --peer the other side is a trial of keras_tuner's RandomSearch, which
 network and no more. Each side has a process of its own that lives through all rounds; the sides
 take turns, in an order that alternates, and in a round they get the same seed, so the same network.
 Each process' first trial is not counted: TensorFlow starts in it. CPU time says what a trial costs
-where other jobs run beside. With --growth=N one more process runs a search of N trials of one short
-epoch, and tells by how much its memory grew between trial 20 and the last.
+where other jobs run beside. With --growth=N one more process of each side runs a search of N trials
+of one short epoch, and tells by how much its memory grew between trial 20 and the last.
 
 A further side is a function in `ENGINES` that runs one trial of a seed and returns its seconds.
 """
@@ -167,6 +167,32 @@ def grown(trials: int) -> dict[str, Any]:
     return {"sizes": sizes}
 
 
+def grown_by_keras_tuner(trials: int) -> dict[str, Any]:
+    """The same of keras_tuner's random search over the same networks, which only trains them."""
+    import keras_tuner as kt
+
+    sizes: list[int] = []
+
+    class Search(kt.RandomSearch):
+        def on_trial_end(self, trial: Any) -> None:
+            super().on_trial_end(trial)
+            sizes.append(resident_bytes())
+            print("trial", trial.trial_id, f"{sizes[-1]:,} bytes", flush=True)
+
+    split = loaded().limited(256)
+    with tempfile.TemporaryDirectory() as folder:
+        tuner = Search(
+            space_and_optimizer(split),
+            objective="val_accuracy",
+            max_trials=trials,
+            seed=SEED.value,
+            directory=folder,
+            project_name="peer",
+        )
+        timed_search(tuner, split, epochs=1)
+    return {"sizes": sizes}
+
+
 def resident_bytes() -> int:
     """Returns the memory of this process that is not swapped out, on Linux."""
     pages = pathlib.Path("/proc/self/statm").read_text().split()[1]
@@ -176,7 +202,8 @@ def resident_bytes() -> int:
 ENGINES: dict[str, Callable[[int], dict[str, Any]]] = {
     "tfnas": tfnas_trial,
     "keras_tuner": keras_tuner_trial,
-    "growth": grown,
+    "tfnas' search": grown,
+    "keras_tuner's search": grown_by_keras_tuner,
 }
 
 
@@ -301,7 +328,8 @@ def main(argv: list[str]) -> None:
         notes = [f"{alike} of {ROUNDS.value} rounds gave files of the same operators and weights."]
     tables: dict[str, list[dict[str, Any]]] = {"": rows}
     if GROWTH.value:
-        tables["Memory"] = [growth(here)]
+        searches = ["tfnas' search", *(["keras_tuner's search"] if PEER.value else [])]
+        tables["Memory"] = [growth(search, here) for search in searches]
     for title, found in tables.items():
         print(f"\n{title}\n{shown(found)}")
     print("\n".join(notes))
@@ -332,14 +360,15 @@ def rounds(sides: list[tuple[str, pathlib.Path]]) -> dict[str, list[dict[str, An
     return trials
 
 
-def growth(checkout: pathlib.Path) -> dict[str, Any]:
+def growth(search: str, checkout: pathlib.Path) -> dict[str, Any]:
     """Returns a row: the memory of a search in a process of its own."""
     with tempfile.TemporaryFile("w+") as log, contextlib.ExitStack() as stack:
-        side = Side("growth", checkout, log)
+        side = Side(search, checkout, log)
         stack.callback(side.close)
         sizes = side.trial(GROWTH.value)["sizes"]
     first, last = sizes[min(WARM_TRIALS, len(sizes)) - 1], sizes[-1]
     return {
+        "of": search,
         "trials": len(sizes),
         f"MB after {min(WARM_TRIALS, len(sizes))}": f"{first / 1e6:.1f}",
         "MB after all": f"{last / 1e6:.1f}",

@@ -6,6 +6,7 @@ to repair.
 
 import ast
 import copy
+import gc
 import inspect
 import pathlib
 import re
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from tensorflow.python.framework.func_graph import FuncGraph
 
 import tfnas
 from tfnas import keras_private
@@ -479,6 +481,39 @@ def test_name_scopes_that_an_error_left_open_are_closed():
             tf.function(refused).get_concrete_function(tf.TensorSpec((2,)))
         assert keras.Variable(0.0, name="inside").path == "outer/own head/inside"  # Keras' error
     assert keras.Variable(0.0, name="after").path == "after"
+
+
+def graphs_alive(name):
+    gc.collect()
+    return sum(isinstance(o, FuncGraph) and o.name.startswith(name) for o in gc.get_objects())
+
+
+@pytest.mark.usefixtures("traced_by_keras")
+def test_graphs_of_training_steps_are_freed():
+    keras_private.forget_step_gradients()
+    before = graphs_alive("one_step_on_data")
+    model = compiled()
+    model.fit(*ones(), verbose=0)
+    del model
+    assert graphs_alive("one_step_on_data") > before, "TensorFlow no longer keeps them"
+    assert keras_private.forget_step_gradients() > 0
+    assert graphs_alive("one_step_on_data") == before
+    assert keras_private.forget_step_gradients() == 0
+
+
+def test_gradients_of_other_graphs_are_kept():
+    @tf.custom_gradient
+    def doubled(x):
+        return 2 * x, lambda gradient: 3 * gradient
+
+    spec = tf.TensorSpec(())
+    once, again = (tf.function(lambda x: doubled(x)).get_concrete_function(spec) for _ in range(2))
+    assert keras_private.forget_gradients(lambda graph: graph is once.graph) == 1
+    keras_private.forget_step_gradients()
+    x = tf.Variable(1.0)
+    with tf.GradientTape() as tape:
+        y = again(x)
+    assert tape.gradient(y, x) == 3
 
 
 def test_determinism_of_operations_can_be_read():

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
+_STEPS = ("one_step_on_data", "multi_step_on_")
 _GLOBAL_SEEDS = ("global_random_seed", "global_seed_generator")
 
 
@@ -693,6 +695,47 @@ def with_constants(function: tf.types.experimental.ConcreteFunction) -> tuple[An
         if context.context().has_function(each.signature.name):
             context.context().remove_function(each.signature.name)
     return graph, len(function.inputs) - len(replaced)
+
+
+def forget_step_gradients() -> int:
+    """Lets go of the graphs of Keras' steps that are done, and returns how many entries held one.
+
+    A function with a gradient of its own puts that into TensorFlow's registry of gradients, where
+    it stays for good, and with it the graph that called the function. Keras' optimizers call one
+    in each training step, to sum gradients over replicas. So every compiled model that was ever
+    trained stays in memory. Nothing takes the gradient of such a step, which computed its own.
+
+    The graphs of `fit`, `evaluate` and `predict` are named after the functions inside
+    `TensorFlowTrainer.make_train_function` and its likes (Keras 3.12.0, 3.15.1).
+    """
+    return forget_gradients(lambda graph: getattr(graph, "name", "").startswith(_STEPS))
+
+
+def forget_gradients(is_done: Callable[[Any], bool]) -> int:
+    """Removes gradients of functions that were called in a graph, and returns their number.
+
+    Reads `gradient_registry` of `tensorflow.python.framework.ops` and what
+    `custom_gradient._graph_mode_decorator` registers there (TensorFlow 2.21): a function around
+    `tape_grad_fn`, which holds the `result` of the call.
+
+    Args:
+        is_done: Whether nothing will take the gradient of a graph any more.
+    """
+    import tensorflow as tf
+    from tensorflow.python.framework import ops
+
+    def variables_around(function: Any) -> Mapping[str, Any]:
+        is_function = inspect.isfunction(function)
+        return inspect.getclosurevars(function).nonlocals if is_function else {}
+
+    entries, forgotten = ops.gradient_registry._registry, 0
+    for name in [name for name in tuple(entries) if name.startswith("CustomGradient-")]:
+        inner = variables_around(entries[name]["type"]).get("tape_grad_fn")
+        results = tf.nest.flatten(variables_around(inner).get("result"))
+        if any(is_done(value.graph) for value in results if tf.is_symbolic_tensor(value)):
+            entries.pop(name, None)
+            forgotten += 1
+    return forgotten
 
 
 @functools.cache

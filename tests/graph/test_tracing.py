@@ -1,12 +1,14 @@
 """A trial traces its training step once and skips validation that nothing reads."""
 
 import collections
+import gc
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from slow_cases import slow_but
+from tensorflow.python.framework.func_graph import FuncGraph
 
 import tfnas
 from tfnas.graph.tracing import TraceOnce
@@ -235,6 +237,18 @@ def test_a_compressed_trial_validates_only_the_reported_model(traces, images, tm
     assert {"val_loss", "val_accuracy"} <= set(metrics)
     assert traces["train_step"] == 2, "one for the network, one for its pruned copy"
     assert (traces["test_step"], validated) == (1, 1)
+
+
+def step_graphs():
+    gc.collect()
+    return [o for o in gc.get_objects() if isinstance(o, FuncGraph) and "one_step" in o.name]
+
+
+def test_no_graph_of_a_step_stays_after_trials(images, tmp_path):
+    TraceOnce().on_train_end()  # what other tests left
+    before = len(step_graphs())
+    search(tuner_of(tmp_path), images)
+    assert len(step_graphs()) == before
 
 
 class RecordingCheckpoint:

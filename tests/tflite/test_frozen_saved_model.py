@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from tensorflow.python.framework.func_graph import FuncGraph
 
 import tfnas
 from tfnas.tflite import frozen_saved_model, tensorflow_converter
@@ -228,6 +229,13 @@ def test_whatever_the_export_raises_becomes_a_conversion_error(monkeypatch, mode
     with pytest.raises(tfnas.ConversionError, match=message) as caught:
         tfnas.to_tflite(tiny(), mode)
     assert isinstance(caught.value.__cause__, TypeError)
+
+
+def test_no_graph_stays_where_a_function_has_its_own_gradient(tmp_path):
+    inputs = keras.Input((3,))
+    write_frozen_saved_model(keras.Model(inputs, keras.ops.silu(inputs)), tmp_path / "model")
+    gc.collect()
+    assert [o for o in gc.get_objects() if isinstance(o, FuncGraph) and o.name == "infer"] == []
 
 
 def test_the_collector_is_left_as_it_was():

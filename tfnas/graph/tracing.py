@@ -1,4 +1,4 @@
-"""A callback that makes Keras trace the training step once instead of twice.
+"""A callback that makes Keras trace the training step once instead of twice, and then frees it.
 
 `fit` compiles `train_step` with `tf.function`, which traces a function a second time where its
 first trace created variables. On TensorFlow, Keras leaves it to that first trace to create the
@@ -6,6 +6,9 @@ variables of the optimizer and of the compiled metrics, so every `fit` of a newl
 traces its training step twice. For the small models of a search tracing takes longer than
 training. :class:`TraceOnce` creates these variables just before the first step, with the method
 that Keras itself uses on JAX. The trained weights are the same, bit by bit.
+
+TensorFlow keeps the graph of a training step for good, 10 MB and more for a network of a search.
+After the training the callback lets go of it.
 """
 
 from __future__ import annotations
@@ -14,11 +17,16 @@ from typing import Any
 
 import keras
 
-from tfnas.keras_private import create_training_variables, set_train_function, train_function
+from tfnas.keras_private import (
+    create_training_variables,
+    forget_step_gradients,
+    set_train_function,
+    train_function,
+)
 
 
 class TraceOnce(keras.callbacks.Callback):
-    """Creates the variables of the optimizer and of the metrics before the first step is traced.
+    """Creates variables before the first step is traced, and frees the step after the training.
 
     Put it last in the list of callbacks: the others may still change the model before the first
     step. It does nothing where a model overrides `train_step`, is not built yet, runs eagerly, or
@@ -54,6 +62,10 @@ class TraceOnce(keras.callbacks.Callback):
             return step(iterator)
 
         set_train_function(model, first_step)
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """Keras' hook."""
+        forget_step_gradients()
 
 
 def create_variables(model: keras.Model, element_spec: Any) -> bool:

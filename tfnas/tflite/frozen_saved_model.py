@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
-from tfnas.keras_private import functional_inside, with_constants
+from tfnas.keras_private import forget_gradients, functional_inside, with_constants
 from tfnas.legacy.rebuild import is_tf_keras
 from tfnas.tflite.needed_nodes import keep_needed
 
@@ -70,6 +70,7 @@ def write_frozen_saved_model(model: keras.Model, directory: str | pathlib.Path) 
         return _named(outputs)
 
     traced = tf.function(infer, autograph=False).get_concrete_function(*specs)
+    forget_gradients(lambda graph: graph is traced.graph)  # TensorFlow would keep the graph
     if _assigns_variables(traced.graph):
         return False
     names = sorted(traced.structured_outputs)
