@@ -501,6 +501,13 @@ def test_graphs_of_training_steps_are_freed():
     assert keras_private.forget_step_gradients() == 0
 
 
+def test_functions_run_after_their_kernels_were_forgotten():
+    double = tf.function(lambda x: 2 * x)
+    assert double(tf.constant(2.0)) == 4
+    keras_private.forget_kernels()
+    assert double(tf.constant(3.0)) == 6
+
+
 def test_gradients_of_other_graphs_are_kept():
     @tf.custom_gradient
     def doubled(x):

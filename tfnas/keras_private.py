@@ -711,6 +711,19 @@ def forget_step_gradients() -> int:
     return forget_gradients(lambda graph: getattr(graph, "name", "").startswith(_STEPS))
 
 
+def forget_kernels() -> None:
+    """Lets go of the compiled functions that nothing will call any more.
+
+    TensorFlow keeps what it compiled of each function by its name, also once the function is gone:
+    some MB for each trained network. A function that is called again is compiled again.
+
+    Calls `clear_kernel_cache` of `tensorflow.python.eager.context` (TensorFlow 2.21).
+    """
+    from tensorflow.python.eager import context
+
+    context.context().clear_kernel_cache()
+
+
 def forget_gradients(is_done: Callable[[Any], bool]) -> int:
     """Removes gradients of functions that were called in a graph, and returns their number.
 

@@ -27,6 +27,7 @@ from tfnas.compression.trial_compression import (
 from tfnas.compression.trial_refusals import NotCompressible
 from tfnas.data.reading import spread, spread_pairs
 from tfnas.graph.finite_loss import Diverged
+from tfnas.keras_private import forget_kernels
 from tfnas.measure.elsewhere.timing_device import DeviceLost, FileRefused
 from tfnas.measure.latency import benchmark
 from tfnas.measure.measure import measurement_of
@@ -157,6 +158,8 @@ class TrialRunner:
             return self._run(task, model, args, kwargs)
         except DeviceLost as error:
             raise DeviceLostInTrial(str(error)) from error
+        finally:
+            forget_kernels()  # of this network, which no later trial has
 
     def _run(
         self, task: TrialTask, model: keras.Model, args: Sequence[Any], kwargs: Mapping[str, Any]
