@@ -21,7 +21,7 @@ from tfnas.measure.latency_model.regression import (
     fit_costs,
     predicted_ratio,
 )
-from tfnas.tflite.network_operators import operators_of, operators_of_architecture
+from tfnas.tflite.network_operators import Operator, operators_of, operators_of_architecture
 
 SPACE = tfnas.MobileNetV2Space((8, 8, 1), 10, "microcontroller")
 
@@ -315,6 +315,41 @@ def test_a_kernel_size_has_costs_of_its_own():
         model = keras.Model(inputs, layers.DepthwiseConv2D(kernel)(inputs))
         names[kernel] = set(network_features(operators_of(model, str), "int8"))
     assert names[3] & names[5] == {"inference"}
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize(("size", "stride"), [(7, 1), (7, 2), (5, 2), (3, 3), (2, 1)])
+def test_products_outside_the_input_are_not_counted(padding, size, stride):
+    inputs = keras.Input((9, 8, 4))
+    layer = layers.DepthwiseConv2D(size, stride, padding=padding, use_bias=False)
+    model = keras.Model(inputs, layer(inputs))
+    layer.set_weights([np.ones_like(weight) for weight in layer.get_weights()])
+    inside = float(np.sum(model(np.ones((1, 9, 8, 4)))))
+    [operator] = operators_of(model, str).operators
+    features = operator_features(operator, "int8")
+    name = f"depthwise {size}x{size} stride {stride}x{stride}"
+    assert features[f"{name} inside"] == inside
+    assert features[f"{name} inside taps"] == inside / 4
+
+
+def test_integer_products_are_counted_in_tiles_of_amx_too():
+    operator = Operator("convolution", (-1,), ((5, 5, 70),), (5, 5, 65))
+    features = operator_features(operator, "int8")
+    assert features["pointwise matrix tiles"] == 32 * 128 * 128
+    assert features["pointwise matrix weights"] == 128 * 72
+    assert not any("matrix" in name for name in operator_features(operator, "float32"))
+
+
+def test_costs_of_an_older_fit_still_predict(fitted, monkeypatch):
+    newer = [name for name in fitted.fitted.costs if name.endswith(("inside", "inside taps"))]
+    assert newer
+    older = {name: cost for name, cost in fitted.fitted.costs.items() if name not in newer}
+    monkeypatch.setattr(fitted, "fitted", dataclasses.replace(fitted.fitted, costs=older))
+    assert fitted(sampled(1)[0]) > 0
+
+
+def test_a_fit_says_what_it_holds_for(fitted):
+    assert "depthwise 3x3 5x5" in str(fitted.fitted)
 
 
 # --- on disk

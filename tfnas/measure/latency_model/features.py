@@ -4,19 +4,25 @@ XNNPACK computes in tiles of 16 or 32 output channels, about 7 positions and, fo
 channels. So work is counted with sizes rounded up to tiles, beside the elements that are read
 and written and a constant per operator. Some kernel sizes have microkernels of their own and
 others do not, so each kernel size and stride has its own features.
+
+Processors with AMX multiply integers in tiles of 64 output channels, 16 positions and 64 input
+channels. Both kinds of tiles are counted: a fit gives those that its processor lacks no cost.
+Large depthwise kernels, which XNNPACK has not for 8 bits, run on kernels that skip what lies
+outside the input. On small maps that is most of a kernel, so the products inside count apart.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from tfnas.tflite.network_operators import Operator, Operators
 
 Features = dict[str, float]
 ALWAYS = "inference"
 _TILE, _WIDE_TILE, _ROWS, _INPUTS = 16, 32, 7, 4
+_AMX, _AMX_ROWS = 64, 16
 
 
 def network_features(network: Operators, mode: str) -> Features:
@@ -40,6 +46,24 @@ def operator_features(operator: Operator, mode: str) -> Features:
         mode: As for :func:`network_features`.
     """
     return _FEATURES.get(operator.kind, _by_size)(operator, mode)
+
+
+def known_operators(names: Collection[str]) -> str:
+    """Returns the operators that features belong to, with their kernel sizes, as text.
+
+    Example:
+        >>> known_operators(["add", "add size", "depthwise 3x3 stride 1x1", "inference"])
+        'add, depthwise 3x3'
+
+    Args:
+        names: Names of the features.
+    """
+    sizes: dict[str, set[str]] = {}
+    for name in names:
+        kind, *more = name.split(" ")
+        sizes.setdefault(kind, set()).update(more[:1] if "stride" in more else ())
+    del sizes[ALWAYS]
+    return ", ".join(" ".join([kind, *sorted(found)]) for kind, found in sorted(sizes.items()))
 
 
 def macs(network: Operators) -> int:
@@ -76,6 +100,13 @@ def _convolution(operator: Operator, mode: str) -> Features:
         f"{name} output": positions * channels,
         f"{name} weights": channels * input_channels * taps,
     }
+    if mode.startswith("int"):
+        outputs, depth = _round_up(channels, _AMX), _round_up(input_channels, _AMX)
+        features |= {
+            f"{name} matrix tiles": _round_up(positions, _AMX_ROWS) * outputs * depth * taps,
+            f"{name} matrix output": positions * outputs,
+            f"{name} matrix weights": outputs * read,
+        }
     if name != "pointwise":
         features[f"{name} gathered"] = positions * taps
     return features
@@ -83,14 +114,47 @@ def _convolution(operator: Operator, mode: str) -> Features:
 
 def _depthwise(operator: Operator, mode: str) -> Features:
     height, width, channels = operator.output
-    name = _window(operator)
+    name, inside = _window(operator), _taps_inside(operator)
     return {
         name: 1,
         f"{name} output": height * width * _round_up(channels, _TILE),
         f"{name} input": math.prod(operator.inputs[0]),
         f"{name} gathered": height * width * operator.kernel[1],
         f"{name} weights": math.prod(operator.kernel) * channels,
+        f"{name} inside": inside * channels,
+        f"{name} inside taps": inside,
     }
+
+
+def _taps_inside(operator: Operator) -> int:
+    """How many taps of the kernel lie inside the input, over all positions of the output."""
+    inside = [
+        sum(
+            min(start + size, length) - max(start, 0)
+            for start in (position * stride - before for position in range(positions))
+        )
+        for size, stride, length, positions, before in zip(
+            operator.kernel,
+            operator.strides,
+            operator.inputs[0],
+            operator.output,
+            _padding(operator),
+            strict=False,  # the channels have no taps
+        )
+    ]
+    return math.prod(inside)
+
+
+def _padding(operator: Operator) -> list[int]:
+    """The rows above and the columns left of the input that the first position reads."""
+    if not operator.same:
+        return [0, 0]
+    return [
+        max((positions - 1) * stride + size - length, 0) // 2
+        for size, stride, length, positions in zip(
+            operator.kernel, operator.strides, operator.inputs[0], operator.output, strict=False
+        )
+    ]
 
 
 def _dense(operator: Operator, mode: str) -> Features:

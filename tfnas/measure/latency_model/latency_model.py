@@ -312,7 +312,7 @@ class LatencyModel:
         unknown = [
             i
             for i, operator in enumerate(network.operators)
-            if operator_features(operator, self.spec.mode).keys() - fitted.costs.keys()
+            if not operator_features(operator, self.spec.mode).keys() & fitted.costs.keys()
         ]
         calls = {id(network.calls[i]): network.calls[i] for i in unknown if i in network.calls}
         # A call is measured with all its operators, also those that the fit knows.

@@ -12,7 +12,13 @@ from typing import Any
 import numpy as np
 
 from tfnas.measure.latency import benchmark, reference_artifact
-from tfnas.measure.latency_model.features import Features, macs, macs_features, network_features
+from tfnas.measure.latency_model.features import (
+    Features,
+    known_operators,
+    macs,
+    macs_features,
+    network_features,
+)
 from tfnas.measure.latency_model.regression import LatencyErrors, cross_validated, fit_costs
 from tfnas.search_space.architecture import Architecture
 from tfnas.table import Tabular, TextTable
@@ -60,8 +66,8 @@ class LatencyFit(Tabular):
         return [TextTable(["costs", *self.errors.headers()], rows)]
 
     def notes(self) -> list[str]:
-        """Returns how long was profiled."""
-        return [f"profiled for {self.seconds:.0f} s"]
+        """Returns how long was profiled, and the operators that the costs hold for."""
+        return [f"profiled for {self.seconds:.0f} s", f"holds for {known_operators(self.costs)}"]
 
 
 class SpaceProfiler:
@@ -188,6 +194,7 @@ def undisturbed_ratios(
         [reference_artifact(), *files],
         rounds=rounds,
         threads=threads,
+        warmup=1,  # slow files would spend most of their time on it; the percentile needs no more
         sample_ms=SAMPLE_MS,
         seed=seed,
     )
