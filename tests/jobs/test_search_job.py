@@ -556,7 +556,7 @@ def test_after_ctrl_c_nothing_is_trained_converted_or_measured(
     assert model.count_params() == result.winner.measurement.parameters
     assert json.loads((folder / "results.json").read_text())["interrupted"] is True
     text = (
-        "Interrupted: the same call, or command, goes on from here. The test part was not touched"
+        "Interrupted: the same call, or command, goes on from here; the test part was not touched"
     )
     assert str(result).count(text) == str(result).count("goes on") == 1
 

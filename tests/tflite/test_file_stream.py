@@ -130,7 +130,7 @@ def test_tflite_micro_runs_a_stream():
     assert len(np.unique(found)) > 5
     with pytest.raises(ValueError, match="stateful must be True for a file that takes one frame"):
         run_micro(file, X)
-    with pytest.raises(ValueError, match="^x must hold at least one frame"):
+    with pytest.raises(ValueError, match=r"^x must hold at least one frame"):
         run_micro(file, X[0, :0], stateful=True)
     # Its dense layers round twice: a step, which the states carry on.
     assert np.abs(found - streamed(file, X[:1])[0]).max() <= 2.001 * output.scale

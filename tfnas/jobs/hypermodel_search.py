@@ -67,7 +67,7 @@ class HyperModelResult:
         shown = table(["trial", *self.objectives, *names], rows)
         ended = f"{len(self.trials)} trials ended well, the best first:"
         report = f"The report: {self.directory}/report.html"
-        parts = [INTERRUPTED] if self.interrupted else []
+        parts = [f"{INTERRUPTED}."] if self.interrupted else []
         return "\n\n".join(
             [*parts, ended, shown, f"The best model: {self.directory}/best.keras\n{report}"]
         )

@@ -138,7 +138,7 @@ def trial_text(
         if name not in of_files
     ]
     line = ", ".join([*shown, *of_files.values()]) + _compressed(trial)
-    judged = [*objectives.standing(trial.metrics), *target_standing(ratio, target_ratio)]
+    judged = [*target_standing(ratio, target_ratio), *objectives.standing(trial.metrics)]
     return "; ".join([line, *judged])
 
 

@@ -27,7 +27,7 @@ _SHORT = [0, 1, 2, 3, 5, 8]  # columns of a terminal of 80 characters
 _OF_TRIALS = ("rung", "epochs", "supernet_accuracy", "patches")
 _FORMATS = {"supernet_accuracy": ".4f"}
 _FRONT = ["trial", "accuracy", "latency_ratio", "latency_ms", "size_bytes", "gzip_bytes", "macs"]
-INTERRUPTED = "Interrupted: the same call, or command, goes on from here."
+INTERRUPTED = "Interrupted: the same call, or command, goes on from here"
 Table = tuple[list[str], list[list[str]]]  # headers and rows
 
 
@@ -261,7 +261,7 @@ class SearchResult:
             parts += ["Test part, latency as a ratio to the reference model:"]
             parts += [show(short[0], short[1:]), *filter(None, ["\n".join(self.verdicts())])]
         elif self.interrupted:
-            parts += [f"{INTERRUPTED} The test part was not touched."]
+            parts += [f"{INTERRUPTED}; the test part was not touched."]
         if not self._has_one_objective:
             parts += [
                 f"Pareto front of the {self._trials_that_ended_well}, on the validation part:",
