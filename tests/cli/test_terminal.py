@@ -10,6 +10,7 @@ import pytest
 from tfnas.cli import profile_command, terminal
 from tfnas.cli.command_table import flags_of
 from tfnas.cli.console import LiveProgress, NoProgress, PlainProgress, progress_display
+from tfnas.compression.progress import TrialNews
 
 LOG = logging.getLogger("tfnas.tests")
 
@@ -78,6 +79,31 @@ def test_a_bar_shows_steps_in_their_own_words():
     progress.trial_began(2, 4)
     progress.epoch_ended(1, 2)
     assert (task.description, task.completed) == ("trial 2/4 epoch 1/2", pytest.approx(0.35))
+
+
+def test_lines_of_epochs_name_their_trial_and_end_with_the_last_one(monkeypatch, capsys):
+    clock = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    progress = PlainProgress()
+    progress.phase("search")
+    progress.trial_began(1, 4)
+    for number, seconds in enumerate((12.0, 1.0, 1.0), 1):
+        clock[0] += seconds
+        progress.epoch_ended(number, 3)
+    progress.trial_ended(TrialNews(1, 4, 14.0, "good", "good"))
+    progress.trial_began(2, 4)
+    for number in range(1, 4):  # fast ones have no lines, the last one neither
+        clock[0] += 1.0
+        progress.epoch_ended(number, 3)
+    progress.phase("training the best again")
+    clock[0] += 12.0
+    progress.epoch_ended(1, 2)
+    lines = [line.split(";")[0] for line in capsys.readouterr().out.splitlines()]
+    assert lines == [
+        *("search", "  trial 1/4, epoch 1 of 3", "  trial 1/4, epoch 3 of 3"),
+        *("trial 1/4 [14 s] good", "  best: good"),
+        *("training the best again", "  epoch 1 of 2"),
+    ]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs pipes of POSIX")

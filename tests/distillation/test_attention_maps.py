@@ -208,6 +208,28 @@ def test_what_can_not_be_compared_is_refused():
         )
 
 
+@pytest.mark.parametrize("counts", [(2, 4), (3, 1)])
+def test_a_swapped_student_and_teacher_are_refused_where_it_shows(counts):
+    student, teacher = (model(blocks=count) for count in counts)
+    swapped = tfnas.attention_map_transfers(teacher, student)
+    rule = (
+        r"the student's layer first, .* fits with student and teacher swapped: .*Distiller\(teach"
+    )
+    with pytest.raises(ValueError, match=rule):
+        tfnas.Distiller(teacher, student, features=swapped)
+    right = tfnas.attention_map_transfers(student, teacher)
+    with pytest.raises(ValueError, match=rule):  # the other call is the wrong one
+        tfnas.Distiller(student, teacher, features=right)
+
+
+def test_swapped_models_are_refused_where_the_names_of_layers_show_it():
+    student, teacher = model(blocks=1), model(blocks=3)
+    with pytest.raises(ValueError, match=r"student must be the first .*: 'look_0', a student"):
+        tfnas.attention_map_transfers(teacher, student, layers={"look_0": "look_2"})
+    same = tfnas.attention_map_transfers(teacher, student, layers={"look_0": "look_0"})
+    assert tfnas.Distiller(teacher, student, features=same).features == tuple(same)
+
+
 def test_layers_that_are_left_out_are_named():
     inputs, mask = keras.Input((5, 8)), keras.Input((1, 5, 5))
     twice = layers.MultiHeadAttention(2, 4, name="twice")

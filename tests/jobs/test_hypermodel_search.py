@@ -186,6 +186,6 @@ def test_ctrl_c_is_answered_and_the_command_exits_with_130(here, tmp_path):
     finally:
         process.kill()
     assert process.returncode == 130, out
-    assert "stopping: the best model so far is written" in out
-    assert "Interrupted: the same command resumes" in out
+    assert "stopping: the best so far is written" in out
+    assert "Interrupted: the same call, or command, goes on from here." in out
     assert (tmp_path / "run" / "best.keras").exists()

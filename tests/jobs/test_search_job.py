@@ -20,6 +20,7 @@ from tfnas.graph.finite_loss import Diverged
 from tfnas.jobs import search_job as job_module
 from tfnas.jobs import search_work
 from tfnas.nas import trial_runner
+from tfnas.nas.objectives import Objectives, objective_of
 from tfnas.nas.search_config import SearchConfig
 from tfnas.search_space import mobilenet_v2 as spaces
 
@@ -291,7 +292,16 @@ def test_a_missed_target_comes_first(finished):
         assert first.startswith("The target latency is missed: ")
     without = dataclasses.replace(result, target_ratio=None)
     assert without.meets_target
-    assert str(without).startswith("Test part")
+    assert str(without).startswith("The best of the 2 trials that ended well, on the validation pa")
+    assert str(without).index("is in search/trial_") < str(without).index("Test part")
+
+
+def test_the_line_of_a_trial_says_whether_it_meets_the_target(finished):
+    result, watch, _ = finished
+    for news, candidate in zip(watch.ended, result.candidates, strict=True):
+        met = candidate.metrics["latency_ratio"] <= 0.05
+        assert news.text.endswith(f"; target latency 0.05x {'met' if met else 'missed'}")
+        assert news.front is None  # of one objective
 
 
 @pytest.mark.parametrize(
@@ -310,6 +320,8 @@ def test_what_is_searched_for_by_default(settings, objectives):
 
 def test_the_result_fits_a_terminal_and_a_notebook(finished):
     result = finished[0]
+    several = Objectives.of(objective_of(["file_accuracy", "latency_ratio"]))
+    result = dataclasses.replace(result, objectives=several)
     tables = [line for line in str(result).splitlines() if line.count("  ") > 4]
     assert len(tables) >= 2 * 2 + len(result.rows) + len(result.front)
     assert max(map(len, tables)) <= 80
@@ -510,13 +522,47 @@ def test_an_interrupted_search_leaves_a_finished_folder(npz, tmp_path, monkeypat
     assert record["test"] == []
     assert "the test part was not touched" in (tmp_path / "report.md").read_text()
     assert "the test part was not touched" in str(result)
-    for name in ("best.keras", "best_float32.tflite", "best_int8.tflite", "pareto.png"):
+    for name in ("best.keras", "best_int8.tflite", "pareto.png"):
         assert (tmp_path / name).stat().st_size > 0
-    assert not any("again" in phase for phase in watch.phases), "no training after Ctrl-C"
+    assert watch.phases == [watch.phases[0]], "no training, conversion, measurement after Ctrl-C"
+    kept = (tmp_path / "search" / "trial_0" / "model.tflite").read_bytes()
+    assert (tmp_path / "best_int8.tflite").read_bytes() == kept
+
+
+def test_after_ctrl_c_nothing_is_trained_converted_or_measured(
+    finished, npz, tmp_path, monkeypatch
+):
+    """In the final part of a search whose trials have ended, with files of an earlier winner."""
+
+    class Impatient(Watch):
+        def phase(self, text):
+            super().phase(text)
+            if text.startswith("training the best again"):
+                raise KeyboardInterrupt
+
+    folder, watch = tmp_path / "out", Impatient()
+    shutil.copytree(finished[0].directory, folder)
+    for marker in (folder / "final").glob("*.best"):
+        marker.unlink()
+    for name in ("to_tflite", "benchmark"):
+        monkeypatch.setattr(job_module, name, lambda *args, **kwargs: pytest.fail("too late"))
+    result = tfnas.search(str(npz), directory=folder, progress=watch, **SETTINGS)
+    assert result.interrupted is True
+    assert watch.phases[-1].startswith("training the best again")
+    kept = result.winner.path.read_bytes()
+    assert (folder / "best_int8.tflite").read_bytes() == kept
+    assert not (folder / "best_float32.tflite").exists()
+    model = keras.saving.load_model(folder / "best.keras")
+    assert model.count_params() == result.winner.measurement.parameters
+    assert json.loads((folder / "results.json").read_text())["interrupted"] is True
+    text = (
+        "Interrupted: the same call, or command, goes on from here; the test part was not touched"
+    )
+    assert str(result).count(text) == str(result).count("goes on") == 1
 
 
 def test_interrupted_before_any_trial_ended(npz, tmp_path, capsys):
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="no trial has ended well yet; the same call goes"):
         tfnas.search(str(npz), directory=tmp_path, progress=Watch(interrupt_at=1), **SETTINGS)
     assert lines(tmp_path) == []
     assert capsys.readouterr().out == ""

@@ -40,6 +40,27 @@ def test_a_file_has_the_formats_of_its_model(tmp_path, capsys) -> None:
     assert exported.content == file.content
 
 
+def test_calibration_that_is_not_used_is_said(tmp_path, caplog, capsys) -> None:
+    aware = tfnas.quantize_aware(plain(), "int8", data=X)
+    expected = tfnas.to_tflite(aware).content
+    tfnas.to_tflite(plain(), "int8", X)
+    tfnas.to_tflite(plain(), "float32", X)  # as in a loop over modes
+    assert not caplog.records
+    for mode in (None, "int8"):
+        assert tfnas.to_tflite(aware, mode, X).content == expected
+        assert "the quantization-aware model 'plain' holds the ranges of its" in caplog.text
+        caplog.clear()
+    assert tfnas.to_tflite(plain(), calibration=X).inputs[0].dtype == "float32"
+    assert "without a mode the file of 'plain' is of floats; mode='int8' uses it" in caplog.text
+    aware.save(tmp_path / "aware.keras")
+    np.savez(tmp_path / "x.npz", x=X)
+    command = ["export", str(tmp_path / "aware.keras"), f"--data={tmp_path / 'x.npz'}"]
+    assert main(command) == 0
+    assert "calibration is not used: the quantization-aware" in capsys.readouterr().err
+    assert main([*command, "--errors"]) == 0  # of these data
+    assert "calibration" not in capsys.readouterr().err
+
+
 def test_flags_fit_the_formats_of_the_model(tmp_path, capsys) -> None:
     """Without --mode, what a flag needs is checked against those of the model."""
     tfnas.quantize_aware(plain(), "int8", data=X).save(tmp_path / "aware.keras")

@@ -11,7 +11,7 @@ from slow_cases import slow_but
 import tfnas
 from tfnas.quantization.quantize_aware import quantize_aware
 from tfnas.tflite.file_stream import STEPS as STEPS_RECORD
-from tfnas.tflite.file_stream import sequence_predictor, stream_ends
+from tfnas.tflite.file_stream import check_sequences, sequence_predictor, stream_ends
 from tfnas.tflite.flatbuffer import pack, unpack
 from tfnas.tflite.frame_model import frame_model
 from tfnas.tflite.metadata import set_entry
@@ -128,6 +128,10 @@ def test_tflite_micro_runs_a_stream():
     found = run_micro(file, X[0], stateful=True)
     assert found.shape == (STEPS, 3)
     assert len(np.unique(found)) > 5
+    with pytest.raises(ValueError, match="stateful must be True for a file that takes one frame"):
+        run_micro(file, X)
+    with pytest.raises(ValueError, match=r"^x must hold at least one frame"):
+        run_micro(file, X[0, :0], stateful=True)
     # Its dense layers round twice: a step, which the states carry on.
     assert np.abs(found - streamed(file, X[:1])[0]).max() <= 2.001 * output.scale
 
@@ -179,10 +183,32 @@ def test_a_file_without_states_and_frames_of_another_shape_are_refused():
         tfnas.FileStream(whole)
     with pytest.raises(ValueError, match=r"must have the shape \(frames, 3\), got \(4, 2\)"):
         tfnas.FileStream(frames)(np.zeros((4, 2)))
-    with pytest.raises(ValueError, match=r"frames must be one or more, .*, got \[0\]"):
+    with pytest.raises(ValueError, match=r"frames must hold at least one frame, .*, got \[0\]"):
         tfnas.FileStream(frames)(np.zeros((0, 3)))
     with pytest.raises(ValueError, match="frames must hold the inputs"):
         tfnas.FileStream(frames)({"other": np.zeros((4, 3))})
+
+
+def test_predict_of_a_stream_says_what_keeps_its_state():
+    frames = files("float32", spotter)[1]
+    hint = r"takes one frame and the state .*; tfnas\.FileStream\(file\) keeps the state"
+    for x in (X, X[0]):
+        with pytest.raises(ValueError, match=rf"x must hold \d inputs .*, got 1: .*{hint}"):
+            frames.predict(x)
+    with pytest.raises(ValueError, match=rf"x must hold the inputs .*, got \['a'\]: .*{hint}"):
+        frames.predict({"a": X})
+    with pytest.raises(ValueError, match=r"x must hold 1 inputs .*, got 2$"):
+        files("float32", spotter)[0].predict([X, X])
+
+
+def test_sequences_without_frames_are_refused_by_the_name_of_the_argument():
+    frames, empty = files("float32", spotter)[1], X[:, :0]
+    rule = "must hold at least one sequence .*, got the shape"
+    with pytest.raises(ValueError, match=f"^x {rule}"):
+        tfnas.evaluate(frames, empty, np.zeros(len(empty), int))
+    for columns in ([empty], [X, X[:, 1:]]):
+        with pytest.raises(ValueError, match=f"^data {rule}"):
+            check_sequences(columns, "data")
 
 
 @pytest.fixture(scope="module")

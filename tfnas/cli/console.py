@@ -45,8 +45,13 @@ class PlainProgress(PrintedProgress):
         super().__init__()
         self.times: list[float] = []
 
+    def trial_began(self, number: int, total: int) -> None:
+        """Names the trial in the lines of its epochs."""
+        self.steps_are_of(f"trial {number}/{total}")
+
     def trial_ended(self, news: TrialNews) -> None:
         """Prints the result of a trial and the best trial so far."""
+        self.steps_are_of("")
         self.times.append(news.seconds)
         left = self.left() or f"about {duration(self.seconds_left(news))} left"
         self._say(f"trial {news.number}/{news.total} [{duration(news.seconds)}] {news.text}")
@@ -94,6 +99,7 @@ class LiveProgress(PlainProgress):
 
     def trial_began(self, number: int, total: int) -> None:
         """Shows the number of the trial."""
+        super().trial_began(number, total)
         self.number, self.total = number, total
         self._show((number - 1) / total)
 

@@ -156,7 +156,8 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
         if (copies := values["calibration_copies"].value) > 1:
             typical = data.augmented(typical, copies)
     evened = _evened(model, typical, values)
-    artifact, report = _convert(evened, typical, values)
+    calibration = None if _is_for_results_alone(evened, split, values) else typical
+    artifact, report = _convert(evened, calibration, values)
     rounded = artifact.origin.get("rounding", [])
     artifact = artifact.minified() if values["slim"].value else artifact
     if values["c"].value:
@@ -176,6 +177,16 @@ def main(positional: list[str], values: flags.FlagValues) -> int:
     if split is not None and not values["streaming"].value:  # labels are those of sequences
         _print_accuracy(model, artifact, split)
     return 0
+
+
+def _is_for_results_alone(model: Any, split: DataSplit | None, values: flags.FlagValues) -> bool:
+    """Whether --data is for accuracy and errors: a quantization-aware model has its ranges."""
+    from tfnas.quantization.aware_models import trained_formats
+
+    if values["calibration_copies"].value > 1 or not _calibrates(values["mode"].value):
+        return False
+    shown = values["errors"].value or (split is not None and not values["streaming"].value)
+    return bool(shown) and trained_formats(model) is not None
 
 
 def _take_trained_formats(model: Any, values: flags.FlagValues) -> None:

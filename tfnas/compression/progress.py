@@ -89,6 +89,7 @@ class PrintedProgress(Progress):
     """Prints a line for each phase, and for its epochs and other steps now and then.
 
     A step has a line where the last one is 10 seconds ago, or a tenth of the phase if that is more.
+    Where a step of several had one, the last of them has one too.
 
     Example:
         >>> PrintedProgress().phase("converting")
@@ -99,6 +100,8 @@ class PrintedProgress(Progress):
         self.last = self.began = time.monotonic()
         self.end: float | None = None
         """When the job will end, on the clock of `time.monotonic`; None: it is not known."""
+        self._part = ""
+        self._open: set[str] = set()  # units of which a step was printed, and not the last one
 
     def time_left(self, seconds: float | None) -> None:
         """Keeps when the job will end."""
@@ -114,6 +117,12 @@ class PrintedProgress(Progress):
         """Prints the start of a phase."""
         self._say(text)
         self.began = self.last
+        self.steps_are_of("")
+
+    def steps_are_of(self, part: str) -> None:
+        """Names the part of the phase that the next steps are of, such as a trial; "": none."""
+        self._part = part
+        self._open.clear()
 
     def note(self, text: str) -> None:
         """Prints a remark below the phase that it is of."""
@@ -126,9 +135,13 @@ class PrintedProgress(Progress):
     def step_ended(self, number: int, total: int, unit: str) -> None:
         """Prints the number of the step, where nothing was printed for a while."""
         now = time.monotonic()
-        if now - self.last > max(QUIET, _SHARE * (now - self.began)):
-            left = self.left()
-            self._say(f"  {unit} {number:,} of {total:,}{left and '; ' + left}")
+        is_due = now - self.last > max(QUIET, _SHARE * (now - self.began))
+        if is_due or (number == total and unit in self._open):
+            left, of = self.left(), self._part and f"{self._part}, "
+            self._say(f"  {of}{unit} {number:,} of {total:,}{left and '; ' + left}")
+            self._open.add(unit)
+        if number == total:
+            self._open.discard(unit)
 
     def _say(self, text: str) -> None:
         self.last = time.monotonic()

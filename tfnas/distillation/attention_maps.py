@@ -75,6 +75,7 @@ def attention_map_transfers(
         pairs = [(ours[i], theirs[math.ceil((i + 1) * most / count) - 1]) for i in range(count)]
     else:
         pairs = list(layers.items())
+        _check_not_swapped(pairs, ours, theirs)
         _check_known("student", [name for name, _ in pairs], ours, ours_left)
         _check_known("teacher", [name for _, name in pairs], theirs, theirs_left)
     return [AttentionMapTransfer(*pair, weight=weight / len(pairs)) for pair in pairs]
@@ -117,6 +118,19 @@ def _check_names(layers: Mapping[str, str] | None) -> None:
                 raise ValueError(f"layers must hold names of layers, got {name!r}")
     if not layers:
         raise ValueError("layers must name at least one pair, got none")
+
+
+def _check_not_swapped(
+    pairs: Sequence[tuple[str, str]], ours: Sequence[str], theirs: Sequence[str]
+) -> None:
+    """Raises ValueError where names fit if student and teacher change places, and only then."""
+    fit = all(our in ours and their in theirs for our, their in pairs)
+    if not fit and all(our in theirs and their in ours for our, their in pairs):
+        raise ValueError(
+            "student must be the first model and teacher the second, got them swapped: "
+            f"{pairs[0][0]!r}, a student's layer in layers, is one of teacher, and "
+            f"{pairs[0][1]!r} one of student"
+        )
 
 
 def _check_known(

@@ -8,7 +8,7 @@ import keras
 
 from tfnas.distillation.batch_checks import same_shape
 from tfnas.distillation.feature_losses import Transfer
-from tfnas.distillation.forward import ForwardPass
+from tfnas.distillation.forward import ForwardPass, has_layer
 from tfnas.distillation.output_kinds import CLASSES, INDEPENDENT, LossFacts
 from tfnas.distillation.output_structure import same_outputs
 from tfnas.distillation.teachers import Teachers
@@ -47,6 +47,36 @@ def checked_features(
                 f"{transfer!r}"
             )
     return tuple(features)
+
+
+def check_not_swapped(
+    features: Sequence[Transfer],
+    student: keras.Model,
+    teacher: keras.Model | Sequence[keras.Model] | None,
+) -> None:
+    """Raises ValueError where the losses fit if student and teacher change places, and only then.
+
+    Args:
+        features: The losses on intermediate activations.
+        student: The student.
+        teacher: The teacher, a list of teachers, or None.
+    """
+    teachers = teacher if isinstance(teacher, (list, tuple)) else [teacher]
+
+    def fit(*sides: str) -> bool:
+        names = [[getattr(each, side) for side in sides] for each in features]
+        return all(
+            has_layer(student, ours) and has_layer(teachers[each.of], theirs)
+            for each, (ours, theirs) in zip(features, names, strict=True)
+        )
+
+    if features and not fit("student", "teacher") and fit("teacher", "student"):
+        raise ValueError(
+            "features must name the student's layer first, then the teacher's, got "
+            f"{features[0]!r}, which fits with student and teacher swapped: "
+            "attention_map_transfers(student, teacher) has the student first, Distiller(teacher, "
+            "student) the teacher"
+        )
 
 
 def class_family(

@@ -147,6 +147,7 @@ class Distiller(keras.Model):
         self.student_loss_weight, self.temperature = float(student_loss_weight), float(temperature)
         self.reverse, self.label_smoothing = bool(reverse), label_smoothing
         self.features = compatibility_checks.checked_features(features, teacher)
+        compatibility_checks.check_not_swapped(self.features, student, teacher)
         self._stated = {"multi_label": multi_label, "student_gives": student_gives}
         gives = (student_gives, teacher_gives)
         arguments = output_inference.output_arguments(

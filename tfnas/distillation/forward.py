@@ -208,8 +208,7 @@ class ForwardPass:
                 f"features must come with a functional or Sequential {self.role}, got "
                 f"{self.model.name!r} of type {type(self.model).__name__}"
             )
-        exact = [call for call in self._flow.calls if call.name == layer]
-        calls = exact or [c for c in self._flow.calls if c.name.endswith(f"/{layer}")]
+        calls = _calls_of(self._flow, layer)
         if tap.maps and calls and not attends(calls[0]):
             raise ValueError(
                 f"features must name attention layers of the {self.role} over one axis, got "
@@ -230,6 +229,17 @@ class ForwardPass:
             f"features must name layers of the {self.role} that are used once and have one "
             f"output, got {layer!r}, {reason}: {last}{names}"
         )
+
+
+def has_layer(model: Any, layer: str) -> bool:
+    """Returns whether a functional or Sequential model has a layer.
+
+    Args:
+        model: Any model.
+        layer: A name or path.
+    """
+    flow = _flow(model) if isinstance(model, keras.Model) else None
+    return flow is not None and bool(_calls_of(flow, layer))
 
 
 def own_structure(model: keras.Model, role: str) -> OutputStructure | None:
@@ -279,6 +289,12 @@ def _last_call(flow: Walk, output: int) -> Call | None:
 
 def _activation(call: Call) -> str:
     return getattr(getattr(call.operation, "activation", None), "__name__", "")
+
+
+def _calls_of(flow: Walk, layer: str) -> list[Call]:
+    """The calls of a layer, by its path, else by its name in any part of the model."""
+    exact = [call for call in flow.calls if call.name == layer]
+    return exact or [call for call in flow.calls if call.name.endswith(f"/{layer}")]
 
 
 def _flow(model: Any) -> Walk | None:

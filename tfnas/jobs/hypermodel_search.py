@@ -19,10 +19,13 @@ from tfnas import data as data_module
 from tfnas.compression.progress import Progress
 from tfnas.jobs import search_folder
 from tfnas.jobs.hypermodel_import import imported_hypermodel
+from tfnas.jobs.interrupted_search import STOPPING, STOPPING_EARLY, interrupted_early
+from tfnas.jobs.kept_trial import model_of_trial
 from tfnas.jobs.search_tuner import tuner_of
 from tfnas.nas.measured_trial import MODEL_FILE
-from tfnas.nas.objectives import metric_text
+from tfnas.nas.objectives import metric_text, target_standing
 from tfnas.nas.search_config import SearchConfig
+from tfnas.nas.search_result import INTERRUPTED
 from tfnas.nas.trial_log import TrialLog, failure_cause
 from tfnas.nas.tuner import MeasuredTuner
 from tfnas.reports import hypermodel_report
@@ -32,8 +35,6 @@ from tfnas.runtime.retracing import retracing_expected
 from tfnas.search_space.hypermodel import as_hypermodel
 from tfnas.table import table
 
-STOPPING = "stopping: the best model so far is written; Ctrl-C again stops without it"
-STOPPING_EARLY = "stopping before a trial has ended well; the same call goes on from here"
 _SHOWN = 10  # trials in the printed table
 
 
@@ -66,7 +67,7 @@ class HyperModelResult:
         shown = table(["trial", *self.objectives, *names], rows)
         ended = f"{len(self.trials)} trials ended well, the best first:"
         report = f"The report: {self.directory}/report.html"
-        parts = ["Interrupted: the same command resumes."] if self.interrupted else []
+        parts = [f"{INTERRUPTED}."] if self.interrupted else []
         return "\n\n".join(
             [*parts, ended, shown, f"The best model: {self.directory}/best.keras\n{report}"]
         )
@@ -128,9 +129,9 @@ def search_hypermodel(
                 batch_size=config.batch_size,
                 verbose=0,
             )
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         if not tuner.oracle.records:
-            raise
+            raise interrupted_early() from error
         interrupted = True
     if not tuner.oracle.records:
         raise RuntimeError(f"no trial ended well: see {folder / 'trials.jsonl'}")
@@ -169,10 +170,7 @@ def _result(tuner: MeasuredTuner, folder: pathlib.Path, interrupted: bool) -> Hy
 def _write(result: HyperModelResult, tuner: MeasuredTuner, config: SearchConfig, data: str) -> None:
     """Writes the best model, the results and the report."""
     folder, best = result.directory, tuner.oracle.trials[result.trials[0][0]]
-    model = tuner.load_model(best)
-    if model.optimizer is not None:  # Keras warns of a saved one that was not built
-        model.optimizer.build(model.trainable_variables)
-    save_model(model, folder / "best.keras")
+    save_model(model_of_trial(tuner, best.trial_id), folder / "best.keras")
     file = tuner.folder(best.trial_id) / MODEL_FILE
     if file.exists():
         shutil.copyfile(file, folder / f"best_{tuner.config.spec.mode}.tflite")
@@ -199,7 +197,8 @@ class _Log(TrialLog):
         objectives, tracked = self.tuner.oracle.objectives, trial.metrics
         metrics = {name: tracked.get_best_value(name) for name in tracked.metrics}
         shown = ", ".join(f"{name} {metric_text(metrics[name])}" for name in objectives.names)
-        return "; ".join([shown, *objectives.standing(metrics), values])
+        target = target_standing(metrics.get("latency_ratio"), self.tuner.target_ratio)
+        return "; ".join([shown, *objectives.standing(metrics), *target, values])
 
     def _place(self, trial: kt.engine.trial.Trial) -> str:
         return f"trial {trial.trial_id}"

@@ -131,6 +131,23 @@ def not_writable(directory: pathlib.Path, reason: str) -> ValueError:
     )
 
 
+def forget_final(directory: pathlib.Path, writes: bool, key: str) -> None:
+    """Removes the markers of final files, as those of an earlier best are about to be replaced.
+
+    Args:
+        directory: The folder of the search.
+        writes: Whether it can be written.
+        key: Key of the best architecture.
+
+    Raises:
+        ValueError: The folder can't be written.
+    """
+    if not writes:
+        raise not_writable(directory, f"files of {key} are missing")
+    for stale in (directory / "final").glob("*.best"):
+        stale.unlink()
+
+
 def check_same_search(directory: pathlib.Path, config: SearchConfig) -> None:
     """Checks that a folder holds no search with other settings.
 

@@ -22,6 +22,8 @@ from tfnas.data.data_split import DataSplit
 from tfnas.graph.finite_loss import Diverged, FiniteLoss
 from tfnas.graph.tracing import TraceOnce
 from tfnas.jobs import search_folder
+from tfnas.jobs.interrupted_search import STOPPING, STOPPING_EARLY, interrupted_early
+from tfnas.jobs.kept_trial import keep_trial, model_of_trial
 from tfnas.jobs.search_tuner import tuner_of
 from tfnas.jobs.search_work import (
     MEASURING,
@@ -163,10 +165,6 @@ def _config_of(dataset: str, config: SearchConfig | None, settings: dict[str, An
     return SearchConfig(dataset, **settings)
 
 
-STOPPING = "stopping: the best network so far is written; Ctrl-C again stops without it"
-STOPPING_EARLY = "stopping before a trial has ended well; the same call goes on from here"
-
-
 class _Run:
     """The steps of one search."""
 
@@ -241,9 +239,9 @@ class _Run:
                 batch_size=self.config.batch_size,
                 verbose=0,
             )
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             if not self.tuner.candidates():
-                raise
+                raise interrupted_early() from error
             interrupted = True
         except RuntimeError as error:  # too many failures in a row
             if not self.tuner.candidates():
@@ -261,17 +259,20 @@ class _Run:
         if isinstance(self.tuner, SupernetTuner):
             self.trial_epochs += self.tuner.shared_epochs
         rows, randoms, stopped = self._final_part(winner, interrupted)
+        interrupted |= isinstance(stopped, KeyboardInterrupt)
+        front = self.tuner.pareto_front()
         result = SearchResult(
             self.directory,
             winner,
             candidates,
-            front=self._remeasured(self.tuner.pareto_front()),
+            front=front if interrupted else self._remeasured(front),
             rows=rows,
             randoms=randoms,
             interrupted=interrupted or stopped is not None,
             prediction=self.tuner.prediction_errors(),
             sharing=self._sharing(interrupted or stopped is not None),
             target_ratio=self.tuner.target_ratio,
+            objectives=self.tuner.oracle.objectives,
         )
         if self.writes:
             search_report.write(result, self.config, self.split, Words(self.split.noun))
@@ -286,13 +287,23 @@ class _Run:
         self, winner: MeasuredTrial, interrupted: bool
     ) -> tuple[list[ReportRow], list[ReportRow], KeyboardInterrupt | Diverged | None]:
         """Writes the best network, and compares it; returns the rows, and what stopped it."""
+
+        def keep_as_it_is() -> None:
+            search_folder.forget_final(self.directory, self.writes, winner.architecture.key)
+            keep_trial(self.tuner, winner, self.directory, list(_modes(winner.architecture)))
+
+        if interrupted:
+            keep_as_it_is()
+            return [], [], None
         files: dict[str, Artifact] | None = None
         try:
-            files = self._final_files(winner, retrain=not interrupted)
-            return ([], [], None) if interrupted else (*self._compare(winner, files), None)
+            files = self._final_files(winner, retrain=True)
+            return (*self._compare(winner, files), None)
         except (KeyboardInterrupt, Diverged) as error:
-            if files is None:
+            if files is None and isinstance(error, Diverged):
                 self._final_files(winner, retrain=False)
+            elif files is None:
+                keep_as_it_is()
             return [], [], error
 
     def _sharing(self, interrupted: bool) -> str:
@@ -361,7 +372,7 @@ class _Run:
         if retrain and self.config.final_epochs:
             _begin(self.progress, training_again(self.config))
             return self._train(winner.architecture)
-        return self.tuner.load_model(self.tuner.oracle.get_trial(winner.trial_id))
+        return model_of_trial(self.tuner, winner.trial_id)
 
     def _final_files(self, winner: MeasuredTrial, retrain: bool) -> dict[str, Artifact]:
         """The winner's files; they are read if an earlier run of the search wrote them."""
@@ -373,11 +384,7 @@ class _Run:
                 mode: dataclasses.replace(Artifact.load(path), mode=mode)
                 for mode, path in names.items()
             }
-        if not self.writes:
-            raise search_folder.not_writable(self.directory, f"files of {marker.stem} are missing")
-        # All markers: the files of an earlier winner are about to be replaced.
-        for stale in marker.parent.glob("*.best"):
-            stale.unlink()
+        search_folder.forget_final(self.directory, self.writes, marker.stem)
         files = self._export(self._final_model(winner, retrain), winner.architecture)
         if retrain:
             write_atomically(marker, "trained\n")

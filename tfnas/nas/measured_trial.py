@@ -10,7 +10,7 @@ from typing import Any
 import keras_tuner as kt
 
 from tfnas.measure.measurement import Latency, Measurement, pareto_front
-from tfnas.nas.objectives import Objectives
+from tfnas.nas.objectives import Objectives, metric_text, target_standing
 from tfnas.runtime.store import damage_named, read_json_object
 from tfnas.search_space.architecture import Architecture
 from tfnas.tflite.artifact import Artifact
@@ -112,6 +112,42 @@ def front_of_trials(trials: Iterable[MeasuredTrial], objectives: Objectives) -> 
         rows, directions, sort_by = [trial.objectives() for trial in members], DIRECTIONS, 1
     front = sorted(pareto_front(rows, directions), key=lambda i: rows[i][sort_by])
     return [members[i] for i in front]
+
+
+def trial_text(
+    trial: MeasuredTrial, objectives: Objectives, target_ratio: float | None = None
+) -> str:
+    """Returns a trial in one line: its objectives, costs, limits and the target latency.
+
+    Args:
+        trial: A trial that ended well.
+        objectives: The objectives and limits of the search.
+        target_ratio: The target latency as a ratio to the reference model's; None: no target.
+    """
+    accuracy, ratio, size = trial.objectives()
+    epochs = trial.metrics.get("epochs")  # reported with halving only
+    after = "" if epochs is None else f" after {epochs:.0f} epochs"
+    of_files = {
+        "file_accuracy": f"accuracy {accuracy:.4f}{after}",
+        "latency_ratio": f"latency {ratio:.3f}x",
+        "size_bytes": f"{size / 1024:.1f} KiB",
+    }
+    shown = [
+        f"{name} {metric_text(trial.metrics[name])}"
+        for name in objectives.names
+        if name not in of_files
+    ]
+    line = ", ".join([*shown, *of_files.values()]) + _compressed(trial)
+    judged = [*target_standing(ratio, target_ratio), *objectives.standing(trial.metrics)]
+    return "; ".join([line, *judged])
+
+
+def _compressed(trial: MeasuredTrial) -> str:
+    """The compression of a trial, and its gzipped size."""
+    compression = trial.architecture.compression
+    if compression is None:
+        return ""
+    return f", {(trial.measurement.gzip_bytes or 0) / 1024:.1f} KiB gzipped ({compression})"
 
 
 def latency_metrics(latency: Latency) -> dict[str, float]:

@@ -173,6 +173,22 @@ class Objectives:
         return [_standing(limit, metrics.get(limit.name)) for limit in self.limits]
 
 
+def target_standing(ratio: float | None, target: float | None) -> list[str]:
+    """Returns a sentence on the target latency; none without a target or a latency.
+
+    Example:
+        >>> target_standing(0.081, 0.05)
+        ['target latency 0.05x missed']
+
+    Args:
+        ratio: The latency of a file, as a ratio to the reference model's.
+        target: The target latency, likewise.
+    """
+    if ratio is None or target is None:
+        return []
+    return [f"target latency {metric_text(target)}x {'met' if ratio <= target else 'missed'}"]
+
+
 def _standing(limit: Limit, value: float | None) -> str:
     bound = f"{'<=' if limit.direction == 'min' else '>='} {metric_text(limit.bound)}"
     if value is None:

@@ -16,7 +16,8 @@ from tfnas.drawing.pareto_plot import ParetoLabels, ParetoPlot
 from tfnas.measure.accuracy import paired_difference
 from tfnas.measure.measurement import Latency, Measurement
 from tfnas.nas.latency_prediction import PredictionErrors
-from tfnas.nas.measured_trial import MeasuredTrial, last_measured
+from tfnas.nas.measured_trial import MeasuredTrial, last_measured, trial_text
+from tfnas.nas.objectives import Objectives, metric_text
 from tfnas.nas.trial_plot import plot_of_trials
 from tfnas.table import html_table, table
 from tfnas.targets.device import ON_DEVICE
@@ -26,6 +27,7 @@ _SHORT = [0, 1, 2, 3, 5, 8]  # columns of a terminal of 80 characters
 _OF_TRIALS = ("rung", "epochs", "supernet_accuracy", "patches")
 _FORMATS = {"supernet_accuracy": ".4f"}
 _FRONT = ["trial", "accuracy", "latency_ratio", "latency_ms", "size_bytes", "gzip_bytes", "macs"]
+INTERRUPTED = "Interrupted: the same call, or command, goes on from here"
 Table = tuple[list[str], list[list[str]]]  # headers and rows
 
 
@@ -63,6 +65,7 @@ class SearchResult:
         prediction: Errors of the predicted latencies; None: no latencies were predicted.
         sharing: A paragraph on shared weights; "": networks shared none.
         target_ratio: The target latency as a ratio to the reference model's; None: no target.
+        objectives: The objectives and limits; None: not known, as of several objectives.
     """
 
     directory: pathlib.Path
@@ -75,6 +78,7 @@ class SearchResult:
     prediction: PredictionErrors | None = None
     sharing: str = ""
     target_ratio: float | None = None
+    objectives: Objectives | None = None
 
     @property
     def meets_target(self) -> bool:
@@ -101,6 +105,34 @@ class SearchResult:
             f"{found.ratio:.4f} [{found.ratio_low:.4f}, {found.ratio_high:.4f}] of the reference "
             f"model's, {found.ratio / target:.2f} times the target of {target:.4f}; {kept} of "
             f"{len(ratios)} trials are as fast."
+        )
+
+    @property
+    def _has_one_objective(self) -> bool:
+        return self.objectives is not None and len(self.objectives.names) == 1
+
+    @property
+    def _trials_that_ended_well(self) -> str:
+        count = len(self.candidates)
+        return f"{count} trial{'s' * (count != 1)} that ended well"
+
+    def best_trial(self) -> str:
+        """Returns a sentence on the best trial of a single objective; "" of several."""
+        objectives = self.objectives
+        if objectives is None or not self._has_one_objective:
+            return ""
+        sentence = (
+            f"The best of the {self._trials_that_ended_well}, on the validation part, is in "
+            f"{_place(self.winner)}: {trial_text(self.winner, objectives)}."
+        )
+        kept = [trial for trial in self.candidates if not objectives.broken(trial.metrics)]
+        top = min(kept or self.candidates, key=lambda trial: objectives.losses(trial.metrics))
+        if objectives.losses(top.metrics) == objectives.losses(self.winner.metrics):
+            return sentence
+        [name] = objectives.names
+        return (
+            f"{sentence} In {_place(top)} {name} was {metric_text(top.metrics[name])}, which "
+            "trials like it do not confirm."
         )
 
     @property
@@ -222,24 +254,28 @@ class SearchResult:
     def _paragraphs(self, show: Callable[[list[str], list[list[str]]], str]) -> list[str]:
         """The result with each table as `show` renders it."""
         parts = [self.target_verdict()] if self.target_ratio is not None else []
+        parts += filter(None, [self.best_trial()])
         if self.rows:
             headers, rows = self.comparison()
             short = [[row[i] for i in _SHORT] for row in (headers, *rows)]
             parts += ["Test part, latency as a ratio to the reference model:"]
             parts += [show(short[0], short[1:]), *filter(None, ["\n".join(self.verdicts())])]
         elif self.interrupted:
+            parts += [f"{INTERRUPTED}; the test part was not touched."]
+        if not self._has_one_objective:
             parts += [
-                "Interrupted: the test part was not touched. The same call goes on from here."
+                f"Pareto front of the {self._trials_that_ended_well}, on the validation part:",
+                show(*self.front_table()),
             ]
-        count = len(self.candidates)
-        parts += [
-            f"Pareto front of the {count} trial{'s' * (count != 1)} that ended well, on the "
-            "validation part:"
-        ]
-        return [*parts, show(*self.front_table()), *self.notes()]
+        return [*parts, *self.notes()]
+
+    def _closing(self) -> str:
+        """Where the rest is."""
+        more = "; report.html has the Pareto front of accuracy, latency and size, and all trials"
+        return f"Everything is in {self.directory}{more if self._has_one_objective else ''}"
 
     def __str__(self) -> str:
-        return "\n\n".join([*self._paragraphs(table), f"Everything is in {self.directory}"])
+        return "\n\n".join([*self._paragraphs(table), self._closing()])
 
     def __repr__(self) -> str:
         return (
@@ -248,13 +284,15 @@ class SearchResult:
         )
 
     def _repr_html_(self) -> str:
-        parts = [
-            *self._paragraphs(html_table),
-            f"Everything is in {self.directory}",
-        ]
+        parts = [*self._paragraphs(html_table), self._closing()]
         return "".join(
             part if part.startswith("<table>") else f"<p>{html.escape(part)}</p>" for part in parts
         )
+
+
+def _place(trial: MeasuredTrial) -> str:
+    """Where a trial is in the folder of the search."""
+    return f"search/{trial.path.parent.name}"
 
 
 def _cells(row: ReportRow) -> list[str]:

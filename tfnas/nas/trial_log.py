@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import keras_tuner as kt
 
 from tfnas.compression.progress import Progress, TrialNews
-from tfnas.nas.measured_trial import MeasuredTrial
+from tfnas.nas.measured_trial import MeasuredTrial, trial_text
 from tfnas.nas.objectives import metric_text
 from tfnas.nas.search_callbacks import Phase, TrialCallbacks
 from tfnas.nas.search_config import SearchConfig
@@ -102,18 +102,18 @@ class TrialLog(TrialCallbacks):
         return min(self.config.max_trials, self.tuner.oracle.max_trials or self.config.max_trials)
 
     def _text(self, trial: kt.engine.trial.Trial) -> str:
-        """A trial that ended well in one line: its objectives, costs and limits."""
-        candidate, objectives = self.tuner.candidate(trial), self.tuner.oracle.objectives
-        text = _candidate_text(candidate, objectives.names)
-        return "; ".join([text, *objectives.standing(candidate.metrics)])
+        """A trial that ended well in one line."""
+        objectives, target = self.tuner.oracle.objectives, self.tuner.target_ratio
+        return trial_text(self.tuner.candidate(trial), objectives, target)
 
     def _place(self, trial: kt.engine.trial.Trial) -> str:
         """Where a trial is found."""
         return f"in search/trial_{trial.trial_id}"
 
     def _front(self) -> str | None:
-        """The Pareto front in one line; None: there is none."""
-        return _front_text(self.tuner.pareto_front(), self.tuner.oracle.objectives.names)
+        """The Pareto front in one line; None: a single objective has a best trial instead."""
+        names = self.tuner.oracle.objectives.names
+        return _front_text(self.tuner.pareto_front(), names) if len(names) > 1 else None
 
     def _line(self, trial: kt.engine.trial.Trial, seconds: float | None = None) -> str:
         """A trial as a line of JSON."""
@@ -136,39 +136,10 @@ class TrialLog(TrialCallbacks):
 
 
 def _front_text(front: list[MeasuredTrial], objectives: Sequence[str]) -> str:
-    """The Pareto front in one line: of several objectives, or of accuracy and latency."""
-    names = list(objectives) if len(objectives) > 1 else ["file_accuracy", "latency_ratio"]
-    rows = [
-        " / ".join(metric_text(candidate.metrics[name]) for name in names) for candidate in front
-    ]
+    """The Pareto front of several objectives in one line."""
+    rows = [" / ".join(metric_text(trial.metrics[name]) for name in objectives) for trial in front]
     more = f" and {len(rows) - 6} more" if len(rows) > 6 else ""
-    return f"Pareto front, {' / '.join(names)}: {', '.join(rows[:6])}{more}"
-
-
-def _candidate_text(candidate: MeasuredTrial, objectives: Sequence[str]) -> str:
-    """The objectives, then what else is measured of each file, with its compression."""
-    accuracy, ratio, size = candidate.objectives()
-    epochs = candidate.metrics.get("epochs")  # reported with halving only
-    after = "" if epochs is None else f" after {epochs:.0f} epochs"
-    of_files = {
-        "file_accuracy": f"accuracy {accuracy:.4f}{after}",
-        "latency_ratio": f"latency {ratio:.3f}x",
-        "size_bytes": f"{size / 1024:.1f} KiB",
-    }
-    shown = [
-        f"{name} {metric_text(candidate.metrics[name])}"
-        for name in objectives
-        if name not in of_files
-    ]
-    return ", ".join([*shown, *of_files.values()]) + _compressed(candidate)
-
-
-def _compressed(candidate: MeasuredTrial) -> str:
-    """The compression of a candidate, and its gzipped size."""
-    compression = candidate.architecture.compression
-    if compression is None:
-        return ""
-    return f", {(candidate.measurement.gzip_bytes or 0) / 1024:.1f} KiB gzipped ({compression})"
+    return f"Pareto front, {' / '.join(objectives)}: {', '.join(rows[:6])}{more}"
 
 
 def failure_cause(trial: kt.engine.trial.Trial) -> str:

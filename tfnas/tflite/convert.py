@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import numbers
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from tfnas.data.data_types import CalibrationData
     from tfnas.graph.functional_form import InputShape
 
+_LOG = logging.getLogger(__name__)
 STREAM_MODES = ("float32", "int8", "int16x8")
 SPARSE_MODES = ("float32", "float16", "int8")
 PASSES: tuple[Callable[[Conversion], Conversion], ...] = (
@@ -116,7 +118,8 @@ def to_tflite(
             It yields lists of arrays of shape (batch, ...) in the order of `model.inputs`,
             dictionaries by input name, or tuples of a signature key and such a dictionary.
             At most 500 examples are used: of arrays one of each equal part, drawn at random, of
-            other data the first ones.
+            other data the first ones. A quantization-aware model has its ranges from its training:
+            data for it is not used, which a warning says.
         sparse: Whether kernels of which at least 30% is zero are stored without the zeros. This
             makes the file smaller, not faster; gzip makes a dense file nearly as small.
             Possible in three modes: "float32"; "float16", for models without transposed
@@ -186,8 +189,11 @@ def to_tflite(
         if fit_for is not None:
             check_fit_for(fit_for)
             _check_fits(fit_for, sparse, streaming)
+        given = model
         if not is_tf_keras(model):
             model = opaque_form(model, calibration, input_shape)
+        if calibration is not None and model is given:  # else its shape was read
+            _warn_of_unused(model, spec, mode)
         _check_batch(batch_size, model, streaming)
         file = converted(
             Conversion(model, spec, calibration, sparse, budget_seconds, streaming, batch_size)
@@ -201,6 +207,24 @@ def to_tflite(
         return converted(Conversion(model, QuantSpec.of(other), quiet=True))
 
     return with_comparison(file, model, spec, other_file)
+
+
+def _warn_of_unused(model: Any, spec: QuantSpec, mode: str | QuantSpec | None) -> None:
+    """Says where calibration data changes nothing and the call looks as if it should."""
+    from tfnas.quantization.aware_models import trained_formats
+
+    if spec.needs_calibration and trained_formats(model) is not None:
+        _LOG.warning(
+            "calibration is not used: the quantization-aware model %r holds the ranges of its "
+            "training; tfnas.calibrate(model, data) widens them",
+            model.name,
+        )
+    elif mode is None and spec.mode == FLOAT:
+        _LOG.warning(
+            "calibration is not used: without a mode the file of %r is of floats; mode='int8' "
+            "uses it",
+            model.name,
+        )
 
 
 def _formats(model: Any, mode: str | QuantSpec | None) -> QuantSpec:

@@ -16,6 +16,7 @@ from tfnas.runtime.helper_process import HelperDied, call, is_isolated
 from tfnas.runtime.native_messages import native_messages_hidden
 from tfnas.tflite.tensor_details import TensorDetails, tensor_details
 
+STATE = "state_"  # start of the names of states, inputs of files of one frame
 FIRST_RUN_SECONDS = 600.0
 # What `run_apart` has run -> how the process ended, empty where it did not.
 _KNOWN: dict[tuple[str, bool, bool], str] = {}
@@ -185,7 +186,9 @@ def input_columns(
     names = [tensor.name for tensor in tensors]
     if isinstance(x, dict):
         if set(x) != set(names):
-            raise ValueError(f"x must hold the inputs {names}, got {sorted(x)}")
+            raise ValueError(
+                f"x must hold the inputs {names}, got {sorted(x)}{_with_states(names)}"
+            )
         columns = [x[name] for name in names]
     else:
         columns = list(x) if isinstance(x, list | tuple) else [x]
@@ -198,7 +201,9 @@ def input_columns(
                 )
             columns = [columns[order.index(name)] for name in names]
     if len(columns) != len(names):
-        raise ValueError(f"x must hold {len(names)} inputs {names}, got {len(columns)}")
+        raise ValueError(
+            f"x must hold {len(names)} inputs {names}, got {len(columns)}{_with_states(names)}"
+        )
     for tensor, column in zip(tensors, columns, strict=True):
         fits = column.ndim == len(tensor.shape) and all(
             size in (-1, got) for size, got in zip(tensor.shape[1:], column.shape[1:], strict=True)
@@ -211,6 +216,16 @@ def input_columns(
         if np.isnan(column).any():
             raise ValueError(f"x must hold no NaN for input {tensor.name!r}")
     return columns
+
+
+def _with_states(names: Sequence[str]) -> str:
+    """What to use for a file that takes its state, as a hint of an error; else empty."""
+    if not any(name.startswith(STATE) for name in names):
+        return ""
+    return (
+        ": the file takes one frame and the state after the frames before; tfnas.FileStream(file) "
+        "keeps the state and takes frames, tfnas.evaluate takes sequences"
+    )
 
 
 def _split_number(name: str) -> tuple[str, int]:

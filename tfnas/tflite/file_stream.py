@@ -5,21 +5,20 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tfnas.data.reading import arrays
 from tfnas.tflite.artifact import Artifact, as_artifact
-from tfnas.tflite.file_interpreter import input_columns
+from tfnas.tflite.file_interpreter import STATE, input_columns
 from tfnas.tflite.metadata import read_entry
 from tfnas.tflite.tensor_details import TensorDetails
 
 if TYPE_CHECKING:
     from tfnas.data.data_types import InputData
 
-STATE = "state_"  # start of the names of states
 STEPS = b"TFNAS_STEPS"  # an entry of the file's metadata, see `_steps`
 
 
@@ -48,11 +47,14 @@ class StreamEnds:
             for name, tensor in self.before.items()
         }
 
-    def frames_of(self, frames: np.ndarray | dict[str, np.ndarray]) -> list[np.ndarray]:
+    def frames_of(
+        self, frames: np.ndarray | dict[str, np.ndarray], what: str = "frames"
+    ) -> list[np.ndarray]:
         """Returns frames as one array an input, (frames, ...).
 
         Args:
             frames: One array, or a dictionary by input name.
+            what: Name of the argument, for messages.
 
         Raises:
             ValueError: An input is missing, or a frame has the wrong shape.
@@ -60,17 +62,19 @@ class StreamEnds:
         columns = frames if isinstance(frames, dict) else {self.inputs[0].name: frames}
         names = [tensor.name for tensor in self.inputs]
         if set(columns) != set(names):
-            raise ValueError(f"frames must hold the inputs {names}, got {sorted(columns)}")
+            raise ValueError(f"{what} must hold the inputs {names}, got {sorted(columns)}")
         arrays = [np.asarray(columns[tensor.name]) for tensor in self.inputs]
         for tensor, array in zip(self.inputs, arrays, strict=True):
             if array.shape[1:] != tuple(tensor.shape[2:]):
                 raise ValueError(
-                    f"frames of input {tensor.name!r} must have the shape "
+                    f"{what} of input {tensor.name!r} must have the shape "
                     f"(frames, {', '.join(map(str, tensor.shape[2:]))}), got {array.shape}"
                 )
         counts = [len(array) for array in arrays]
         if len(set(counts)) > 1 or not counts[0]:
-            raise ValueError(f"frames must be one or more, as many for each input, got {counts}")
+            raise ValueError(
+                f"{what} must hold at least one frame, as many for each input, got {counts}"
+            )
         return arrays
 
 
@@ -164,6 +168,21 @@ def sequence_outputs(
     return [np.stack(parts) for parts in zip(*found, strict=True)]
 
 
+def check_sequences(columns: Sequence[np.ndarray], what: str) -> None:
+    """Raises ValueError unless there are sequences with frames, as many for each input.
+
+    Args:
+        columns: For each input an array (examples, frames, ...).
+        what: Name of the argument that holds them.
+    """
+    shapes = [column.shape for column in columns]
+    if len({shape[:2] for shape in shapes}) > 1 or not all(shapes[0][:2]):
+        raise ValueError(
+            f"{what} must hold at least one sequence (examples, frames, ...) of at least one "
+            f"frame, as many for each input, got the shape {', '.join(map(str, shapes))}"
+        )
+
+
 def sequence_predictor(
     file: Artifact, *, threads: int = 1, stateful: bool = False
 ) -> Callable[[InputData], Any]:
@@ -182,6 +201,7 @@ def sequence_predictor(
 
     def predict(x: InputData) -> Any:
         columns = input_columns(arrays(x, what="x")[0], tensors, file.origin.get("inputs", ()))
+        check_sequences(columns, "x")
         named = dict(zip((tensor.name for tensor in tensors), columns, strict=True))
         outputs = sequence_outputs(stream, named, keep_state=stateful)
         outputs = [

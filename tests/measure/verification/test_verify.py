@@ -210,6 +210,22 @@ def test_an_int8_file_is_verified_within_the_bound_of_its_format(dense):
     assert 1e-4 < found.worst().relative < DEFAULT_BOUNDS["int8"].relative
 
 
+def test_an_operator_that_moves_numbers_is_not_said_to_round_them():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 6))
+    x = layers.MultiHeadAttention(2, 3, name="look")(inputs, inputs)
+    model = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
+    rows = np.random.default_rng(0).normal(size=(40, 8, 6)).astype("float32")
+    file = tfnas.to_tflite(model, "int8", rows)
+    departure = tfnas.verify(model, file, rows, bound=1e-6).departure
+    assert (departure.layer, departure.operator) == ("look", "RESHAPE")
+    assert departure.after < 1  # of a counterpart that computes the same
+    assert departure.reason == (
+        "it only moves numbers, which operators before it have computed and rounded; the float "
+        "file has no counterpart of this layer's FULLY_CONNECTED"
+    )
+
+
 def test_what_is_judged_is_said_below_the_table(dense):
     model, rows, file = dense
     found = tfnas.verify(model, file, rows)

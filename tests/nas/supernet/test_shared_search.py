@@ -1,12 +1,13 @@
 """A search over scores: any sampler, each network once, limits, resumption."""
 
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 
 import tfnas
-from tfnas.nas.objectives import Objectives, objective_of
+from tfnas.nas.objectives import Objectives, metric_text, objective_of
 from tfnas.nas.supernet.shared_search import SharedSearch
 
 
@@ -69,6 +70,18 @@ def test_limits_are_kept(space, tmp_path):
     limits = {"size_bytes": 20.0}
     found = searched(space, tmp_path / "a", ["file_accuracy"], 40, Scores(), limits=limits)
     assert all(metrics["size_bytes"] <= 20 for _, metrics in found.best(40))
+
+
+def test_the_best_scores_are_of_networks_within_the_limits(space, tmp_path):
+    names, limits = ["file_accuracy"], {"size_bytes": 20.0}
+    found = searched(space, tmp_path / "a", names, 40, Scores(), limits=limits)
+    best = max(metrics["file_accuracy"] for metrics in found.metrics)
+    text = f"best of 40 networks, with the shared weights: file_accuracy {metric_text(best)}"
+    assert found.best_scores() == text
+    found.learning_records = [
+        dataclasses.replace(record, violation=1.0) for record in found.learning_records
+    ]
+    assert found.best_scores() == "none of 40 networks keeps the limits"
 
 
 def test_limits_that_no_network_keeps(space, tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import tfnas
+from tfnas.nas.objectives import metric_text
 from tfnas.nas.search_callbacks import TrialCallbacks
 from tfnas.nas.supernet.rank_correlation import RankCorrelation
 
@@ -53,11 +54,17 @@ def searched(space, split, tmp_path_factory):
     return tuner
 
 
+def read_lines(tuner):
+    path = tuner.folder().joinpath("supernet", "scores.jsonl")
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def read_scores(tuner):
+    return [line["metrics"] for line in read_lines(tuner)]
+
+
 def test_trials_are_the_finalists(searched):
-    scores = [
-        json.loads(line)
-        for line in searched.folder().joinpath("supernet", "scores.jsonl").read_text().splitlines()
-    ]
+    scores = read_lines(searched)
     assert len(scores) == 6
     by_key = {each["architecture"]: each["metrics"] for each in scores}
     candidates = searched.candidates()
@@ -88,7 +95,12 @@ def test_phases_are_reported(searched):
     trained = [p for p in phases if p.text.startswith("training")]
     scored = [p for p in phases if p.text.startswith("scoring")]
     assert [(p.done, p.total) for p in trained] == [(n, 3) for n in range(4)]
+    *scored, best = scored
     assert [(p.done, p.total) for p in scored] == [(n, 6) for n in range(7)]
+    scores = read_scores(searched)
+    accuracy, macs = max(s["file_accuracy"] for s in scores), min(s["macs"] for s in scores)
+    assert best.note.startswith("best of 6 networks, with the shared weights: file_accuracy ")
+    assert f"file_accuracy {metric_text(accuracy)}, macs {metric_text(macs)}" in best.note
 
 
 def test_a_resumed_search_says_what_was_done_before(searched, space, split, tmp_path):
@@ -109,6 +121,7 @@ def test_a_resumed_search_says_what_was_done_before(searched, space, split, tmp_
         (3, 3, "epoch", "all 3 epochs were done before"),
         (3, 6, "network", f"3 of 6 networks were done before; {traced}"),
         *((done, 6, "network", "") for done in (4, 5, 6)),
+        (0, 0, "epoch", searched.trial_callbacks.phases[-1].note),
     ]
     assert scores.read_text() == "".join(lines)
     assert best.architecture == searched.candidates()[0].architecture

@@ -20,6 +20,15 @@ from tfnas.measure.quantization_debugger.layer_names import LayerNames
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.flatbuffer import OperatorInfo, TensorInfo
 
+MOVES = frozenset(
+    {
+        *("RESHAPE", "SQUEEZE", "EXPAND_DIMS", "TRANSPOSE", "REVERSE_V2", "SLICE", "STRIDED_SLICE"),
+        *("SPLIT", "SPLIT_V", "UNPACK", "GATHER", "GATHER_ND", "TILE", "BROADCAST_TO"),
+        *("SPACE_TO_DEPTH", "DEPTH_TO_SPACE", "SPACE_TO_BATCH_ND", "BATCH_TO_SPACE_ND"),
+    }
+)
+"""Operators that give numbers of their input as they are, in other places."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class AlignedOperators:
@@ -80,6 +89,17 @@ class Flow:
             tensor = producer.inputs[0]
             producer = self.producers.get(tensor.index)
         return tensor
+
+    def computing(self, op: OperatorInfo) -> OperatorInfo | None:
+        """Returns the operator that has computed what an operator moves; None: an input is moved.
+
+        Args:
+            op: One of `MOVES`; another one has computed its output itself.
+        """
+        found: OperatorInfo | None = op
+        while found is not None and (found.name in MOVES or _is_helper(found)):
+            found = self.producers.get(found.inputs[0].index)
+        return found
 
     def settled(self, tensor: TensorInfo) -> TensorInfo:
         """Returns the tensor in the format that its consumers read, if that is the same for all."""
@@ -180,11 +200,26 @@ class Alignment:
         self._right_inputs = {id(op): self.right.inputs_of(op) for op in self.right.operators}
         while any(self._match(key) for key in _KEYS) or self._match_ends():
             pass
+        self._part_what_moves_other_numbers()
         self.pairs = tuple(
             AlignedOperators(self.left.owner(partner), partner, op)
             for op in self.right.operators
             if (partner := self._partners.get(id(op))) is not None
         )
+
+    def _part_what_moves_other_numbers(self) -> None:
+        """Undoes pairs that move numbers of operators which have other counterparts."""
+        moving = [op for op in self.right.operators if op.name in MOVES]
+        for op in moving:
+            partner = self._partners.get(id(op))
+            if partner is None or partner.name not in MOVES:
+                continue
+            before, behind = self.left.computing(partner), self.right.computing(op)
+            one, other = self._partners.get(id(before)), self._partners.get(id(behind))
+            if (one is not None and one is not behind) or (
+                other is not None and other is not before
+            ):
+                del self._partners[id(op)], self._partners[id(partner)]
 
     def _match(self, key: Key) -> bool:
         """Pairs operators with equal keys if both files have the same number of them."""

@@ -150,7 +150,5 @@ def noisiest(
     if not found.layers:
         return None
     worst = found.layers[0]
-    before = max(worst.noise - worst.added, 0.0)
-    return Departure(
-        worst.layer, worst.operator, before**0.5, worst.noise**0.5, reason_of_noise(worst)
-    )
+    before, reason = max(worst.noise - worst.added, 0.0), reason_of_noise(worst, found.unaligned)
+    return Departure(worst.layer, worst.operator, before**0.5, worst.noise**0.5, reason)

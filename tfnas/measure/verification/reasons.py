@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from tfnas.measure.quantization_debugger.error_report import LayerError
+from tfnas.measure.quantization_debugger.error_report import LayerError, Unaligned
+from tfnas.measure.quantization_debugger.operator_alignment import MOVES
 from tfnas.measure.verification.layer_values import LayerValue
 
 if TYPE_CHECKING:
@@ -69,12 +70,18 @@ def _fused(numbers: np.ndarray, following: Sequence[LayerValue]) -> Iterator[np.
         yield numbers
 
 
-def reason_of_noise(error: LayerError) -> str:
+def reason_of_noise(error: LayerError, unaligned: Sequence[Unaligned] = ()) -> str:
     """Returns why an operator of integers adds noise.
 
     Args:
         error: The operator's error.
+        unaligned: Operators that can't be compared, whose noise shows behind them.
     """
+    if error.operator in MOVES:
+        ours = [each for each in unaligned if (each.layer, each.file) == (error.layer, "quantized")]
+        names = ", ".join(dict.fromkeys(o.operator for o in ours if o.operator not in MOVES))
+        apart = f"; the float file has no counterpart of this layer's {names}" if names else ""
+        return f"it only moves numbers, which operators before it have computed and rounded{apart}"
     if error.saturation > 0.001:
         return (
             f"{100 * error.saturation:.2g}% of its values lie outside of the range that its "

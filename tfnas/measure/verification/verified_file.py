@@ -18,6 +18,7 @@ from tfnas.measure.verification.cases import Case, cases, cases_of_numbers
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.file_stream import (
     FileStream,
+    check_sequences,
     ends_without_states,
     is_stream,
     sequence_outputs,
@@ -115,6 +116,7 @@ class FrameByFrame:
 
     def used(self, columns: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Returns as many sequences as have 20,000 frames together, one at least."""
+        check_sequences(columns, "data")
         most = max(1, MOST_FRAMES // max(1, columns[0].shape[1]))
         return [column[:most] for column in columns]
 

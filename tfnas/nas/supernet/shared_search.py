@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tfnas.nas.objectives import Objectives
+from tfnas.nas.objectives import Objectives, metric_text
 from tfnas.nas.proposals import ProposalFilter
 from tfnas.nas.samplers.sampler import Sampler
 from tfnas.nas.trial_records import TrialRecord, ranked
@@ -126,6 +126,22 @@ class SharedSearch:
         """
         order = ranked(self.learning_records)[:number]
         return [(self.learning_records[i].architecture, self.metrics[i]) for i in order]
+
+    def best_scores(self) -> str:
+        """Returns the best value of each objective in one line, of networks within the limits."""
+        violations = [record.violation for record in self.learning_records]
+        keeping = [place for place, each in enumerate(violations) if each == 0]
+        if not keeping:
+            wrong = "keeps the limits" if self.objectives.limits else "runs on the device"
+            return f"none of {len(violations):,} networks {wrong}"
+        names, directions = self.objectives.names, self.objectives.directions
+        best = {
+            name: (max if direction == "max" else min)(self.metrics[i][name] for i in keeping)
+            for name, direction in zip(names, directions, strict=True)
+        }
+        shown = ", ".join(f"{name} {metric_text(value)}" for name, value in best.items())
+        apart = ", perhaps of different networks" if len(names) > 1 else ""
+        return f"best of {len(violations):,} networks, with the shared weights: {shown}{apart}"
 
 
 def _read(path: pathlib.Path) -> dict[str, dict[str, float]]:

@@ -129,6 +129,7 @@ class WeightSharing:
             self.config.evaluations,
             lambda done, total: report(Phase(SCORING, done, total, "network")),
         )
+        report(Phase(SCORING, note=search.best_scores()))
         best = search.best(number)
         return [self._finalist(arch, metrics) for arch, metrics in best]
 

@@ -120,6 +120,11 @@ def run_micro(
     _check_alone(file)
     if stateful and is_stream(file):
         return _streamed(file, x)
+    if is_stream(file) and not isinstance(x, dict):
+        raise ValueError(
+            "stateful must be True for a file that takes one frame and the state after the frames "
+            "before, got False: x then holds frames, one after the other"
+        )
     columns = file._columns(arrays(x, what="x")[0])
     inputs = {t.index: t.quantize(c) for t, c in zip(file.inputs, columns, strict=True)}
     outputs = _run(file, inputs, reset=not stateful and file.state != "none")
@@ -388,7 +393,7 @@ def _call(file: Artifact, folder: pathlib.Path, **options: Any) -> str:
 def _streamed(file: Artifact, frames: Any) -> Any:
     """The outputs of a file of one frame for frames one after the other."""
     ends = stream_ends(file)
-    columns = ends.frames_of(frames)
+    columns = ends.frames_of(frames, "x")
     first = ends.first_states()
     inputs = {t.index: t.quantize(c)[:, None] for t, c in zip(ends.inputs, columns, strict=True)}
     inputs |= {tensor.index: first[name] for name, tensor in ends.before.items()}

@@ -100,7 +100,7 @@ def _check_ranges(model: keras.Model) -> None:
     if unknown:
         raise ValueError(
             f"model must have seen data before it is exported, got no range for {unknown[0]!r} and "
-            f"{len(unknown) - 1} more: train it, or tfnas.quantize_aware(model, data=...)"
+            f"{len(unknown) - 1} more: train it, or tfnas.calibrate(model, data)"
         )
 
 

@@ -17,7 +17,8 @@ from ai_edge_litert import schema_py_generated as schema
 
 from tfnas.graph.batchnorm import layers_of
 from tfnas.quantization.recurrent_forms import QuantizedRecurrent
-from tfnas.tflite.file_stream import STATE, STEPS
+from tfnas.tflite.file_interpreter import STATE
+from tfnas.tflite.file_stream import STEPS
 from tfnas.tflite.flatbuffer import integers, pack, unpack
 from tfnas.tflite.frame_model import FrameStep, FrameWindow, frame_model
 from tfnas.tflite.graph_writer import GraphWriter, NumberFormat
