@@ -130,8 +130,8 @@ def test_searches_are_right_within_a_fifth_after_a_third(algorithm, seed):
     sizes = SearchWork(config, types.SimpleNamespace(hypermodel=hypermodel), split, split)
     parts, archs = sizes.parts(), [space.sample(rng) for _ in range(12)]
     works = [sizes.trained(arch, 1300, config.epochs) for arch in archs]
-    clock, told, progress = Clock(), [], PrintedProgress()
-    progress.time_left = lambda seconds: told.append((clock.time, seconds))
+    clock, expected, progress = Clock(), [], PrintedProgress()
+    progress.time_left = lambda seconds: expected.append((clock.time, seconds))
     steps, once = rng.uniform(0.5, 3.0, 2) / 1000
 
     def spend(seconds):
@@ -151,7 +151,7 @@ def test_searches_are_right_within_a_fifth_after_a_third(algorithm, seed):
         timed.trial_ended(TrialNews(number, 12, 1.0, "good", None))
     timed.part_began(comparison(0))
     train(parts[comparison(0)], 4, timed)
-    late = [at + left for at, left in told if at > clock.time / 3]
+    late = [at + left for at, left in expected if at > clock.time / 3]
     assert len(late) > 30
     assert late == pytest.approx([clock.time] * len(late), rel=0.2)
 
