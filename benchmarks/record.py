@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import pathlib
 import re
 import subprocess
@@ -69,6 +70,12 @@ def write(
     path.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(f"written to benchmarks/results/{path.name}", flush=True)
     return path
+
+
+def load_note() -> str:
+    """Returns how busy the machine was during the last quarter of an hour, beside its cores."""
+    load, cores = os.getloadavg()[2], os.cpu_count()
+    return f"Load of the machine, mean of the last 15 minutes: {load:.1f} on {cores} cores."
 
 
 def kept(name: str) -> dict[str, Any]:

@@ -354,7 +354,7 @@ def write(split: Any, runs: dict[str, Run]) -> None:
     ]
     times = [row["supernet CPU s"] for row in tables["Hypervolume"]]
     notes.append(f"A search by shared weights: {statistics.median(times):.0f} CPU s (median).")
-    notes.append("Other jobs ran beside on the same processor.")
+    notes.append(record.load_note())
     record.write(
         "supernet",
         tables,

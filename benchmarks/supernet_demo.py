@@ -239,7 +239,7 @@ def write(runs: dict[str, dict[str, Any]]) -> None:
     columns = list(dict.fromkeys(name for run in runs.values() for name in run["row"]))
     rows = [{name: run["row"].get(name, "") for name in columns} for run in runs.values()]
     notes = notes_of(rows) if len(rows) > 1 else []
-    notes.append("Other jobs ran beside on the same processor.")
+    notes.append(record.load_note())
     print("\n".join([*map(json.dumps, rows), *notes]), flush=True)
     seed = min(map(int, runs))
     command = f"python benchmarks/supernet_demo.py --seeds={len(runs)}"

@@ -163,10 +163,7 @@ def main(argv: list[str]) -> None:
         "time_left",
         {title: record.table_rows(*each) for title, each in tables.items()},
         seed=int(SEEDS.value[0]),
-        notes=[
-            "Load of the machine at the end, of its cores: "
-            f"{os.getloadavg()[0]:.1f} of {os.cpu_count()}. Other jobs ran beside."
-        ],
+        notes=[record.load_note()],
     )
 
 
