@@ -5,6 +5,7 @@ to repair.
 """
 
 import ast
+import concurrent.futures
 import copy
 import gc
 import inspect
@@ -488,17 +489,69 @@ def graphs_alive(name):
     return sum(isinstance(o, FuncGraph) and o.name.startswith(name) for o in gc.get_objects())
 
 
+def accumulating():
+    return keras.optimizers.SGD(gradient_accumulation_steps=2)
+
+
+def scaling():
+    return keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD())
+
+
 @pytest.mark.usefixtures("traced_by_keras")
-def test_graphs_of_training_steps_are_freed():
+@pytest.mark.parametrize("optimizer", [keras.optimizers.SGD, accumulating, scaling])
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_graphs_of_training_steps_are_freed(optimizer, jit_compile):
     keras_private.forget_step_gradients()
     before = graphs_alive("one_step_on_data")
-    model = compiled()
+    model = sequential(layers.Dense(2, activation="silu"))
+    model.compile(optimizer(), "mse", jit_compile=jit_compile)
     model.fit(*ones(), verbose=0)
     del model
     assert graphs_alive("one_step_on_data") > before, "TensorFlow no longer keeps them"
     assert keras_private.forget_step_gradients() > 0
     assert graphs_alive("one_step_on_data") == before
     assert keras_private.forget_step_gradients() == 0
+
+
+def test_a_prediction_has_its_gradient_after_other_models_are_freed():
+    model, factor = sequential(layers.Dense(2, activation="silu")), tf.Variable(1.0)
+    expected = model.predict(ones()[0], verbose=0).sum()
+    compiled().fit(*ones(), verbose=0)
+    keras_private.forget_step_gradients()
+    with tf.GradientTape() as tape:  # `predict` is under the tape, as in reinforcement learning
+        loss = factor * model.predict(ones()[0], verbose=0).sum()
+    assert float(tape.gradient(loss, factor)) == pytest.approx(expected)
+
+
+def test_functions_with_gradients_of_their_own_are_found_in_loops():
+    @tf.custom_gradient
+    def doubled(x):
+        return 2 * x, lambda gradient: 3 * gradient
+
+    @tf.function
+    def loop(x):
+        for _ in tf.range(3):
+            x = doubled(x)
+        return x
+
+    graph = loop.get_concrete_function(tf.TensorSpec(())).graph
+    found = [name for _, name, of in keras_private.functions_with_gradients() if of is graph]
+    assert len(found) == 1
+    assert "doubled" in found[0]
+    assert keras_private.forget_gradients(lambda each: each is graph) == 1
+
+
+def test_threads_that_forget_at_once():
+    @tf.custom_gradient
+    def doubled(x):
+        return 2 * x, lambda gradient: 3 * gradient
+
+    many = tf.function(lambda x: [doubled(x) for _ in range(40)], autograph=False)
+    graph = many.get_concrete_function(tf.TensorSpec(())).graph
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        forget = keras_private.forget_gradients
+        counts = list(pool.map(forget, [lambda each: each is graph] * 2))
+    assert sum(counts) == 40
 
 
 def test_functions_run_after_their_kernels_were_forgotten():

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
-_STEPS = ("one_step_on_data", "multi_step_on_")
 _GLOBAL_SEEDS = ("global_random_seed", "global_seed_generator")
 
 
@@ -698,17 +697,23 @@ def with_constants(function: tf.types.experimental.ConcreteFunction) -> tuple[An
 
 
 def forget_step_gradients() -> int:
-    """Lets go of the graphs of Keras' steps that are done, and returns how many entries held one.
+    """Lets go of the graphs of Keras' training steps, and returns how many gradients held one.
 
     A function with a gradient of its own puts that into TensorFlow's registry of gradients, where
     it stays for good, and with it the graph that called the function. Keras' optimizers call one
     in each training step, to sum gradients over replicas. So every compiled model that was ever
     trained stays in memory. Nothing takes the gradient of such a step, which computed its own.
+    Gradients of `predict` and of other functions may be taken, and stay.
 
-    The graphs of `fit`, `evaluate` and `predict` are named after the functions inside
-    `TensorFlowTrainer.make_train_function` and its likes (Keras 3.12.0, 3.15.1).
+    The graph of a step is named after `one_step_on_data` of `TensorFlowTrainer` (Keras 3.12.0,
+    3.15.1), and calls `ReplicaContext.all_reduce` (TensorFlow 2.21).
     """
-    return forget_gradients(lambda graph: getattr(graph, "name", "").startswith(_STEPS))
+    steps = [
+        graph
+        for _, function, graph in functions_with_gradients()
+        if "all_reduce" in function and getattr(graph, "name", "").startswith("one_step_on_data")
+    ]
+    return forget_gradients(lambda graph: any(graph is step for step in steps))
 
 
 def forget_kernels() -> None:
@@ -727,28 +732,52 @@ def forget_kernels() -> None:
 def forget_gradients(is_done: Callable[[Any], bool]) -> int:
     """Removes gradients of functions that were called in a graph, and returns their number.
 
-    Reads `gradient_registry` of `tensorflow.python.framework.ops` and what
-    `custom_gradient._graph_mode_decorator` registers there (TensorFlow 2.21): a function around
-    `tape_grad_fn`, which holds the `result` of the call.
+    Changes `gradient_registry` of `tensorflow.python.framework.ops` (TensorFlow 2.21).
 
     Args:
         is_done: Whether nothing will take the gradient of a graph any more.
     """
-    import tensorflow as tf
     from tensorflow.python.framework import ops
 
-    def variables_around(function: Any) -> Mapping[str, Any]:
-        is_function = inspect.isfunction(function)
-        return inspect.getclosurevars(function).nonlocals if is_function else {}
+    entries = ops.gradient_registry._registry
+    done = [name for name, _, graph in functions_with_gradients() if is_done(graph)]
+    # Another thread may have removed some.
+    return sum(entries.pop(name, None) is not None for name in done)
 
-    entries, forgotten = ops.gradient_registry._registry, 0
-    for name in [name for name in tuple(entries) if name.startswith("CustomGradient-")]:
-        inner = variables_around(entries[name]["type"]).get("tape_grad_fn")
-        results = tf.nest.flatten(variables_around(inner).get("result"))
-        if any(is_done(value.graph) for value in results if tf.is_symbolic_tensor(value)):
-            entries.pop(name, None)
-            forgotten += 1
-    return forgotten
+
+def functions_with_gradients() -> list[tuple[str, str, Any]]:
+    """Returns the functions with gradients of their own that were called in graphs.
+
+    Reads `gradient_registry` of `tensorflow.python.framework.ops` and what
+    `custom_gradient._graph_mode_decorator` registers there (TensorFlow 2.21): a function around
+    `tape_grad_fn`, which holds the `result` of the call and `grad_fn`. The graph of a branch or of
+    the body of a loop is part of the one around it (`ControlFlowFuncGraph.outer_graph`).
+
+    Returns:
+        For each call its name in the registry, the gradient's qualified name, and the graph.
+    """
+    import tensorflow as tf
+    from tensorflow.python.framework import ops
+    from tensorflow.python.ops.control_flow_v2_func_graphs import ControlFlowFuncGraph
+
+    def variables_around(function: Any) -> Mapping[str, Any]:
+        try:
+            return inspect.getclosurevars(function).nonlocals
+        except (TypeError, ValueError):  # no Python function, or a variable without a value
+            return {}
+
+    found = []
+    for name, entry in tuple(ops.gradient_registry._registry.items()):
+        if not name.startswith("CustomGradient-"):
+            continue
+        call = variables_around(variables_around(entry["type"]).get("tape_grad_fn"))
+        results = [t for t in tf.nest.flatten(call.get("result")) if tf.is_symbolic_tensor(t)]
+        if results:
+            graph = results[0].graph
+            while isinstance(graph, ControlFlowFuncGraph):
+                graph = graph.outer_graph
+            found.append((name, getattr(call.get("grad_fn"), "__qualname__", ""), graph))
+    return found
 
 
 @functools.cache

@@ -529,6 +529,18 @@ def test_an_interrupted_search_leaves_a_finished_folder(npz, tmp_path, monkeypat
     assert (tmp_path / "best_int8.tflite").read_bytes() == kept
 
 
+@pytest.mark.slow
+def test_ctrl_c_in_more_trials_keeps_the_final_files_of_the_same_winner(npz, tmp_path):
+    tfnas.search(str(npz), directory=tmp_path, **SETTINGS)
+    final = ["best.keras", "best_int8.tflite", "best_float32.tflite"]
+    before = [(tmp_path / name).read_bytes() for name in final]
+    more = {**SETTINGS, "max_trials": SETTINGS["max_trials"] + 1}
+    watch = Watch(interrupt_at=more["max_trials"])
+    assert tfnas.search(str(npz), directory=tmp_path, progress=watch, **more).interrupted
+    assert [(tmp_path / name).read_bytes() for name in final] == before
+    assert len(list((tmp_path / "final").glob("*.best"))) == 1
+
+
 def test_after_ctrl_c_nothing_is_trained_converted_or_measured(
     finished, npz, tmp_path, monkeypatch
 ):
@@ -663,7 +675,11 @@ def test_weights_that_networks_share(npz, tmp_path):
     known = [(phase, seconds) for phase, seconds in watch.left if seconds is not None]
     assert all(seconds >= 0 for _, seconds in known)
     expected = ("training the shared weights", "scoring networks with the shared weights")
-    assert {phase for phase, _ in known} >= {*expected, TEST_PHASE, "training 3 random networks alone"}
+    assert {phase for phase, _ in known} >= {
+        *expected,
+        TEST_PHASE,
+        "training 3 random networks alone",
+    }
     assert known[0][1] > known[-1][1]
     assert len(result.candidates) == 2
     assert all("supernet_accuracy" in each.metrics for each in result.candidates)

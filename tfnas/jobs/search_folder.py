@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import pathlib
+from collections.abc import Iterable
 
 from tfnas.measure.elsewhere.named_device import device_identity
 from tfnas.measure.latency import provenance
@@ -129,6 +130,31 @@ def not_writable(directory: pathlib.Path, reason: str) -> ValueError:
         f"directory must be a folder that can be written, got {str(directory)!r}, which can't: "
         f"{reason}"
     )
+
+
+def marker_of(directory: pathlib.Path, key: str) -> pathlib.Path:
+    """Returns the file that says of which network the final files are.
+
+    Args:
+        directory: The folder of the search.
+        key: Key of the architecture.
+    """
+    return directory / "final" / f"{key}.best"
+
+
+def final_files(
+    directory: pathlib.Path, key: str, modes: Iterable[str]
+) -> dict[str, pathlib.Path] | None:
+    """Returns the final files of a network by mode; None where one is missing.
+
+    Args:
+        directory: The folder of the search.
+        key: Key of the architecture.
+        modes: Modes of the files.
+    """
+    files = {mode: directory / f"best_{mode}.tflite" for mode in modes}
+    written = marker_of(directory, key).exists() and all(path.exists() for path in files.values())
+    return files if written else None
 
 
 def forget_final(directory: pathlib.Path, writes: bool, key: str) -> None:

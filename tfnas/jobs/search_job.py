@@ -289,8 +289,10 @@ class _Run:
         """Writes the best network, and compares it; returns the rows, and what stopped it."""
 
         def keep_as_it_is() -> None:
-            search_folder.forget_final(self.directory, self.writes, winner.architecture.key)
-            keep_trial(self.tuner, winner, self.directory, list(_modes(winner.architecture)))
+            key, modes = winner.architecture.key, list(_modes(winner.architecture))
+            if search_folder.final_files(self.directory, key, modes) is None:
+                search_folder.forget_final(self.directory, self.writes, key)
+                keep_trial(self.tuner, winner, self.directory, modes)
 
         if interrupted:
             keep_as_it_is()
@@ -376,18 +378,17 @@ class _Run:
 
     def _final_files(self, winner: MeasuredTrial, retrain: bool) -> dict[str, Artifact]:
         """The winner's files; they are read if an earlier run of the search wrote them."""
-        marker = self.directory / "final" / f"{winner.architecture.key}.best"
-        modes = _modes(winner.architecture)
-        names = {mode: self.directory / f"best_{mode}.tflite" for mode in modes}
-        if retrain and marker.exists() and all(path.exists() for path in names.values()):
+        arch = winner.architecture
+        kept = search_folder.final_files(self.directory, arch.key, _modes(arch))
+        if retrain and kept is not None:
             return {
                 mode: dataclasses.replace(Artifact.load(path), mode=mode)
-                for mode, path in names.items()
+                for mode, path in kept.items()
             }
-        search_folder.forget_final(self.directory, self.writes, marker.stem)
-        files = self._export(self._final_model(winner, retrain), winner.architecture)
+        search_folder.forget_final(self.directory, self.writes, arch.key)
+        files = self._export(self._final_model(winner, retrain), arch)
         if retrain:
-            write_atomically(marker, "trained\n")
+            write_atomically(search_folder.marker_of(self.directory, arch.key), "trained\n")
         return files
 
     def _export(self, model: keras.Model, arch: Architecture) -> dict[str, Artifact]:

@@ -130,10 +130,10 @@ class TrialRunner:
         on_file = {*objectives.names, *(needed - STATIC_METRICS)} & set(KNOWN_DIRECTIONS)
         self.measures = searched or bool(on_file)
         self._device_metrics = needed & {*ON_DEVICE}
-        keras_fit = isinstance(hypermodel, SpaceHyperModel) and (
+        self._keras_fit = isinstance(hypermodel, SpaceHyperModel) and (
             type(hypermodel).fit is kt.HyperModel.fit
         )
-        self._observed = observed or not keras_fit
+        self._observed = observed or not self._keras_fit
 
     def run(
         self, task: TrialTask, model: keras.Model, args: Sequence[Any], kwargs: Mapping[str, Any]
@@ -159,7 +159,8 @@ class TrialRunner:
         except DeviceLost as error:
             raise DeviceLostInTrial(str(error)) from error
         finally:
-            forget_kernels()  # of this network, which no later trial has
+            if self._keras_fit:  # code of the user's own may have functions that trials share
+                forget_kernels()
 
     def _run(
         self, task: TrialTask, model: keras.Model, args: Sequence[Any], kwargs: Mapping[str, Any]

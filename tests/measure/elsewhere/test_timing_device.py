@@ -159,3 +159,19 @@ def test_a_comma_of_a_value_is_kept_in_the_text(package):
     device = tfnas.BrowserDevice(package, timeout=60)
     assert tfnas.timing_device(str(device)) == device
     assert tfnas.timing_device("browser,package=web,,old, timeout=60").package == "web,old"
+
+
+@pytest.mark.parametrize(
+    ("runs", "repeats"),
+    [([0.007, 0.0001, 0.0001], 30), ([0.008, 0.007], 1), ([0.004, 0.002, 0.0015], 2)],
+)
+def test_a_slow_first_run_does_not_say_how_often_a_sample_repeats(runs, repeats):
+    class Scripted(timing_script.Timer):
+        def run(self, repeats):
+            return runs.pop(0)
+
+        def _run_once(self, index):
+            """Nothing."""
+
+    assert Scripted(None, has_state=False, warmup=0, sample_ms=3).repeats == repeats
+    assert runs == []

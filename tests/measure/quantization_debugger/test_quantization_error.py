@@ -24,6 +24,7 @@ from tfnas.measure.quantization_debugger.error_report import (
     QuantizationError,
     Unaligned,
 )
+from tfnas.measure.quantization_debugger.operator_alignment import Flow
 from tfnas.measure.quantization_debugger.quantization_error import quantization_error as measure
 from tfnas.reports.plots import quantization_picture
 
@@ -719,3 +720,13 @@ def test_a_factor_folded_in_one_file_is_no_weight_noise(mode):
     by_layer = [rows[name].weight_noise for name in ("wide", "c", "head")]
     assert None not in by_layer
     assert max(by_layer) < (0.03 if mode == "int8x4" else 1e-4)
+
+
+def test_what_a_split_moves_is_computed_by_the_layer_before_it():
+    inputs = keras.Input((4,))
+    parts = keras.ops.split(keras.layers.Dense(6, name="d")(inputs), 2, axis=-1)
+    model = keras.Model(inputs, keras.layers.Add()(parts))
+    rows = np.random.default_rng(0).normal(size=(16, 4)).astype("float32")
+    flow = Flow(tfnas.to_tflite(model, "int8", rows), layer_names.LayerNames(model))
+    [split] = [op for op in flow.operators if op.name.startswith("SPLIT")]
+    assert flow.computing(split).name == "FULLY_CONNECTED"

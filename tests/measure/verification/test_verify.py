@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import keras
 import numpy as np
@@ -9,8 +10,10 @@ import pytest
 from keras import layers
 
 import tfnas
+from tfnas.measure.quantization_debugger.error_report import LayerError
 from tfnas.measure.verification.bounds import DEFAULT_BOUNDS, format_of
 from tfnas.measure.verification.output_errors import errors
+from tfnas.measure.verification.reasons import reason_of_noise
 
 
 def network(resize="bilinear", softmax_axis=-1, approximate=False):
@@ -220,7 +223,7 @@ def test_an_operator_that_moves_numbers_is_not_said_to_round_them():
     departure = tfnas.verify(model, file, rows, bound=1e-6).departure
     assert (departure.layer, departure.operator) == ("look", "RESHAPE")
     assert departure.after < 1  # of a counterpart that computes the same
-    assert departure.reason == (
+    assert departure.reason.startswith(
         "it only moves numbers, which operators before it have computed and rounded; the float "
         "file has no counterpart of this layer's FULLY_CONNECTED"
     )
@@ -344,3 +347,17 @@ def test_a_file_of_8_bits_with_16_inside_is_one_of_8_bits():
     file = tfnas.to_tflite(normed, "int8", x)
     assert "int16" in {op.outputs[0].dtype for op in file.graph.operators}
     assert format_of(file) == "int8"
+
+
+@pytest.mark.parametrize(
+    ("noise", "saturation", "reason"),
+    [
+        (0.2, 0.5, r"it only moves numbers.*; 50% of its values lie outside"),
+        (0.2, 0.0, r"it only moves numbers, .* rounded$"),
+        (0.1, 0.5, r"50% of its values lie outside"),
+        (0.1, 0.0, r"its output is rounded to int8$"),  # a table, that no operator has computed
+    ],
+)
+def test_the_reason_of_an_operator_that_moves_numbers(noise, saturation, reason):
+    error = LayerError("look", "GATHER", "int8", (1, 3), noise, 0.1, saturation, 0.0)
+    assert re.match(reason, reason_of_noise(error))

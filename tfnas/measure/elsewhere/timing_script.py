@@ -44,9 +44,9 @@ class Timer:
         for _ in range(warmup):
             self.interpreter.invoke()
         seconds = sample_ms / 1000
-        once = self.run(1)
-        if once < 2 * seconds:  # else one inference is a sample, whatever else is measured
-            once = min(once, self.run(1), self.run(1))
+        once = min(self.run(1), self.run(1))
+        if once < 2 * seconds:  # else one inference is a sample, and a third one only takes time
+            once = min(once, self.run(1))
         self.repeats = max(1, math.ceil(seconds / max(once, 1e-7)))
 
     def _run_once(self, index: int) -> None:

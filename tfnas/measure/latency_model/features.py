@@ -62,7 +62,7 @@ def known_operators(names: Collection[str]) -> str:
     for name in names:
         kind, *more = name.split(" ")
         sizes.setdefault(kind, set()).update(more[:1] if "stride" in more else ())
-    del sizes[ALWAYS]
+    sizes.pop(ALWAYS, None)
     return ", ".join(" ".join([kind, *sorted(found)]) for kind, found in sorted(sizes.items()))
 
 

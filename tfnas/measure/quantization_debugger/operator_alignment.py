@@ -98,7 +98,9 @@ class Flow:
         """
         found: OperatorInfo | None = op
         while found is not None and (found.name in MOVES or _is_helper(found)):
-            found = self.producers.get(found.inputs[0].index)
+            # A SPLIT has its axis first, which is a constant.
+            moved = next((t for t in found.inputs if t.constant is None), found.inputs[0])
+            found = self.producers.get(moved.index)
         return found
 
     def settled(self, tensor: TensorInfo) -> TensorInfo:

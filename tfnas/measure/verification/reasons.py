@@ -77,16 +77,19 @@ def reason_of_noise(error: LayerError, unaligned: Sequence[Unaligned] = ()) -> s
         error: The operator's error.
         unaligned: Operators that can't be compared, whose noise shows behind them.
     """
-    if error.operator in MOVES:
+    outside = (
+        f"{100 * error.saturation:.2g}% of its values lie outside of the range that its integers "
+        "cover"
+    )
+    saturates = error.saturation > 0.001
+    if error.operator in MOVES and error.noise > error.added:
         ours = [each for each in unaligned if (each.layer, each.file) == (error.layer, "quantized")]
         names = ", ".join(dict.fromkeys(o.operator for o in ours if o.operator not in MOVES))
-        apart = f"; the float file has no counterpart of this layer's {names}" if names else ""
-        return f"it only moves numbers, which operators before it have computed and rounded{apart}"
-    if error.saturation > 0.001:
-        return (
-            f"{100 * error.saturation:.2g}% of its values lie outside of the range that its "
-            "integers cover"
-        )
+        parts = ["it only moves numbers, which operators before it have computed and rounded"]
+        parts += [f"the float file has no counterpart of this layer's {names}"] if names else []
+        return "; ".join([*parts, *([outside] if saturates else [])])
+    if saturates:
+        return outside
     if error.weight_noise is not None and error.weight_noise > error.grid_noise:
         return f"its weights are rounded to {error.weight_bits} bits"
     return f"its output is rounded to {error.dtype}"
