@@ -503,7 +503,7 @@ def scaling():
 def test_graphs_of_training_steps_are_freed(optimizer, jit_compile):
     keras_private.forget_step_gradients()
     before = graphs_alive("one_step_on_data")
-    model = sequential(layers.Dense(2, activation="silu"))
+    model = sequential(layers.Dense(2, activation="silu", name="last"))
     model.compile(optimizer(), "mse", jit_compile=jit_compile)
     model.fit(*ones(), verbose=0)
     del model
@@ -514,7 +514,7 @@ def test_graphs_of_training_steps_are_freed(optimizer, jit_compile):
 
 
 def test_a_prediction_has_its_gradient_after_other_models_are_freed():
-    model, factor = sequential(layers.Dense(2, activation="silu")), tf.Variable(1.0)
+    model, factor = sequential(layers.Dense(2, activation="silu", name="last")), tf.Variable(1.0)
     expected = model.predict(ones()[0], verbose=0).sum()
     compiled().fit(*ones(), verbose=0)
     keras_private.forget_step_gradients()

@@ -708,12 +708,13 @@ def forget_step_gradients() -> int:
     The graph of a step is named after `one_step_on_data` of `TensorFlowTrainer` (Keras 3.12.0,
     3.15.1), and calls `ReplicaContext.all_reduce` (TensorFlow 2.21).
     """
+    calls = functions_with_gradients()
     steps = [
         graph
-        for _, function, graph in functions_with_gradients()
+        for _, function, graph in calls
         if "all_reduce" in function and getattr(graph, "name", "").startswith("one_step_on_data")
     ]
-    return forget_gradients(lambda graph: any(graph is step for step in steps))
+    return forget_gradients(lambda graph: any(graph is step for step in steps), calls)
 
 
 def forget_kernels() -> None:
@@ -729,18 +730,22 @@ def forget_kernels() -> None:
     context.context().clear_kernel_cache()
 
 
-def forget_gradients(is_done: Callable[[Any], bool]) -> int:
+def forget_gradients(
+    is_done: Callable[[Any], bool], calls: Sequence[tuple[str, str, Any]] | None = None
+) -> int:
     """Removes gradients of functions that were called in a graph, and returns their number.
 
     Changes `gradient_registry` of `tensorflow.python.framework.ops` (TensorFlow 2.21).
 
     Args:
         is_done: Whether nothing will take the gradient of a graph any more.
+        calls: What :func:`functions_with_gradients` has returned; None: it is called.
     """
     from tensorflow.python.framework import ops
 
+    calls = functions_with_gradients() if calls is None else calls
     entries = ops.gradient_registry._registry
-    done = [name for name, _, graph in functions_with_gradients() if is_done(graph)]
+    done = [name for name, _, graph in calls if is_done(graph)]
     # Another thread may have removed some.
     return sum(entries.pop(name, None) is not None for name in done)
 
