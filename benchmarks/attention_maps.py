@@ -88,7 +88,7 @@ def write(right: Any, apart: Any, sizes: dict[str, int], chosen: float, tried: A
         "apart: KL divergence of the student's attention from the teacher's, validation part.",
         f"The weight of the maps, {chosen:g}, was the best of {', '.join(WEIGHTS.value)} on the "
         "validation part with the first seed.",
-        "Measured on a machine that other jobs shared; no time is told.",
+        "Measured on a machine that other jobs shared; no time is reported.",
     ]
     if np.mean(right["teacher"]) <= np.mean(right[ALONE]):
         notes.append(

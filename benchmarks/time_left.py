@@ -174,7 +174,7 @@ def curve(by: dict[str, list[tuple[float, float]]]) -> list[list[str]]:
         cells = []
         for ticks in by.values():
             found = [error for share, error in ticks if share <= passed]
-            cells.append(f"{found[-1]:+.0%}" if found else "not told")
+            cells.append(f"{found[-1]:+.0%}" if found else "not known")
         rows.append([f"{passed:.0%}", *cells])
     return rows
 

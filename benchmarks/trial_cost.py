@@ -40,7 +40,9 @@ SEED = flags.DEFINE_integer("seed", 1, "seed of the first round", 0)
 DATA = flags.DEFINE_enum("data", "digits", ["digits", "fashion_mnist"], "data set")
 IMAGES = flags.DEFINE_integer("images", 2000, "training images, at most", 1)
 PEER = flags.DEFINE_bool("peer", False, "beside keras_tuner's RandomSearch, which only trains")
-GROWTH = flags.DEFINE_integer("growth", 0, "trials of the search whose memory is told; 0: none", 0)
+GROWTH = flags.DEFINE_integer(
+    "growth", 0, "trials of the search whose memory is measured; 0: none", 0
+)
 WARM_TRIALS = 20  # before the memory counts: what is loaded once is loaded by then
 ENGINE = flags.DEFINE_string("engine", None, "run this side's trials, in here; seeds on stdin")
 MARK = "trial_cost "  # before a line of results: libraries print too
