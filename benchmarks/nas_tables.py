@@ -5,7 +5,8 @@
 The tables (benchmarks/search_tables) are NAS-Bench-Macro, where its file is, and families of
 synthetic ones: smooth, rugged, interacting, with failures, cells (two families have the form of
 NAS-Bench-201), stages that depend on each other, settings of a training, of 3 to 40 decisions that
-are names, ordered choices or real numbers. Each seed makes another table of a family, with noise as
+are names, ordered choices or real numbers; and small MobileNetV2 spaces whose networks
+`benchmarks/trained_table.py` trained. Each seed makes another table of a family, with noise as
 of trainings. A score is 0 at the median of random configurations and 100 at the best one. With
 --two the cost is a second objective, and a score is the hypervolume in per cent of the box between
 the corner and the ideal.
@@ -17,6 +18,7 @@ Finished runs are kept in --cells, so that the same command goes on.
 
 from __future__ import annotations
 
+import functools
 import pathlib
 import sys
 from collections.abc import Callable
@@ -25,7 +27,7 @@ from typing import Any
 import numpy as np
 import record
 from absl import app, flags
-from search_tables import DEVELOPMENT, HELD_OUT, SearchTable, baselines, family, libraries
+from search_tables import DEVELOPMENT, HELD_OUT, SearchTable, baselines, family, libraries, trained
 from search_tables.comparison import Pair, Scores, holm, mean_ranks, pairs
 from search_tables.macro import macro_table
 from search_tables.runs import Algorithm, Cells, Measurements, scores
@@ -129,11 +131,19 @@ def tables() -> dict[str, Callable[[int], SearchTable]]:
     """Returns the tables by name, each made by a seed."""
     found: dict[str, Callable[[int], SearchTable]] = {}
     if pathlib.Path(DATA.value).exists():
-        trained = macro_table(pathlib.Path(DATA.value))
-        found[MACRO] = lambda _: trained
+        macro = macro_table(pathlib.Path(DATA.value))
+        found[MACRO] = lambda _: macro
+    for data in trained.INPUTS:
+        if trained.path_of(data).exists():
+            found[f"trained, {data}"] = functools.partial(of_networks, data)
     for name in (*DEVELOPMENT, *HELD_OUT):
         found[name] = lambda seed, name=name: family(name, seed)  # type: ignore[misc]
     return {name: make for name, make in found.items() if name in (TABLES.value or found)}
+
+
+def of_networks(data: str, _: int) -> SearchTable:
+    """Returns the table of the networks that were trained on a data set."""
+    return trained.trained_table(data)
 
 
 def available(name: str) -> bool:

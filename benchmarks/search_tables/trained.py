@@ -130,6 +130,7 @@ def configurations(data: str = FASHION_MNIST) -> np.ndarray:
     return np.array(rows, float)
 
 
+@functools.cache
 def trained_table(data: str = FASHION_MNIST) -> SearchTable:
     """Returns the table: a value is a mean test accuracy, measured is one validation accuracy.
 
