@@ -16,6 +16,7 @@ import os
 import pathlib
 import tempfile
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from absl import app, flags
 from tfnas.compression.progress import Progress
 from tfnas.data import load
 from tfnas.jobs import search_job
-from tfnas.jobs.time_left import TRIALS, TimedProgress, Work
+from tfnas.jobs.time_left import TRIALS, Sample, TimedProgress, Work
 from tfnas.table import table
 
 COMMON = {"preset": "microcontroller", "batch_size": 32, "target_latency_ratio": 0.03}
@@ -44,8 +45,9 @@ EVENTS = ("phase", "part_began", "trial_began", "epoch_ended", "step_ended", "tr
 class Kept(TimedProgress):
     """Keeps the events of a search with both times, and what is reported by the clock."""
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
+    def __init__(self, *arguments: Any, sample: Callable[[Any], Sample | None]) -> None:
+        super().__init__(*arguments, sample=self._sampled)
+        self._sample_of, self.samples = sample, (None, None)
         self.events: list[tuple[float, float, str, tuple[Any, ...]]] = []
         self.trials: dict[int, Work | None] = {}
         kept.append(self)
@@ -60,6 +62,14 @@ class Kept(TimedProgress):
             call(*arguments)
 
         return keep
+
+    def _sampled(self) -> Sample | None:
+        """Measures the sample by both times; returns what it is by the clock."""
+        both = self._sample_of(lambda: np.array([time.monotonic(), cpu_seconds()]))
+        if both is not None:
+            by_both = np.transpose([both.steps, both.first])
+            self.samples = tuple(Sample(both.work, *map(float, each)) for each in by_both)
+        return self.samples[0]
 
     @property
     def work(self) -> dict[str, Work]:
@@ -107,7 +117,13 @@ class Reported(Progress):
 def errors(run: Kept, column: int, end: float) -> list[tuple[float, float]]:
     """Share of the run that had passed, and the error of the whole, at each tick."""
     reported, begin = Reported(), run.events[0][column]
-    again = TimedProgress(reported, lambda: run.work, run.trials.get, lambda: reported.now)
+    again = TimedProgress(
+        reported,
+        lambda: run.work,
+        run.trials.get,
+        lambda: reported.now,
+        lambda: run.samples[column],
+    )
     for event in run.events:
         reported.now = event[column]
         if (event[2], *event[3][:1]) != ("part_began", TRIALS):  # the first trial begins it

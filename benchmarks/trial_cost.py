@@ -9,7 +9,8 @@ network and no more. Each side has a process of its own that lives through all r
 take turns, in an order that alternates, and in a round they get the same seed, so the same network.
 Each process' first trial is not counted: TensorFlow starts in it. CPU time says what a trial costs
 where other jobs run beside. With --growth=N one more process of each side runs a search of N trials
-of one short epoch, and tells by how much its memory grew between trial 20 and the last.
+of one short epoch, and tells by how much its memory grew between trial 20 and the last: each is the
+median of the five trials that end there, as the allocator takes and gives back tens of megabytes.
 
 A further side is a function in `ENGINES` that runs one trial of a seed and returns its seconds.
 """
@@ -368,7 +369,8 @@ def growth(search: str, checkout: pathlib.Path) -> dict[str, Any]:
         side = Side(search, checkout, log)
         stack.callback(side.close)
         sizes = side.trial(GROWTH.value)["sizes"]
-    first, last = sizes[min(WARM_TRIALS, len(sizes)) - 1], sizes[-1]
+    ends = min(WARM_TRIALS, len(sizes)), len(sizes)
+    first, last = (statistics.median(sizes[max(end - 5, 0) : end]) for end in ends)
     return {
         "of": search,
         "trials": len(sizes),

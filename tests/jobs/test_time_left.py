@@ -3,14 +3,18 @@
 import dataclasses
 import types
 
+import keras
 import numpy as np
 import pytest
 
 import tfnas
 from tfnas.compression.progress import PrintedProgress, TrialNews
+from tfnas.jobs import search_work
 from tfnas.jobs.search_work import SearchWork, comparison
-from tfnas.jobs.time_left import TRIALS, TimedProgress, TimeLeft, Work
+from tfnas.jobs.time_left import TRIALS, Sample, TimedProgress, TimeLeft, Work
 from tfnas.nas.search_config import SearchConfig
+from tfnas.nas.supernet.member_draws import MemberDraws
+from tfnas.nas.supernet.supernet_tuner import SupernetTuner
 
 
 class Clock:
@@ -116,6 +120,66 @@ def test_trials_beside_each_other_count_when_they_end():
         left.network_ended()
         left.network_began()
         assert left.seconds() == pytest.approx(50.0 * (8 - ended) + 50.0)
+
+
+def shared_weights(clock, sample):
+    """A job whose shared weights take twice as long as expected; (time, estimate) at each step."""
+    parts = {
+        "shared": Work(100.0, 20.0, kind="shared"),
+        "scores": Work(50.0, 10.0, kind="scores"),
+        TRIALS: Work(20.0, 10.0, 10.0, networks=2),
+        "comparison": Work(100.0, 10.0, 10.0),
+    }
+    left, found = TimeLeft(parts, clock, sample), []
+    for name, slower in (("shared", 2.0), ("scores", 1.5)):
+        left.part_began(name)
+        found.append((clock.time, left.seconds()))
+        for step in range(1, 11):
+            clock.time += slower * (parts[name].steps / 10 + parts[name].first * (step == 1))
+            left.step_ended(step / 10)
+            found.append((clock.time, left.seconds()))
+    return found, 345.0 + 200.0  # what comes after the scores is as was expected
+
+
+def test_kinds_have_paces_of_their_own_where_a_sample_was_measured():
+    sample = Sample(Work(2.0, 5.0), steps=2.0, first=5.0)
+    found, whole = shared_weights(Clock(), sample)
+    assert found[0][1] == pytest.approx(120.0 + 60.0 + 200.0)  # before anything has run
+    for time, seconds in found[2:12]:  # without the first step, which is traced
+        assert time + seconds == pytest.approx(whole - 30.0, rel=0.03)
+    for time, seconds in found[13:]:
+        assert time + seconds == pytest.approx(whole, rel=0.03)
+    known = [seconds for _, seconds in shared_weights(Clock(), None)[0]]
+    assert known[0] is None
+    assert known[9] == pytest.approx(10 * 2.0 + 2 * 60.0 + 2 * 200.0)  # one pace for all
+
+
+def test_a_sample_measures_a_network_of_the_space():
+    """Only where the search begins with shared weights, and without a trace in its draws."""
+    space = tfnas.MobileNetV2Space((8, 8, 1), 10, "microcontroller")
+    split = types.SimpleNamespace(x_train=np.zeros(64), x_val=np.zeros(16))
+    config = SearchConfig("digits", preset="microcontroller", batch_size=32)
+    hypermodel = types.SimpleNamespace(space=space)
+    alone = types.SimpleNamespace(hypermodel=hypermodel)
+    assert SearchWork(config, alone, split, split).sample() is None
+
+    class Shared(SupernetTuner):
+        def __init__(self):
+            self.hypermodel, self.draws = hypermodel, MemberDraws(space, 2)
+
+    ticks = iter(np.arange(0.0, 1000.0, 10.0))
+    keras.utils.set_random_seed(3)
+    sizes = SearchWork(config, Shared(), split, split)
+    sample = sizes.sample(lambda: next(ticks))
+    assert sample.first == 0.0  # the hand of this clock moves by as much each time
+    steps = sample.steps / 10.0
+    assert 2 <= steps <= 39
+    archs = [space.smallest(np.random.default_rng(0)), space.largest(np.random.default_rng(0))]
+    least, most = (steps * search_work.step(arch, 32) for arch in archs)
+    assert least <= sample.work.steps <= most
+    drawn = np.random.random()  # noqa: NPY002  the generator that Keras seeds
+    keras.utils.set_random_seed(3)
+    assert np.random.random() == drawn  # noqa: NPY002
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -186,6 +186,7 @@ class _Run:
             progress,
             lambda: sizes().parts(),
             lambda number: sizes().trial(number),
+            sample=lambda *now: sizes().sample(*now),
         )
         self.full = split or data_module.load(
             config.dataset, image_size=config.image_size, seed=config.seed

@@ -3,26 +3,33 @@
 The unit is a millisecond of the processor on which the constants were measured (decision 90): what
 an operator costs in a training step whatever its size, what its output and its
 multiply-accumulates add, and what is done once for a network. How long a unit takes is measured in
-each search.
+each search. How steps of shared weights compare with those of one network depends on the processor,
+so a search that begins with shared weights trains a small network for a second before.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import keras
 import numpy as np
+import tensorflow as tf
 
 from tfnas.data.data_split import DataSplit
-from tfnas.jobs.time_left import TRIALS, Work
+from tfnas.graph.tracing import TraceOnce
+from tfnas.jobs.time_left import TRIALS, Sample, Work
 from tfnas.measure.latency_model.features import macs
 from tfnas.nas.search_config import SearchConfig
 from tfnas.nas.supernet.supernet_tuner import SupernetTuner
 from tfnas.nas.supernet.weight_sharing import SCORING, TRAINING
 from tfnas.nas.tuner import MeasuredTuner
+from tfnas.runtime.randomness import seeded
 from tfnas.search_space.architecture import Architecture, mobilenet_v2
+from tfnas.search_space.hypermodel import compile_for_search
 from tfnas.search_space.mobilenet_v2 import MobileNetV2Space
 from tfnas.tflite.network_operators import Operators, operators_of_architecture
 
@@ -42,6 +49,8 @@ EPOCH = 100.0  # an epoch beside its steps
 FORWARD = 0.5  # a score's batch for a training step
 SCORED = 256  # examples of a batch of scores
 _DRAWN = 16  # steps, or networks, that a mean is taken of
+_SAMPLE_STEPS = 40  # of the network that is trained for its pace
+_SAMPLE_SECONDS = 1.0  # it takes after its first step, or two steps
 
 
 MEASURING = "measuring on the test part"
@@ -153,12 +162,40 @@ class SearchWork:
         a_batch = np.mean([step(arch, SCORED) for arch in self._networks()])
         traced = TRACED * operators(self.space.largest(np.random.default_rng(0)))
         return {
-            TRAINING: Work(steps * (float(a_step) + DRAWN), ELASTIC_TRACED * traced),
+            TRAINING: Work(steps * (float(a_step) + DRAWN), ELASTIC_TRACED * traced, kind=TRAINING),
             SCORING: Work(
                 settings.evaluations * (FORWARD * batches * float(a_batch) + PROPOSED),
                 SCORES_TRACED * traced,
+                kind=SCORING,
             ),
         }
+
+    def sample(self, now: Callable[[], float] = time.monotonic) -> Sample | None:
+        """Trains a small network of the space for a moment, for the pace of those trained alone.
+
+        Args:
+            now: Returns the time in seconds.
+
+        Returns:
+            What it took; None: the search has no shared weights, and its first trial will tell.
+        """
+        if not isinstance(self.tuner, SupernetTuner) or self.tuner.draws is None:
+            return None
+        batch = min(self.config.batch_size, self.training)
+        arch = min(self._networks(), key=lambda each: step(each, batch))
+        clock = _Steps(now)
+        with seeded(0):  # the search's own draws go on as before
+            model = compile_for_search(self.space.build(arch))
+            examples = np.zeros((batch, *self.space.input_shape), np.float32), np.zeros(batch, int)
+            batches = tf.data.Dataset.from_tensors(examples).repeat(_SAMPLE_STEPS)
+            model.fit(batches, shuffle=False, verbose=0, callbacks=[clock, TraceOnce()])
+        steps = len(clock.ends) - 1
+        seconds = clock.ends[-1] - clock.ends[0]
+        return Sample(
+            Work(steps * step(arch, batch), TRACED * operators(arch)),
+            steps=seconds,
+            first=clock.ends[0] - clock.begun - seconds / steps,
+        )
 
     def trained(self, arch: Architecture, examples: int, epochs: int) -> Work:
         """Returns the work of a network that is trained, converted and measured.
@@ -174,6 +211,27 @@ class SearchWork:
         return Work(trained, TRACED * count, FILE + FILE_OPERATOR * count)
 
 
+class _Steps(keras.callbacks.Callback):
+    """Notes the time after each step, and stops after a moment."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        super().__init__()
+        self._now = now
+        self.ends: list[float] = []
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Keras' hook."""
+        self.begun = self._now()
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Keras' hook."""
+        self.ends.append(self._now())
+        if batch == 0:
+            self._after = time.monotonic()
+        elif batch > 1 and time.monotonic() - self._after > _SAMPLE_SECONDS:
+            self.model.stop_training = True
+
+
 def mean_work(works: Sequence[Work], networks: int = 1) -> Work:
     """Returns the mean work of networks.
 
@@ -182,8 +240,8 @@ def mean_work(works: Sequence[Work], networks: int = 1) -> Work:
         networks: Number of networks of the result.
     """
     names = ("steps", "first", "last")
-    means = {name: float(np.mean([getattr(each, name) for each in works])) for name in names}
-    return Work(**means, networks=networks)
+    steps, first, last = (float(np.mean([getattr(each, name) for each in works])) for name in names)
+    return Work(steps, first, last, networks)
 
 
 def step(arch: Architecture, batch: int) -> float:

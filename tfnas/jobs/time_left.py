@@ -1,7 +1,9 @@
 """The time that is left of a job of several parts, each of a work that is known before.
 
 How long a unit of work takes is measured on the parts that ran: of steps apart from what is done
-once for a network, that is tracing its first step, making its file and measuring it.
+once for a network, that is tracing its first step, making its file and measuring it. Parts of
+different kinds, such as the training of shared weights and that of a network alone, have paces of
+their own: how they compare depends on the processor.
 """
 
 from __future__ import annotations
@@ -27,12 +29,14 @@ class Work:
         first: What its first step costs more, as it is traced.
         last: What comes after its last step, such as making and measuring a file.
         networks: Number of networks, each with the work above.
+        kind: Parts of one kind have one pace; "" is that of networks that are trained alone.
     """
 
     steps: float
     first: float = 0.0
     last: float = 0.0
     networks: int = 1
+    kind: str = ""
 
     def seconds(self, of_steps: float, of_once: float) -> float:
         """Returns the seconds of a network.
@@ -42,6 +46,21 @@ class Work:
             of_once: Seconds of a unit of what is done once.
         """
         return self.steps * of_steps + (self.first + self.last) * of_once
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """A network that was trained for a few steps before a job, for its pace.
+
+    Args:
+        work: Its work; no network of the job.
+        steps: Seconds that its steps took.
+        first: Seconds that its first step took beyond another one.
+    """
+
+    work: Work
+    steps: float
+    first: float
 
 
 class _Network:
@@ -87,12 +106,24 @@ class _Rate:
         """Adds what was measured."""
         self.seconds, self.work = self.seconds + max(seconds, 0.0), self.work + work
 
-    def copy(self) -> _Rate:
-        """Returns an equal one."""
-        return _Rate(self.seconds, self.work)
-
     def __call__(self) -> float | None:
         return self.seconds / self.work if self.work else None
+
+
+class _Pace:
+    """What was measured of the parts of a kind: of steps, of what is done once, of both."""
+
+    def __init__(self, *others: _Pace) -> None:
+        self.steps, self.once, self.whole = _Rate(), _Rate(), _Rate()
+        for other in others:
+            for name, rate in vars(self).items():
+                added: _Rate = getattr(other, name)
+                rate.add(added.seconds, added.work)
+
+    @property
+    def known(self) -> bool:
+        """Whether anything was measured."""
+        return bool(self.steps.work or self.whole.work)
 
 
 class TimeLeft:
@@ -101,6 +132,7 @@ class TimeLeft:
     Args:
         work: The work of each part, in the order in which they run.
         now: Returns the time in seconds.
+        sample: What was measured before of networks that are trained alone; None: nothing.
 
     Example:
         >>> clock = iter([0.0, 10.0, 20.0])
@@ -112,9 +144,17 @@ class TimeLeft:
         40.0
     """
 
-    def __init__(self, work: Mapping[str, Work], now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        work: Mapping[str, Work],
+        now: Callable[[], float] = time.monotonic,
+        sample: Sample | None = None,
+    ) -> None:
         self.work, self._now = dict(work), now
-        self._steps, self._once, self._whole = _Rate(), _Rate(), _Rate()
+        self._paces: dict[str, _Pace] = {}
+        if sample is not None:
+            self._pace("").steps.add(sample.steps, sample.work.steps)
+            self._pace("").once.add(sample.first, sample.work.first)
         self._part, self._network = "", _Network(Work(0.0), 0.0, 1.0)
         self._series = _Series(Work(0.0), 0.0, 0.0)
 
@@ -155,35 +195,60 @@ class TimeLeft:
             self._add(self._network, now)
         self._series.ended(now)
 
-    def _add(self, network: _Network, now: float) -> None:
-        """Adds what was measured of a network that has ended to the rates."""
-        work, pace, done = network.work, network.pace, network.fraction - network.before
-        if pace is not None:
-            self._steps.add(pace * done, work.steps * done)
-            self._once.add(now - network.begun - pace * done, work.first + work.last)
-        elif done > 0:
-            self._whole.add(now - network.begun, work.steps * done + work.first + work.last)
+    def _pace(self, kind: str) -> _Pace:
+        return self._paces.setdefault(kind, _Pace())
 
-    def _rates(self) -> tuple[float, float] | None:
-        """Seconds of a unit of steps, and of what is done once; None: none is known."""
-        network, steps, once = self._network, self._steps.copy(), self._once.copy()
+    def _add(self, network: _Network, now: float) -> None:
+        """Adds what was measured of a network that has ended to the pace of its kind."""
+        work, pace, done = network.work, network.pace, network.fraction - network.before
+        found = self._pace(work.kind)
+        if pace is not None:
+            found.steps.add(pace * done, work.steps * done)
+            found.once.add(now - network.begun - pace * done, work.first + work.last)
+        elif done > 0:
+            found.whole.add(now - network.begun, work.steps * done + work.first + work.last)
+
+    def _now_known(self) -> dict[str, _Pace]:
+        """The paces of all kinds, with what the part that runs has shown."""
+        paces = {kind: _Pace(pace) for kind, pace in self._paces.items()}
+        network, kind = self._network, self.work[self._part].kind
+        found = paces.setdefault(kind, _Pace())
         pace, is_open = network.pace, self.work[self._part].networks == 1 or self._series.open
         if pace is not None and network.first is not None and is_open and not self._series.overlap:
             done = network.fraction - network.before
-            steps.add(pace * done, network.work.steps * done)
+            found.steps.add(pace * done, network.work.steps * done)
             first = network.first[0] - network.begun
-            once.add(first - pace * (network.first[1] - network.before), network.work.first)
-        whole = self._whole() if self._series.each is None else self._series.rate()
-        of_steps = steps() or whole
-        return None if of_steps is None else (of_steps, once() or whole or of_steps)
+            found.once.add(first - pace * (network.first[1] - network.before), network.work.first)
+        if self._series.each is not None:
+            found.whole = _Rate(self._series.last - self._series.begun, self._series.ended_work())
+        return paces
+
+    def _rates(self) -> dict[str, tuple[float, float]] | None:
+        """Seconds of a unit of steps, and of what is done once, by kind; None: none is known.
+
+        A kind of which nothing was measured takes the pace of networks that are trained alone, or
+        where that is not known either, of all.
+        """
+        paces = self._now_known()
+        alone, found = paces.get("", _Pace()), {}
+        for kind in {work.kind for work in self.work.values()}:
+            known = [pace for pace in (paces.get(kind, alone), alone) if pace.known]
+            pace = known[0] if known else _Pace(*paces.values())
+            whole = pace.whole()
+            of_steps = pace.steps() or whole
+            if of_steps is None:
+                return None
+            found[kind] = of_steps, pace.once() or whole or of_steps
+        return found
 
     def seconds(self) -> float | None:
         """Returns the estimate; None as long as nothing has shown its pace."""
-        rates = self._rates()
-        if rates is None:
+        of_kinds = self._rates()
+        if of_kinds is None:
             return None
         after = list(self.work.values())[list(self.work).index(self._part) + 1 :]
-        rest = sum(work.networks * work.seconds(*rates) for work in after)
+        rest = sum(work.networks * work.seconds(*of_kinds[work.kind]) for work in after)
+        rates = of_kinds[self.work[self._part].kind]
         if self.work[self._part].networks == 1:
             return rest + self._network.seconds_left(*rates)
         return rest + self._series.seconds_left(self._network, self._now(), *rates)
@@ -213,11 +278,9 @@ class _Series:
         """Seconds of the part for each network that ended; None: none did."""
         return (self.last - self.begun) / self.count if self.count else None
 
-    def rate(self) -> float:
-        """Seconds of a unit of the work of the networks that ended."""
-        ended = self.drawn[: self.count]
-        work = sum(each.steps + each.first + each.last for each in ended)
-        return (self.last - self.begun) / work if work else 0.0
+    def ended_work(self) -> float:
+        """The work of the networks that ended."""
+        return sum(each.steps + each.first + each.last for each in self.drawn[: self.count])
 
     def mean(self) -> Work:
         """The work of a network that is to come, by those that began."""
@@ -247,6 +310,8 @@ class TimedProgress(Progress):
         work: Returns the work of each part, called once, when the first of them begins.
         trial: Returns the work of a trial by its number, once it has begun; None: that of the part.
         now: Returns the time in seconds; None: the clock.
+        sample: Returns what is known before of networks that are trained alone, called once, after
+            `work`; None: nothing.
     """
 
     def __init__(
@@ -255,8 +320,10 @@ class TimedProgress(Progress):
         work: Callable[[], Mapping[str, Work]],
         trial: Callable[[int], Work | None] = lambda number: None,
         now: Callable[[], float] | None = None,
+        sample: Callable[[], Sample | None] = lambda: None,
     ) -> None:
         self.progress, self._work, self._trial = progress, work, trial
+        self._sample = sample
         self._now = now or time.monotonic
         self._left: TimeLeft | None = None
         self._part = ""
@@ -282,7 +349,7 @@ class TimedProgress(Progress):
         """
         self.progress.part_began(name, done, total)
         if self._left is None:
-            self._left = TimeLeft(self._work(), self._now)
+            self._left = TimeLeft(self._work(), self._now, self._sample())
         if name == TRIALS and name in self._left.work:  # there may be fewer than were asked for
             trials = dataclasses.replace(self._left.work[name], networks=total)
             self._left.work[name] = trials
