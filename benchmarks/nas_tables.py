@@ -13,7 +13,8 @@ the corner and the ideal.
 
 Settings were chosen on the families of `DEVELOPMENT` alone, with seeds from 1000 on; seeds from 0
 on and the families of `HELD_OUT` are reported. Optuna and pymoo take part where they are installed.
-Finished runs are kept in --cells, so that the same command goes on.
+Finished runs are kept in --cells, and in the record, so that the same command goes on, and one with
+more seeds adds them. After a change of a search --nokept begins anew.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from absl import app, flags
 from search_tables import DEVELOPMENT, HELD_OUT, SearchTable, baselines, family, libraries, trained
 from search_tables.comparison import Pair, Scores, holm, mean_ranks, pairs
 from search_tables.macro import macro_table
-from search_tables.runs import Algorithm, Cells, Measurements, scores
+from search_tables.runs import Algorithm, Cells, Measurements, recorded, scores
 
 from tfnas.table import table as text_table
 
@@ -49,6 +50,7 @@ MARKS = flags.DEFINE_list("marks", ["25", "50", "100", "200"], "evaluations repo
 TABLES = flags.DEFINE_list("tables", [], "some of the tables; none: all")
 ALGORITHMS = flags.DEFINE_list("algorithms", [], "some of the names; none: all")
 TWO = flags.DEFINE_bool("two", False, "two objectives instead of one")
+KEPT = flags.DEFINE_bool("kept", True, "take the runs of the record as done; not after changes")
 CELLS = flags.DEFINE_string(
     "cells", str(ROOT / "build/nas_tables"), "folder of finished runs; empty: none are kept"
 )
@@ -96,7 +98,8 @@ def main(argv: list[str]) -> None:
     fast, slow = (PAIR, PAIR_SLOW) if TWO.value else (ONE, ONE_SLOW)
     known = {**fast, **slow}
     names = ALGORITHMS.value or [name for name in known if available(name)]
-    kept = Cells(pathlib.Path(CELLS.value) if CELLS.value else None)
+    before = record.kept(record.RESULT.value or "nas_tables").get("runs") if KEPT.value else None
+    kept = Cells(pathlib.Path(CELLS.value) if CELLS.value else None, before)
     found: dict[str, Scores] = {}
     costs: dict[str, float] = {}
     for name in names:
@@ -111,7 +114,7 @@ def runs(
     kept: Cells, name: str, algorithm: Algorithm, seeds: int, marks: list[int]
 ) -> list[dict[str, Any]]:
     """Returns the runs of an algorithm on all tables; those that are missing are run."""
-    kind = ("two" if TWO.value else "one") + " " + "-".join(map(str, marks))
+    kind = kind_of(marks)
     done, found = kept.read(name), []
     for title, make in tables().items():
         for seed in range(FIRST.value, FIRST.value + seeds):
@@ -127,6 +130,11 @@ def runs(
     return found
 
 
+def kind_of(marks: list[int]) -> str:
+    """Returns what tells runs of other kinds apart."""
+    return ("two" if TWO.value else "one") + " " + "-".join(map(str, marks))
+
+
 def tables() -> dict[str, Callable[[int], SearchTable]]:
     """Returns the tables by name, each made by a seed."""
     found: dict[str, Callable[[int], SearchTable]] = {}
@@ -134,7 +142,7 @@ def tables() -> dict[str, Callable[[int], SearchTable]]:
         macro = macro_table(pathlib.Path(DATA.value))
         found[MACRO] = lambda _: macro
     for data in trained.INPUTS:
-        if trained.path_of(data).exists():
+        if trained.is_whole(data):
             found[f"trained, {data}"] = functools.partial(of_networks, data)
     for name in (*DEVELOPMENT, *HELD_OUT):
         found[name] = lambda seed, name=name: family(name, seed)  # type: ignore[misc]
@@ -192,6 +200,7 @@ def report(
             "over all comparisons, by Wilcoxon's signed-rank test, paired by seed.",
             *shortcomings(found),
         ],
+        runs=recorded(found, costs, kind_of(marks), FIRST.value),
     )
 
 

@@ -25,6 +25,7 @@ import keras
 import numpy as np
 import record
 from absl import app, flags
+from scipy.stats import spearmanr
 from search_tables import trained
 
 import tfnas
@@ -33,6 +34,7 @@ from tfnas.keras_private import forget_kernels
 from tfnas.measure.latency import provenance
 from tfnas.runtime.files import write_atomically
 from tfnas.search_space.hypermodel import compile_for_search
+from tfnas.table import table as text_table
 
 DATA = flags.DEFINE_enum("data", trained.FASHION_MNIST, list(trained.INPUTS), "data set")
 TRAININGS = flags.DEFINE_integer("trainings", 1, "trainings of each network", 1)
@@ -94,6 +96,37 @@ def main(_: Any) -> None:
         measure(kept)
     else:
         train(kept)
+    rows = [row_of(data) for data in trained.INPUTS if trained.path_of(data).exists()]
+    if rows := [row for row in rows if row is not None]:
+        print(text_table(list(rows[0]), [[str(cell) for cell in row.values()] for row in rows]))
+        record.write(
+            "trained_table",
+            rows,
+            seed=0,
+            notes=[
+                "Rank correlations (Spearman's) are those of the validation accuracy after so many "
+                "epochs with the test accuracy after all."
+            ],
+        )
+
+
+def row_of(data: str) -> dict[str, Any] | None:
+    """Returns a row: what the table of a data set holds; None: it is not whole yet."""
+    if not trained.is_whole(data):
+        return None
+    found = trained.measured(data)
+    truth = found.test.mean(1)
+    row: dict[str, Any] = {"data": data, "networks": len(truth)}
+    for name, share in {"least": 0.0, "median": 0.5, "best": 1.0}.items():
+        row[f"{name} accuracy"] = f"{np.quantile(truth, share):.4f}"
+    for epochs in (1, 3, trained.EPOCHS):
+        correlation = spearmanr(found.validation[:, 0, epochs - 1], truth).statistic
+        row[f"rank correlation, {epochs} epochs"] = f"{correlation:.2f}"
+    near = np.abs(found.predicted / found.latency - 1) < 0.1
+    known = not np.isnan(found.latency).any()
+    row["latencies"] = f"{found.latency.min():.4f}x to {found.latency.max():.4f}x" if known else ""
+    row["predicted within 10%"] = f"{near.mean():.0%}" if known else ""
+    return row
 
 
 def train(kept: dict[str, Any]) -> None:

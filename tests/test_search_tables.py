@@ -11,7 +11,7 @@ sys.path.append(str(pathlib.Path(__file__).parents[1] / "benchmarks"))
 from search_tables import DEVELOPMENT, HELD_OUT, baselines, family
 from search_tables.comparison import Pair, holm, mean_ranks, pairs
 from search_tables.ours import configuration, hyperparameters
-from search_tables.runs import Cells, Measurements, scores
+from search_tables.runs import Cells, Measurements, recorded, scores
 
 FAMILIES = [*DEVELOPMENT, *HELD_OUT]
 SEARCHES = {
@@ -86,6 +86,20 @@ def test_finished_runs_are_kept(tmp_path):
     Cells(tmp_path).add("some search", cell)
     assert Cells(tmp_path).read("some search") == {("smooth", 1, "one 25"): cell}
     assert Cells(None).read("some search") == {}
+
+
+def test_a_record_of_runs_goes_on(tmp_path):
+    found = {"some search": {("smooth", 3): [1.234, 2.0], ("smooth", 4): [3.0, 4.0]}}
+    kept = recorded(found, {"some search": 1.26}, "one 25-50", 3)
+    assert kept["scores"] == {"some search": {"smooth": "1.23 2.00; 3.00 4.00"}}
+    cell = {"table": "smooth", "seed": 4, "kind": "one 25-50", "ms": 1.3, "scores": [3.0, 4.0]}
+    done = Cells(tmp_path, kept).read("some search")
+    assert done["smooth", 4, "one 25-50"] == cell
+    assert len(done) == 2
+    Cells(tmp_path).add("some search", cell | {"scores": [5.0, 6.0]})
+    done = Cells(tmp_path, kept).read("some search")
+    assert done["smooth", 4, "one 25-50"]["scores"] == [5.0, 6.0]
+    assert Cells(tmp_path, kept).read("another") == {}
 
 
 def test_ranks_and_differences_are_paired_by_table_and_seed():

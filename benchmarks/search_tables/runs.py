@@ -7,7 +7,8 @@ import dataclasses
 import json
 import pathlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -83,23 +84,61 @@ def scores(
     return {"scores": found, "ms": 1000 * seconds / len(rows)}
 
 
+def recorded(
+    found: Mapping[str, Mapping[tuple[str, int], Sequence[float]]],
+    ms: Mapping[str, float],
+    kind: str,
+    first: int,
+) -> dict[str, Any]:
+    """Returns runs for a record, from which the same command goes on.
+
+    Args:
+        found: Algorithm -> (table, seed) -> scores.
+        ms: Mean time of a proposal of each algorithm.
+        kind: What was compared.
+        first: The first seed; the others follow it.
+    """
+    texts: dict[str, dict[str, str]] = {}
+    for algorithm, runs in found.items():
+        rows: dict[str, list[str]] = {}
+        for (table, _), numbers in sorted(runs.items()):
+            rows.setdefault(table, []).append(" ".join(f"{number:.2f}" for number in numbers))
+        texts[algorithm] = {table: "; ".join(row) for table, row in rows.items()}
+    rounded = {algorithm: round(value, 1) for algorithm, value in ms.items()}
+    return {"kind": kind, "first": first, "ms": rounded, "scores": texts}
+
+
 class Cells:
     """Finished runs, a line each in a file an algorithm, so that a comparison can go on.
 
     Args:
         folder: Where the files are; None: nothing is kept.
+        recorded: Runs of a record, see :func:`recorded`; the folder's come first.
     """
 
-    def __init__(self, folder: pathlib.Path | None) -> None:
-        self._folder = folder
+    def __init__(
+        self, folder: pathlib.Path | None, recorded: Mapping[str, Any] | None = None
+    ) -> None:
+        self._folder, self._recorded = folder, recorded or {}
 
     def read(self, algorithm: str) -> dict[tuple[str, int, str], dict]:
         """Returns the runs of an algorithm by (table, seed, kind)."""
+        found = self._of_record(algorithm)
         path = self._path(algorithm)
-        if path is None or not path.exists():
-            return {}
-        lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-        return {(cell["table"], cell["seed"], cell["kind"]): cell for cell in lines}
+        if path is not None and path.exists():
+            lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+            found |= {(cell["table"], cell["seed"], cell["kind"]): cell for cell in lines}
+        return found
+
+    def _of_record(self, algorithm: str) -> dict[tuple[str, int, str], dict]:
+        """The runs of an algorithm that the record holds."""
+        kind, first, found = self._recorded.get("kind"), self._recorded.get("first", 0), {}
+        ms = self._recorded.get("ms", {}).get(algorithm)
+        for table, text in self._recorded.get("scores", {}).get(algorithm, {}).items():
+            for seed, numbers in enumerate(text.split("; "), first):
+                cell = {"table": table, "seed": seed, "kind": kind, "ms": ms}
+                found[table, seed, kind] = cell | {"scores": [float(n) for n in numbers.split()]}
+        return found
 
     def add(self, algorithm: str, cell: dict) -> None:
         """Appends a run."""

@@ -102,6 +102,15 @@ class Trained:
     predicted: np.ndarray
 
 
+def is_whole(data: str) -> bool:
+    """Whether all networks of a data set were trained."""
+    if not path_of(data).exists():
+        return False
+    kept = json.loads(path_of(data).read_text(encoding="utf-8"))["networks"]
+    return all(kept.get(arch.key, {}).get("trainings") for arch in members(data))
+
+
+@functools.cache
 def measured(data: str = FASHION_MNIST) -> Trained:
     """Returns what was measured of all networks, in the order of :func:`members`."""
     kept = json.loads(path_of(data).read_text(encoding="utf-8"))
