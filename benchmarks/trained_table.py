@@ -1,9 +1,9 @@
 """Trains all networks of a small space once, and keeps what was measured as a table.
 
-    python benchmarks/trained_table.py [--data=fashion_mnist] [--trainings=1] [--networks=240]
+    python benchmarks/trained_table.py [--data=fashion_mnist] [--trainings=1] [--networks=160]
     python benchmarks/trained_table.py [--data=fashion_mnist] --latency
 
-240 networks of MobileNetV2Space (benchmarks/search_tables/trained.py) on Fashion-MNIST, 3,000
+160 networks of MobileNetV2Space (benchmarks/search_tables/trained.py) on Fashion-MNIST, 3,000
 images, or on scikit-learn's digits; nine epochs at a constant learning rate. Kept are the accuracy
 after each epoch on validation images, and the last one on test images. What is done is kept after
 each network, so that the same call goes on. With --latency the files of all networks are made in
@@ -16,6 +16,7 @@ other jobs should rest.
 from __future__ import annotations
 
 import datetime
+import fcntl
 import json
 import os
 import time
@@ -38,6 +39,8 @@ from tfnas.table import table as text_table
 
 DATA = flags.DEFINE_enum("data", trained.FASHION_MNIST, list(trained.INPUTS), "data set")
 TRAININGS = flags.DEFINE_integer("trainings", 1, "trainings of each network", 1)
+PART = flags.DEFINE_integer("part", 0, "number of this process among --parts, from 0", 0)
+PARTS = flags.DEFINE_integer("parts", 1, "processes that share the networks", 1)
 NETWORKS = flags.DEFINE_integer("networks", None, "so many networks that are missing; none: all")
 LATENCY = flags.DEFINE_bool("latency", False, "measure the files instead")
 SECONDS = flags.DEFINE_float("seconds", 60.0, "time of fitting the latency model, in s")
@@ -136,7 +139,7 @@ def train(kept: dict[str, Any]) -> None:
     for number in range(TRAININGS.value):
         for place, arch in enumerate(trained.members(DATA.value)):
             row = kept["networks"].setdefault(arch.key, {"network": str(arch), "trainings": []})
-            if len(row["trainings"]) > number:
+            if len(row["trainings"]) > number or place % PARTS.value != PART.value:
                 continue
             row["trainings"].append(training(arch, split, 1000 * number + place))
             done += 1
@@ -165,7 +168,7 @@ def measure(kept: dict[str, Any]) -> None:
 
 
 def write(kept: dict[str, Any], split: tfnas.data.DataSplit) -> None:
-    """Keeps the table, with what made it."""
+    """Keeps the table, with what made it, and with what other processes have added to it."""
     sizes = [len(part) for part in (split.x_train, split.x_val[:VALIDATION], split.x_test)]
     kept |= {
         "data": "{}: {} training, {} validation, {} test images".format(DATA.value, *sizes),
@@ -173,7 +176,15 @@ def write(kept: dict[str, Any], split: tfnas.data.DataSplit) -> None:
         "date": datetime.date.today().isoformat(),
         "provenance": provenance(),
     }
-    write_atomically(trained.path_of(DATA.value), json.dumps(kept, indent=1) + "\n")
+    path = trained.path_of(DATA.value)
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        others = json.loads(path.read_text("utf-8"))["networks"] if path.exists() else {}
+        for key, row in others.items():
+            own = kept["networks"].setdefault(key, row)
+            if len(row["trainings"]) > len(own["trainings"]):
+                kept["networks"][key] = row
+        write_atomically(path, json.dumps(kept, indent=1) + "\n")
 
 
 if __name__ == "__main__":

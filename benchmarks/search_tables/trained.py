@@ -21,7 +21,7 @@ from tfnas.search_space.mobilenet_v2 import MobileNetV2Space
 from tfnas.search_space.search_space import Decision
 from tfnas.search_space.stage_choices import StageChoices
 
-INPUTS = {"fashion_mnist": ((28, 28, 1), (14, 20)), "digits": ((8, 8, 1), (6, 8))}
+INPUTS = {"fashion_mnist": ((28, 28, 1), (10, 14)), "digits": ((8, 8, 1), (6, 8))}
 """Data set -> shape of its images, and the resolutions to choose from."""
 FASHION_MNIST, DIGITS = INPUTS
 EPOCHS = 9
@@ -34,7 +34,7 @@ def path_of(data: str) -> pathlib.Path:
 
 @functools.cache
 def space(data: str = FASHION_MNIST) -> MobileNetV2Space:
-    """Returns the space: 240 networks.
+    """Returns the space: 160 networks.
 
     Args:
         data: A name of :data:`INPUTS`.
@@ -66,7 +66,7 @@ def space(data: str = FASHION_MNIST) -> MobileNetV2Space:
         10,
         "microcontroller",
         stages=stages,
-        width_multipliers=(0.5, 0.75, 1.0),
+        width_multipliers=(0.5, 1.0),
         resolutions=resolutions,
     )
 
