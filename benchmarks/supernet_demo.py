@@ -233,12 +233,23 @@ def main(_: Sequence[str]) -> None:
     write(runs)
 
 
+def processors(runs: dict[str, dict[str, Any]]) -> list[str]:
+    """Returns a sentence on each processor, if seeds ran on several."""
+    found: dict[str, list[str]] = {}
+    for seed, run in runs.items():
+        found.setdefault(run["cpu"], []).append(seed)
+    if len(found) == 1:
+        return []
+    return [f"On {cpu}: seeds {', '.join(seeds)}." for cpu, seeds in found.items()]
+
+
 def write(runs: dict[str, dict[str, Any]]) -> None:
     """Prints and writes the record."""
     runs = {seed: runs[seed] for seed in sorted(runs, key=int)}
     columns = list(dict.fromkeys(name for run in runs.values() for name in run["row"]))
     rows = [{name: run["row"].get(name, "") for name in columns} for run in runs.values()]
     notes = notes_of(rows) if len(rows) > 1 else []
+    notes += processors(runs)
     notes.append(record.load_note())
     print("\n".join([*map(json.dumps, rows), *notes]), flush=True)
     seed = min(map(int, runs))

@@ -19,6 +19,8 @@ import datetime
 import fcntl
 import json
 import os
+import pathlib
+import tempfile
 import time
 from typing import Any
 
@@ -177,7 +179,7 @@ def write(kept: dict[str, Any], split: tfnas.data.DataSplit) -> None:
         "provenance": provenance(),
     }
     path = trained.path_of(DATA.value)
-    with path.with_suffix(".lock").open("w") as lock:
+    with pathlib.Path(tempfile.gettempdir(), f"{path.stem}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         others = json.loads(path.read_text("utf-8"))["networks"] if path.exists() else {}
         for key, row in others.items():

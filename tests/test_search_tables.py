@@ -8,10 +8,12 @@ import pytest
 
 sys.path.append(str(pathlib.Path(__file__).parents[1] / "benchmarks"))
 
-from search_tables import DEVELOPMENT, HELD_OUT, baselines, family
+from search_tables import DEVELOPMENT, HELD_OUT, baselines, epochs, family, trained
 from search_tables.comparison import Pair, holm, mean_ranks, pairs
 from search_tables.ours import configuration, hyperparameters
 from search_tables.runs import Cells, Measurements, recorded, scores
+
+from tfnas.nas.samplers.random_search import RandomSampler
 
 FAMILIES = [*DEVELOPMENT, *HELD_OUT]
 SEARCHES = {
@@ -49,6 +51,40 @@ def test_hyperparameters_and_configurations_are_one(name):
     assert np.all((near != row).any(1))
     mutated = decisions.mutated(row, np.random.default_rng(0))
     assert np.any(mutated != row)
+
+
+def test_a_table_of_trained_networks_has_each_member_once():
+    found, rows = trained.measured(), trained.configurations()
+    archs = trained.members()
+    assert len({arch.network for arch in archs}) == len(archs) == trained.space().size
+    assert found.validation.shape == (len(archs), 1, trained.EPOCHS)
+    table = trained.trained_table()
+    assert np.array_equal(table.decisions.canonical(rows), rows)
+    assert len(np.unique(rows, axis=0)) == len(archs)
+    scores = table.scores(rows)
+    assert scores.max() == pytest.approx(100.0)
+    best = int(found.test[:, 0].argmax())
+    assert scores[best] == pytest.approx(100.0)
+    measured = table.measure(rows[best], np.random.default_rng(0))
+    assert measured == found.validation[best, 0, -1]
+
+
+def test_halving_spends_the_epochs_of_its_rungs(monkeypatch):
+    """And its picks are those of a search of as many epochs."""
+    networks = epochs.Networks(trained.FASHION_MNIST, 0)
+    spent = []
+    whole = networks.validation
+    monkeypatch.setattr(
+        networks, "validation", lambda place, length: spent.append(length) or whole(place, length)
+    )
+    search = epochs.Search(RandomSampler, (3, 3))
+    found = epochs.halved(networks, search, 0)
+    assert len(found) == len(epochs.TOTALS)
+    assert set(spent) == {3, 9}
+    begun, promoted = spent.count(3), spent.count(9)
+    assert promoted >= begun // 3 - 1  # more where one that was promoted is surpassed
+    assert 3 * begun + 6 * promoted <= max(epochs.TOTALS) + 6  # the last one may not fit
+    assert epochs.halved(networks, epochs.Search(RandomSampler), 0)[-1] > 0
 
 
 @pytest.mark.parametrize("name", ["cell edges", "cell accuracy"])
