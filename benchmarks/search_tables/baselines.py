@@ -22,6 +22,7 @@ from search_tables.table import CATEGORICAL, REAL, Decisions, SearchTable
 from tfnas.nas.samplers.pareto_selection import best_first
 
 _TRIES = 100
+_IDLE = 100
 
 
 def random_search(table: SearchTable, measure: Measurements, evaluations: int, seed: int) -> None:
@@ -62,6 +63,7 @@ def local_search(table: SearchTable, measure: Measurements, evaluations: int, se
     rng = np.random.default_rng([seed, 11, 29])
     decisions, left = table.decisions, evaluations
     measured: dict[bytes, float] = {}
+    idle = 0  # climbs in a row that met nothing new, as where all configurations are measured
 
     def value(row: np.ndarray) -> float:
         nonlocal left
@@ -70,7 +72,8 @@ def local_search(table: SearchTable, measure: Measurements, evaluations: int, se
             measured[row.tobytes()] = measure(row)
         return measured[row.tobytes()]
 
-    while left > 0:
+    while left > 0 and idle < _IDLE:
+        before = left
         starts = decisions.sample(min(10, left), rng)
         values = [value(row) for row in starts]
         row, best = starts[int(np.argmax(values))], max(values)
@@ -81,8 +84,7 @@ def local_search(table: SearchTable, measure: Measurements, evaluations: int, se
                 if left > 0 and (found := value(near)) > best:
                     row, best, improved = near, found, True
                     break
-        if len(measured) >= decisions.size:
-            return  # nothing new is left
+        idle = 0 if left < before else idle + 1
 
 
 def tpe(
