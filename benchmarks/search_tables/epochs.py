@@ -127,7 +127,8 @@ def fronts(networks: Networks, seed: int, predicted: bool) -> list[float]:
     )
     if predicted:
         logs = np.log(networks.found.predicted)
-        oracle.surrogate_features = lambda arch: logs[networks.place(arch)][None].astype(np.float32)
+        feature = (logs - logs.mean()) / logs.std()  # as LatencyPredictor.feature
+        oracle.surrogate_features = lambda arch: feature[networks.place(arch)][None]
     places: list[int] = []
     for _ in range(max(TRIALS)):
         trial = oracle.create_trial("tuner0")

@@ -130,7 +130,9 @@ def shared_weights(clock, sample):
         TRIALS: Work(20.0, 10.0, 10.0, networks=2),
         "comparison": Work(100.0, 10.0, 10.0),
     }
-    left, found = TimeLeft(parts, clock, sample), []
+    left, found = TimeLeft(parts, clock), []
+    if sample is not None:
+        left.sampled(sample)
     for name, slower in (("shared", 2.0), ("scores", 1.5)):
         left.part_began(name)
         found.append((clock.time, left.seconds()))
@@ -152,6 +154,40 @@ def test_kinds_have_paces_of_their_own_where_a_sample_was_measured():
     known = [seconds for _, seconds in shared_weights(Clock(), None)[0]]
     assert known[0] is None
     assert known[9] == pytest.approx(10 * 2.0 + 2 * 60.0 + 2 * 200.0)  # one pace for all
+
+
+def test_a_sample_counts_until_the_job_has_trained_a_network():
+    """Also where networks tell their whole time alone, or begin beside each other."""
+    clock, sample = Clock(), Sample(Work(1.0, 1.0), steps=1.0, first=1.0)
+    left = TimeLeft({TRIALS: Work(10.0, networks=4), "again": Work(10.0)}, clock)
+    assert left.seconds() is None
+    left.sampled(sample)
+    left.part_began(TRIALS)
+    left.network_began()
+    left.network_began()
+    assert left.seconds() == pytest.approx(4 * 10.0 / 2 + 10.0)
+    for _ in range(2):
+        clock.time += 100.0
+        left.step_ended(1.0)
+        left.network_ended()
+    left.part_began("again")
+    assert left.seconds() == pytest.approx(100.0)
+
+
+def test_the_only_trial_counts_once():
+    clock = Clock()
+    left = TimeLeft({TRIALS: Work(10.0, 5.0, 5.0), "again": Work(10.0, 5.0, 5.0)}, clock)
+    left.part_began(TRIALS)
+    left.network_began()
+    for epoch, seconds in enumerate((60.0, 10.0, 10.0, 10.0), 1):
+        clock.time += seconds
+        left.step_ended(epoch / 4)
+    clock.time += 50.0
+    left.network_ended()
+    assert left.seconds() == pytest.approx(140.0)
+    clock.time += 1000.0  # what is between parts is no work of either
+    left.part_began("again")
+    assert left.seconds() == pytest.approx(140.0)
 
 
 def test_a_sample_measures_a_network_of_the_space():

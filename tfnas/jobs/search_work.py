@@ -4,7 +4,7 @@ The unit is a millisecond of the processor on which the constants were measured 
 an operator costs in a training step whatever its size, what its output and its
 multiply-accumulates add, and what is done once for a network. How long a unit takes is measured in
 each search. How steps of shared weights compare with those of one network depends on the processor,
-so a search that begins with shared weights trains a small network for a second before.
+so a search that begins with shared weights first trains a small network for a moment.
 """
 
 from __future__ import annotations
@@ -49,8 +49,9 @@ EPOCH = 100.0  # an epoch beside its steps
 FORWARD = 0.5  # a score's batch for a training step
 SCORED = 256  # examples of a batch of scores
 _DRAWN = 16  # steps, or networks, that a mean is taken of
-_SAMPLE_STEPS = 40  # of the network that is trained for its pace
-_SAMPLE_SECONDS = 1.0  # it takes after its first step, or two steps
+_SAMPLE_STEPS = 40  # at most, of the network that is trained for its pace
+_SAMPLE_SECONDS = 1.0  # no step begins later after the first one, but for two more
+_SAMPLE_STEP = 300.0  # work of a step at most: a larger batch is halved
 
 
 MEASURING = "measuring on the test part"
@@ -173,22 +174,30 @@ class SearchWork:
     def sample(self, now: Callable[[], float] = time.monotonic) -> Sample | None:
         """Trains a small network of the space for a moment, for the pace of those trained alone.
 
+        Its first step, which is traced, takes a few seconds, and all others about one.
+
         Args:
             now: Returns the time in seconds.
 
         Returns:
-            What it took; None: the search has no shared weights, and its first trial will tell.
+            What it took; None: the search has no shared weights, or there was too little memory.
+            Then the first trial will tell.
         """
         if not isinstance(self.tuner, SupernetTuner) or self.tuner.draws is None:
             return None
         batch = min(self.config.batch_size, self.training)
         arch = min(self._networks(), key=lambda each: step(each, batch))
+        while batch > 1 and step(arch, batch) > _SAMPLE_STEP:
+            batch //= 2
         clock = _Steps(now)
         with seeded(0):  # the search's own draws go on as before
             model = compile_for_search(self.space.build(arch))
             examples = np.zeros((batch, *self.space.input_shape), np.float32), np.zeros(batch, int)
             batches = tf.data.Dataset.from_tensors(examples).repeat(_SAMPLE_STEPS)
-            model.fit(batches, shuffle=False, verbose=0, callbacks=[clock, TraceOnce()])
+            try:
+                model.fit(batches, shuffle=False, verbose=0, callbacks=[clock, TraceOnce()])
+            except tf.errors.OpError:  # the search itself says what is wrong, if it fails too
+                return None
         steps = len(clock.ends) - 1
         seconds = clock.ends[-1] - clock.ends[0]
         return Sample(

@@ -1,4 +1,4 @@
-"""The time that is left of a job of several parts, each of a work that is known before.
+"""The time that is left of a job of several parts, whose work is known in advance.
 
 How long a unit of work takes is measured on the parts that ran: of steps apart from what is done
 once for a network, that is tracing its first step, making its file and measuring it. Parts of
@@ -16,7 +16,7 @@ from tfnas.compression.progress import Progress, TrialNews
 
 TRIALS = "trials"
 """The part of the trials of a search."""
-_FIRST = 0.03  # share of a part's steps that its expected pace counts as, beside the measured
+_EXPECTED = 0.03  # share of a part's steps that its expected pace counts as, beside the measured
 _DRAWN = 2  # networks that the work of a part counts as, beside those that began
 
 
@@ -53,7 +53,7 @@ class Sample:
     """A network that was trained for a few steps before a job, for its pace.
 
     Args:
-        work: Its work; no network of the job.
+        work: Its work. It is not part of the job.
         steps: Seconds that its steps took.
         first: Seconds that its first step took beyond another one.
     """
@@ -89,7 +89,7 @@ class _Network:
         work, rest, pace = self.work, 1.0 - self.fraction, self.work.steps * of_steps
         if self.pace is not None and self.first is not None:
             measured = self.fraction - self.first[1]
-            pace = (self.pace * measured + pace * _FIRST) / (measured + _FIRST)
+            pace = (self.pace * measured + pace * _EXPECTED) / (measured + _EXPECTED)
         if self.before >= 1.0:
             return 0.0
         first = 0.0 if self.first else work.first * of_once
@@ -103,8 +103,9 @@ class _Rate:
         self.seconds, self.work = seconds, work
 
     def add(self, seconds: float, work: float) -> None:
-        """Adds what was measured."""
-        self.seconds, self.work = self.seconds + max(seconds, 0.0), self.work + work
+        """Adds what was measured; what has no work tells no rate."""
+        if work > 0:
+            self.seconds, self.work = self.seconds + max(seconds, 0.0), self.work + work
 
     def __call__(self) -> float | None:
         return self.seconds / self.work if self.work else None
@@ -132,7 +133,6 @@ class TimeLeft:
     Args:
         work: The work of each part, in the order in which they run.
         now: Returns the time in seconds.
-        sample: What was measured before of networks that are trained alone; None: nothing.
 
     Example:
         >>> clock = iter([0.0, 10.0, 20.0])
@@ -144,19 +144,21 @@ class TimeLeft:
         40.0
     """
 
-    def __init__(
-        self,
-        work: Mapping[str, Work],
-        now: Callable[[], float] = time.monotonic,
-        sample: Sample | None = None,
-    ) -> None:
+    def __init__(self, work: Mapping[str, Work], now: Callable[[], float] = time.monotonic) -> None:
         self.work, self._now = dict(work), now
         self._paces: dict[str, _Pace] = {}
-        if sample is not None:
-            self._pace("").steps.add(sample.steps, sample.work.steps)
-            self._pace("").once.add(sample.first, sample.work.first)
+        self._before = _Pace()  # of networks alone, as long as the job has trained none
         self._part, self._network = "", _Network(Work(0.0), 0.0, 1.0)
         self._series = _Series(Work(0.0), 0.0, 0.0)
+
+    def sampled(self, sample: Sample) -> None:
+        """Notes the pace of networks that are trained alone; it counts until the job has one.
+
+        Args:
+            sample: What was measured before the job.
+        """
+        self._before.steps.add(sample.steps, sample.work.steps)
+        self._before.once.add(sample.first, sample.work.first)
 
     def part_began(self, name: str, fraction: float = 0.0) -> None:
         """Notes that a part begins; those before it are over.
@@ -168,6 +170,9 @@ class TimeLeft:
         now, work = self._now(), self.work[name]
         if self._part and self.work[self._part].networks == 1:
             self._add(self._network, now)
+        if self._series.overlap:  # of networks beside each other only the whole is known
+            whole = self._pace(self._series.work.kind).whole
+            whole.add(self._series.last - self._series.begun, self._series.ended_work())
         self._part, self._series = name, _Series(work, now, work.networks * (1.0 - fraction))
         self._network = _Network(work, now, fraction)
 
@@ -193,6 +198,7 @@ class TimeLeft:
         now = self._now()
         if not self._series.overlap:
             self._add(self._network, now)
+        self._network = _Network(Work(0.0), now, 1.0)
         self._series.ended(now)
 
     def _pace(self, kind: str) -> _Pace:
@@ -231,6 +237,8 @@ class TimeLeft:
         """
         paces = self._now_known()
         alone, found = paces.get("", _Pace()), {}
+        if not alone.known:
+            alone = self._before
         for kind in {work.kind for work in self.work.values()}:
             known = [pace for pace in (paces.get(kind, alone), alone) if pace.known]
             pace = known[0] if known else _Pace(*paces.values())
@@ -243,6 +251,8 @@ class TimeLeft:
 
     def seconds(self) -> float | None:
         """Returns the estimate; None as long as nothing has shown its pace."""
+        if not self._part:
+            return None
         of_kinds = self._rates()
         if of_kinds is None:
             return None
@@ -293,6 +303,8 @@ class _Series:
         """Returns the seconds until the last network ends."""
         if self.overlap and self.each is not None:
             return max(self.left * self.each - (now - self.last), 0.0)
+        if self.overlap:
+            return self.left * self.mean().seconds(of_steps, of_once) / max(self.open, 1)
         if self.count and self.last > self.begun:  # the rates are those of other parts too
             expected = [one.seconds(of_steps, of_once) for one in self.drawn[: self.count]]
             slower = (self.last - self.begun) / max(sum(expected), 1e-9)
@@ -349,7 +361,9 @@ class TimedProgress(Progress):
         """
         self.progress.part_began(name, done, total)
         if self._left is None:
-            self._left = TimeLeft(self._work(), self._now, self._sample())
+            self._left = TimeLeft(self._work(), self._now)
+            if (sample := self._sample()) is not None:
+                self._left.sampled(sample)
         if name == TRIALS and name in self._left.work:  # there may be fewer than were asked for
             trials = dataclasses.replace(self._left.work[name], networks=total)
             self._left.work[name] = trials
