@@ -308,6 +308,27 @@ def test_the_events_of_a_search_tell_the_time_left(monkeypatch, capsys):
     assert watch.left() == ""
 
 
+def test_a_trial_that_is_retried_is_one(monkeypatch):
+    clock, watch = Clock(), Watch()
+    monkeypatch.setattr("time.monotonic", clock)
+    progress = TimedProgress(watch, lambda: {TRIALS: Work(2.0, networks=3)})
+    progress.trial_began(1, 3)
+    clock.time += 100.0
+    progress.trial_began(1, 3)  # it failed
+    for epoch in (1, 2):
+        clock.time += 50.0
+        progress.epoch_ended(epoch, 2)
+    progress.trial_ended(TrialNews(1, 3, 100.0, "good", None))
+    progress.trial_began(2, 3)
+    clock.time += 50.0
+    progress.epoch_ended(1, 2)
+    clock.time += 50.0
+    progress.epoch_ended(2, 2)
+    assert not progress._left._series.overlap
+    progress.trial_ended(TrialNews(2, 3, 100.0, "good", None))
+    assert watch.times[-1] == pytest.approx(150.0)  # 300 s for two, with the failure
+
+
 def test_there_may_be_fewer_trials_than_were_asked_for(monkeypatch):
     """And some may take no time at all, as those that broke a limit."""
     clock, watch = Clock(), Watch()

@@ -185,6 +185,11 @@ class TimeLeft:
         self._network = _Network(work or self.work[self._part], self._now(), 0.0)
         self._series.began(self._network.work)
 
+    def network_failed(self) -> None:
+        """Notes that a network that began has failed and will begin again."""
+        self._network = _Network(Work(0.0), self._now(), 1.0)
+        self._series.failed()
+
     def step_ended(self, fraction: float) -> None:
         """Notes how far the steps of a network have come.
 
@@ -278,6 +283,11 @@ class _Series:
         self.overlap |= self.open > 1
         self.drawn.append(work)
 
+    def failed(self) -> None:
+        """Notes that the network that began last does not count."""
+        self.open = max(0, self.open - 1)
+        del self.drawn[-1:]
+
     def ended(self, now: float) -> None:
         """Notes that a network ended."""
         self.open, self.count = max(0, self.open - 1), self.count + 1
@@ -339,6 +349,7 @@ class TimedProgress(Progress):
         self._now = now or time.monotonic
         self._left: TimeLeft | None = None
         self._part = ""
+        self._trials: set[int] = set()  # that run
 
     def phase(self, text: str) -> None:
         """Passes a phase on; no end is told before a part begins, as of a search that stops."""
@@ -388,7 +399,10 @@ class TimedProgress(Progress):
             self.part_began(TRIALS, number - 1, total)
         self.progress.trial_began(number, total)
         if self._left is not None:
+            if number in self._trials:  # a retry
+                self._left.network_failed()
             self._left.network_began(self._trial(number))
+        self._trials.add(number)
         self._tell()
 
     def epoch_ended(self, number: int, total: int) -> None:
@@ -411,6 +425,7 @@ class TimedProgress(Progress):
 
     def trial_ended(self, news: TrialNews) -> None:
         """Passes the end of a trial on."""
+        self._trials.discard(news.number)
         if self._left is not None and self._part == TRIALS:
             self._left.network_ended()
         self._tell()
