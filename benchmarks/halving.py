@@ -1,6 +1,6 @@
 """Is successive halving worth it, and does it help a search to see predicted latencies?
 
-    python benchmarks/halving.py [--seeds=20] [--tables=fashion_mnist,digits]
+    python benchmarks/halving.py [--seeds=20] [--tables=fashion_mnist] [--parts=halving,latency]
 
 Searches of tables of trained networks (benchmarks/search_tables/trained.py), through tfnas' oracle
 as in any search. The first part gives all searches the same epochs in total. Without halving a
@@ -23,8 +23,6 @@ from absl import app, flags
 from scipy.stats import wilcoxon
 from search_tables import trained
 from search_tables.epochs import BASE, SEARCHES, TOTALS, TRIALS, Networks, fronts, halved
-
-from tfnas.table import table as text_table
 
 SEEDS = flags.DEFINE_integer("seeds", 20, "number of seeds", 1)
 PARTS = flags.DEFINE_list("parts", ["halving", "latency"], "parts to run; the record keeps others")
@@ -76,8 +74,7 @@ def main(_: Any) -> None:
         if "latency" in PARTS.value:
             tables[f"What the surrogate sees, {data}"] = latency_rows(data)
     for title, rows in tables.items():
-        columns = list(rows[0])
-        print(f"\n{title}\n{text_table(columns, [[str(row[c]) for c in columns] for row in rows])}")
+        record.show(title, rows)
     record.write(
         "halving",
         tables,

@@ -33,8 +33,6 @@ from search_tables.comparison import Pair, Scores, holm, mean_ranks, pairs
 from search_tables.macro import macro_table
 from search_tables.runs import Algorithm, Cells, Measurements, recorded, scores
 
-from tfnas.table import table as text_table
-
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 MACRO = "NAS-Bench-Macro"
 OURS = "evolution"
@@ -186,8 +184,7 @@ def report(
         ]
     print("\n$ python", " ".join(sys.argv))
     for title, rows in parts.items():
-        columns = list(rows[0]) if rows else []
-        print(f"\n{title}\n{text_table(columns, [[str(row[c]) for c in columns] for row in rows])}")
+        record.show(title, rows)
     what = "Hypervolume, % of the box" if TWO.value else "Score of the pick (0 median, 100 best)"
     record.write(
         "nas_tables",

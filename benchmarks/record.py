@@ -101,6 +101,20 @@ def table_rows(columns: Sequence[str], cells: Iterable[Sequence[Any]]) -> list[d
     return [dict(zip(columns, row, strict=True)) for row in cells]
 
 
+def show(title: str, rows: Sequence[Row]) -> None:
+    """Prints rows that have the same columns as a table.
+
+    Args:
+        title: Its title; empty: none.
+        rows: Each from column to value.
+    """
+    from tfnas.table import table
+
+    columns = list(rows[0]) if rows else []
+    cells = [[str(row[column]) for column in columns] for row in rows]
+    print(f"\n{title}" if title else "", table(columns, cells), sep="\n")
+
+
 def file_rows(result: Any) -> list[dict[str, Any]]:
     """Returns a row a file of a `tfnas.CompressResult`: what it is on the last test images."""
     rows = []

@@ -37,7 +37,6 @@ from tfnas.keras_private import forget_kernels
 from tfnas.measure.latency import provenance
 from tfnas.runtime.files import write_atomically
 from tfnas.search_space.hypermodel import compile_for_search
-from tfnas.table import table as text_table
 
 DATA = flags.DEFINE_enum("data", trained.FASHION_MNIST, list(trained.INPUTS), "data set")
 TRAININGS = flags.DEFINE_integer("trainings", 1, "trainings of each network", 1)
@@ -103,7 +102,7 @@ def main(_: Any) -> None:
         train(kept)
     rows = [row_of(data) for data in trained.INPUTS if trained.path_of(data).exists()]
     if rows := [row for row in rows if row is not None]:
-        print(text_table(list(rows[0]), [[str(cell) for cell in row.values()] for row in rows]))
+        record.show("", rows)
         record.write(
             "trained_table",
             rows,

@@ -22,7 +22,7 @@ from search_tables.table import CATEGORICAL, REAL, Decisions, SearchTable
 from tfnas.nas.samplers.pareto_selection import best_first
 
 _TRIES = 100
-_IDLE = 100
+_IDLE = 100  # climbs in a row that measure nothing new, after which all is taken to be known
 
 
 def random_search(table: SearchTable, measure: Measurements, evaluations: int, seed: int) -> None:
@@ -63,7 +63,7 @@ def local_search(table: SearchTable, measure: Measurements, evaluations: int, se
     rng = np.random.default_rng([seed, 11, 29])
     decisions, left = table.decisions, evaluations
     measured: dict[bytes, float] = {}
-    idle = 0  # climbs in a row that met nothing new, as where all configurations are measured
+    idle = 0
 
     def value(row: np.ndarray) -> float:
         nonlocal left

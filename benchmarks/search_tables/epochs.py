@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ import keras_tuner as kt
 import numpy as np
 
 from search_tables import trained
+from search_tables.ours import oracle_of
 from tfnas.measure.measurement import hypervolume
 from tfnas.nas.oracle import SpaceOracle
 from tfnas.nas.samplers.evolution import EvolutionSampler
@@ -76,12 +76,9 @@ class Networks:
         return float(self.found.validation[place, self.training[place], epochs - 1])
 
 
-def oracle_of(networks: Networks, sampler: Sampler, seed: int, **arguments: Any) -> SpaceOracle:
-    """Returns an oracle that writes no file."""
-    oracle = SpaceOracle(sampler, networks.space, seed=seed, **arguments)
-    oracle.verbose = 0
-    oracle._set_project_dir(tempfile.gettempdir(), "search_tables")
-    oracle._save_trial = oracle.save = lambda *_: None  # what is compared is the choice
+def oracle_over(networks: Networks, sampler: Sampler, seed: int, **arguments: Any) -> SpaceOracle:
+    """Returns an oracle of the networks, whose hyperparameters are declared."""
+    oracle = oracle_of(sampler, networks.space, seed, **arguments)
     networks.space.declare(oracle.hyperparameters)
     return oracle
 
@@ -92,7 +89,7 @@ def halved(networks: Networks, search: Search, seed: int) -> list[float]:
     halving = Halving(*search.halving) if search.halving else Halving()
     halving.set_epochs(trained.EPOCHS, trials)
     objective = kt.Objective("value", "max")
-    oracle = oracle_of(
+    oracle = oracle_over(
         networks, search.sampler(), seed, objective=objective, max_trials=trials, halving=halving
     )
     rest = trained.EPOCHS - search.epochs  # what the pick is trained for at the end
@@ -122,7 +119,7 @@ def picked(oracle: SpaceOracle, networks: Networks) -> float:
 def fronts(networks: Networks, seed: int, predicted: bool) -> list[float]:
     """Returns the share of the hypervolume after so many trials of two objectives."""
     objectives = [kt.Objective("value", "max"), kt.Objective("latency", "min")]
-    oracle = oracle_of(
+    oracle = oracle_over(
         networks, EvolutionSampler(), seed, objective=objectives, max_trials=max(TRIALS)
     )
     if predicted:

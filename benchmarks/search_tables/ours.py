@@ -12,7 +12,9 @@ from search_tables.runs import Measurements, Picks
 from search_tables.table import CATEGORICAL, REAL, Decisions, SearchTable
 from tfnas.nas.oracle import SpaceOracle
 from tfnas.nas.samplers.evolution import EvolutionSampler
+from tfnas.nas.samplers.sampler import Sampler
 from tfnas.search_space.hyperparameters import HyperParameterSpace
+from tfnas.search_space.search_space import SearchSpace
 
 
 def hyperparameters(decisions: Decisions) -> kt.HyperParameters:
@@ -40,6 +42,22 @@ def configuration(decisions: Decisions, values: dict[str, Any]) -> np.ndarray:
     return decisions.canonical(row[None])[0]
 
 
+def oracle_of(sampler: Sampler, space: SearchSpace, seed: int, **arguments: Any) -> SpaceOracle:
+    """Returns an oracle that writes no file: what is compared is the choice.
+
+    Args:
+        sampler: The sampler.
+        space: The search space.
+        seed: Seed of the proposals.
+        **arguments: Further arguments of the oracle.
+    """
+    oracle = SpaceOracle(sampler, space, seed=seed, **arguments)
+    oracle.verbose = 0
+    oracle._set_project_dir(tempfile.gettempdir(), "search_tables")
+    oracle._save_trial = oracle.save = lambda *_: None
+    return oracle
+
+
 def evolution(**settings: Any) -> Any:
     """Returns the search by an evolution with these settings."""
 
@@ -47,17 +65,14 @@ def evolution(**settings: Any) -> Any:
         decisions = table.decisions
         hp = hyperparameters(decisions)
         value, cost = kt.Objective("value", "max"), kt.Objective("cost", "min")
-        oracle = SpaceOracle(
+        oracle = oracle_of(
             EvolutionSampler(**settings),
             HyperParameterSpace(hp.space),
-            [value, cost] if measure.two else value,
+            seed,
+            objective=[value, cost] if measure.two else value,
             max_trials=evaluations,
-            seed=seed,
             hyperparameters=hp,
         )
-        oracle.verbose = 0
-        oracle._set_project_dir(tempfile.gettempdir(), "search_tables")
-        oracle._save_trial = oracle.save = lambda *_: None  # what is compared is the choice
         picks: Picks = {}
         for count in range(1, evaluations + 1):
             trial = oracle.create_trial("tuner0")
