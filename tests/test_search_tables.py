@@ -117,6 +117,18 @@ def test_hypervolume_of_the_ideal_corner():
     assert 0 <= few <= many <= 110
 
 
+def test_decisions_that_do_not_count_have_no_cost():
+    """pymoo gives each decision a value; the table of trained networks has the canonical rows."""
+    table = trained.trained_table()
+    canonical = trained.configurations()
+    free = canonical.copy()
+    inactive = [i for i in range(free.shape[1]) if i not in table.decisions.active(free[0])]
+    assert inactive
+    free[0, inactive] = 1
+    measured = Measurements(table, np.random.default_rng(0), 2, two=True)
+    assert measured.both(free[0]) == (measured.values[0], table.costs(canonical[:1])[0])
+
+
 def test_finished_runs_are_kept(tmp_path):
     cell = {"table": "smooth", "seed": 1, "kind": "one 25", "scores": [1.0], "ms": 0.1}
     Cells(tmp_path).add("some search", cell)

@@ -53,7 +53,8 @@ class Measurements:
 
     def both(self, row: np.ndarray) -> tuple[float, float]:
         """Returns a noisy value and the cost, less is better."""
-        return self(row), float(self.table.costs(np.asarray(row, float)[None])[0])
+        value = self(row)
+        return value, float(self.table.costs(self.rows[-1][None])[0])
 
 
 Algorithm = Callable[[SearchTable, Measurements, int, int], Picks | None]
