@@ -96,6 +96,18 @@ def test_a_table_of_an_odd_width_keeps_8_bits():
     assert table_bits(layers.Embedding(5, 4), 4) == 4
 
 
+def test_a_table_of_4_bits_is_looked_up_twice(ids):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((LENGTH,), dtype="int32")
+    words = layers.Embedding(WORDS, WIDTH, name="words")
+    x = layers.Multiply()([words(inputs), words(WORDS - 1 - inputs)])
+    model = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
+    aware = tfnas.quantize_aware(model, "int8x4", data=ids)
+    file = tfnas.to_tflite(aware, "int8x4")
+    steps = np.abs(file.predict(ids, reference=True) - aware.predict(ids, verbose=0))
+    assert steps.max() <= 3.01 * file.outputs[0].scale
+
+
 def test_16_bit_files_rescale_the_rows_that_they_find(ids):
     model = lookup()
     file = tfnas.to_tflite(tfnas.quantize_aware(model, "int16x8", data=ids), "int16x8")

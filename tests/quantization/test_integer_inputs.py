@@ -63,3 +63,49 @@ def test_ids_beside_numbers_are_refused_by_name():
         tfnas.to_tflite(model, "int8", x)
     with pytest.raises(ValueError, match="'columns' must hold ids alone"):
         tfnas.quantize_aware(model)
+
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (16, 6, 6, 3)).astype("uint8")
+PIXELS[0, 0, 0, :2] = 0, 255
+
+
+def pictures(*before):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((6, 6, 3), dtype="uint8", name="picture")
+    x = inputs
+    for layer in before:
+        x = layer(x)
+    return keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
+
+
+@pytest.mark.parametrize("mode", ["int8", "int8x4"])
+def test_integers_that_are_numbers_have_the_integers_of_the_file(mode, caplog):
+    """The converter kept a cast of floats, and the file was refused for it."""
+    model = pictures(layers.Rescaling(1 / 127.5, -1))
+    file = tfnas.to_tflite(model, mode, PIXELS)
+    assert "picture has the type of an input of floats in the file" in caplog.text
+    (tensor,) = file.inputs
+    assert (tensor.name, tensor.dtype) == ("picture", "int8")
+    assert (tensor.scale, tensor.zero_point) == (1.0, -128)  # each pixel as it is
+    expected = model.predict(PIXELS, verbose=0)
+    bound = 0.05 if mode == "int8" else 0.5
+    assert np.abs(file.predict(PIXELS) - expected).max() < bound * np.abs(expected).max()
+
+
+def test_a_quantization_aware_model_takes_the_numbers_of_pixels():
+    normalization = layers.Normalization(mean=[100.0, 90.0, 80.0], variance=[900.0, 800.0, 700.0])
+    trainable = tfnas.quantize_aware(pictures(layers.Permute((2, 1, 3)), normalization))
+    trainable.compile("adam", "mse")
+    trainable.fit(PIXELS, np.zeros((16, 3)), verbose=0)
+    assert tfnas.unquantized_layers(trainable) == []
+    file = tfnas.to_tflite(trainable)
+    steps = np.abs(file.predict(PIXELS, reference=True) - trainable.predict(PIXELS, verbose=0))
+    assert steps.max() <= 2.01 * file.outputs[0].scale
+
+
+def test_integers_that_are_read_as_integers_stay():
+    inputs = keras.Input((4,), dtype="int32")
+    x = layers.Flatten()(layers.Embedding(5, 2)(inputs))
+    scaled = layers.Rescaling(0.5)(inputs)  # of the ids
+    model = keras.Model(inputs, layers.Dense(2)(layers.Concatenate()([x, scaled])))
+    assert with_integer_inputs(model) is model

@@ -104,6 +104,48 @@ def test_recurrent_layers_are_rounded_to_the_range_of_a_merge(merges):
         assert np.abs(twin - number).max() <= 0.05 * np.ptp(number)
 
 
+def tables_joined(inputs):
+    """Tables beside a ReLU, a sigmoid and each other; moved; used elsewhere too; as a maximum."""
+    elu, selu = dense(activation="elu")(inputs), dense(activation="selu")(inputs)
+    rows = [layers.Reshape((2, 2))(each) for each in (selu, dense(activation="relu")(inputs))]
+    return [
+        layers.Concatenate()([elu, dense(activation="sigmoid")(inputs), elu[:, :2]]),
+        layers.Concatenate()([layers.Dropout(0.1)(each) for each in rows]),
+        layers.Maximum()([dense(activation="softplus")(inputs), dense()(inputs)]),
+        dense()(selu),
+    ]
+
+
+def test_tables_are_rounded_to_the_range_of_a_merge():
+    """To the converter a table is a float operator, which can't get a range from behind it."""
+    inputs = keras.Input((6,))
+    model = with_values(keras.Model(inputs, tables_joined(inputs)))
+    trainable = tfnas.quantize_aware(model, data=X)
+    file = tfnas.to_tflite(trainable, "int8")
+    assert not [t.name for t in file.graph.tensors if t.dtype.startswith("float")]
+    found, expected = file.predict(X, reference=True), trainable.predict(X, verbose=0)
+    exact = model.predict(X, verbose=0)
+    for tensor, answer, twin, number in zip(file.outputs, found, expected, exact, strict=True):
+        steps = np.abs(answer - twin) / tensor.scale
+        assert steps.max() <= 3.01, tensor.name
+        assert np.median(steps) <= 1
+        assert np.abs(twin - number).max() <= 0.05 * np.ptp(number)
+
+
+@pytest.mark.parametrize("merge", [layers.Maximum, layers.Minimum])
+def test_a_maximum_of_floats_stays_float_too(merge):
+    inputs = keras.Input((6,))
+    branches = [layers.Dense(4, name="exact")(inputs), dense(activation="relu")(inputs)]
+    model = with_values(keras.Model(inputs, dense(3)(merge(name="most")(branches))))
+    spec = tfnas.QuantSpec("int8", layers={"exact": "float32"})
+    trainable = tfnas.quantize_aware(model, spec, data=X)
+    left = {each.name: each.reason for each in tfnas.unquantized_layers(trainable)}
+    assert left["most"] == "joins numbers of a layer that stays float"
+    file = tfnas.to_tflite(trainable, spec)
+    steps = np.abs(file.predict(X, reference=True) - trainable.predict(X, verbose=0))
+    assert steps.max() <= 2.01 * file.outputs[0].scale
+
+
 def test_16_bits_agree_too():
     inputs = keras.Input((6,))
     model = with_values(keras.Model(inputs, layers.Maximum()([dense()(inputs), dense()(inputs)])))

@@ -6,6 +6,7 @@ import pytest
 from keras import layers, ops
 from slow_cases import slow_but
 
+import tfnas
 from tfnas.graph.functional import walk
 from tfnas.quantization.normal_form import normal_form
 
@@ -66,3 +67,43 @@ def test_the_activation_of_a_recurrent_layer_stays_inside_of_its_steps(kind):
     np.testing.assert_allclose(found, expected, atol=1e-6)
     assert kinds.count(kind) == 1
     assert "Activation" not in kinds
+
+
+def first_of_two(x):
+    return ops.split(x, 2, axis=-1)[0]  # nothing reads the second
+
+
+def gated(x):
+    one, other = ops.split(x, [3], axis=1)
+    return ops.concatenate([other, ops.sigmoid(one)], axis=1)
+
+
+def between_axes(x):
+    one, other = ops.unstack(ops.transpose(ops.reshape(x, (-1, 4, 2, 3)), (2, 0, 1, 3)))
+    return ops.maximum(one, other)
+
+
+@pytest.mark.parametrize("parts", [first_of_two, gated, between_axes])
+@pytest.mark.parametrize("mode", ["int8", "int16x8"])
+def test_parts_of_a_split_are_slices(parts, mode):
+    """The converter left a SPLIT in floats where an output of it is not read."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((4, 5))
+    x = parts(layers.Dense(6)(inputs))
+    model = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x)))
+    kinds = {call.kind for call in walk(normal_form(model)[0]).calls}
+    assert "GetItem" in kinds
+    assert not kinds & {"Split", "Unstack"}
+    x = np.random.default_rng(0).normal(size=(32, 4, 5)).astype("float32")
+    trainable = tfnas.quantize_aware(model, mode, data=x)
+    assert tfnas.unquantized_layers(trainable) == []
+    file = tfnas.to_tflite(trainable, mode)
+    steps = np.abs(file.predict(x, reference=True) - trainable.predict(x, verbose=0))
+    # A step of 16 bits is below what floats of 32 bits add up to.
+    assert steps.max() <= (3.01 if mode == "int8" else 8) * file.outputs[0].scale
+
+
+def test_a_split_along_an_open_axis_stays():
+    inputs = keras.Input((None, 4))
+    model = keras.Model(inputs, list(ops.split(inputs, 2, axis=1)))
+    assert [call.kind for call in walk(normal_form(model)[0]).calls] == ["Split"]

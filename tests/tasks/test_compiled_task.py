@@ -305,3 +305,24 @@ def test_a_model_that_trains_some_outputs_is_not_distilled():
     task = CompiledTask.of(model, metric={"price": "mae"})
     with pytest.raises(ValueError, match=r"loss must name every output .* got none for 'level'"):
         task.check_distillation(model)
+
+
+@pytest.mark.parametrize("technique", [("factorize", {"rank": 1}), ("qat", {})])
+def test_losses_by_names_of_layers_are_those_of_factors_and_roundings_too(technique, tmp_path):
+    """The last layers of what a technique makes have other names."""
+    inputs = keras.Input((8,))
+    x = layers.Dense(8, "relu", name="trunk")(inputs)
+    heads = [layers.Dense(8, name="copy")(x), layers.Dense(3, "softmax", name="level")(x)]
+    model = keras.Model(inputs, heads)
+    losses = {"copy": "mse", "level": "sparse_categorical_crossentropy"}
+    model.compile("adam", losses, loss_weights={"copy": 0.5, "level": 1.0}, jit_compile=False)
+    x = RNG.normal(size=(40, 8)).astype("float32")
+    y = {"copy": x, "level": RNG.integers(0, 3, 40)}
+    result = tfnas.run_techniques(
+        *(model, [technique], (x, y)),
+        directory=tmp_path,
+        settings=FineTuneSettings(epochs=1),
+        verbose=0,
+    )
+    assert result.outcomes[-1].model.output_names == ["copy", "level"]
+    assert "copy" in str(result.rows[-1].score)

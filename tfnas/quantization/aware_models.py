@@ -16,6 +16,7 @@ from tfnas.quantization.activation_forms import PReluForm
 from tfnas.quantization.call_forms import meets_constants
 from tfnas.quantization.einsum_forms import IntegerEinsum, IntegerRepeat
 from tfnas.quantization.fake_quant import FakeQuant
+from tfnas.quantization.file_plan import JOINS
 from tfnas.quantization.float_islands import BY_SPECIFICATION, JOINS_FLOATS, KEPT_OUT
 from tfnas.quantization.inner_ranges import InnerRange
 from tfnas.quantization.integer_layers import (
@@ -189,7 +190,9 @@ def unquantized_layers(model: keras.Model) -> list[Skipped]:
             reason = "normalizes another axis than the last, or more than 4 dimensions"
             skipped.append(Skipped(call.name, call.kind, reason))
         elif call_role in WITH_WEIGHTS or _is_left_float(call, call_role, floats):
-            skipped.append(Skipped(call.name, call.kind, BY_SPECIFICATION))
+            joins = call.kind in JOINS and _joins_floats(flow, call)
+            reason = JOINS_FLOATS if joins else BY_SPECIFICATION
+            skipped.append(Skipped(call.name, call.kind, reason))
         elif call_role is Role.FLOAT:
             by_choice = has_form_of_layers(call, bits) if id(call) in bare else call.name in whole
             reason = BY_SPECIFICATION if by_choice else reason_for_float(call)
@@ -201,12 +204,16 @@ def _joins_floats(flow: Walk, call: Call) -> bool:
     """Whether an input of a call is the output of a float layer, perhaps moved since."""
     for value in call.inputs:
         producer = flow.producers.get(value)
-        while producer is not None and role(producer) is Role.SAME:
+        while producer is not None and _passes(producer):
             producer = flow.producers.get(producer.inputs[0])
         rounding = getattr(producer, "operation", None)
         if isinstance(rounding, FakeQuant) and rounding.after_float:
             return True
     return False
+
+
+def _passes(call: Call) -> bool:
+    return isinstance(call.operation, FloatInput) or role(call) is Role.SAME
 
 
 def _is_left_float(call: Call, call_role: Role, floats: Mapping[Any, int]) -> bool:

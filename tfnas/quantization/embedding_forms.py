@@ -18,7 +18,12 @@ import keras
 import tensorflow as tf
 
 from tfnas.graph.registered_layers import register_layer
-from tfnas.quantization.quantized_kernel import PACKAGE, QuantizedKernel, zeros_to_ones
+from tfnas.quantization.quantized_kernel import (
+    FLOAT32_STEP,
+    PACKAGE,
+    QuantizedKernel,
+    zeros_to_ones,
+)
 
 # A table of few bits as the converter takes it: in steps of 8-bit integers. It would write an
 # int4 constant for 4 bits.
@@ -67,12 +72,17 @@ class QuantizedTable(QuantizedKernel):
         if self.bits == 8:
             rows = tf.gather(self._on_grid(table, use, whole=True), numbers)
         else:
-            rounded, scales = self._rows_and_scales(tf.cast(table, tf.float32))
+            rounded, scales = self._rows_and_scales(tf.cast(table, tf.float32), use)
             rows = tf.gather(rounded, numbers) * tf.gather(scales, numbers)
         return tf.cast(rows, self.compute_dtype)
 
-    def _rows_and_scales(self, table: Any) -> tuple[Any, Any]:
-        """The rows in units of their scales, (rows, columns), and the scales, (rows, 1)."""
+    def _rows_and_scales(self, table: Any, use: int) -> tuple[Any, Any]:
+        """The rows in units of their scales, (rows, columns), and the scales, (rows, 1).
+
+        The converter rounds no constant that two lookups share: each use has ranges of its own,
+        as those of :meth:`~tfnas.quantization.quantized_kernel.QuantizedKernel.rounded`.
+        """
+        widening = 1.0 + use * FLOAT32_STEP
         fixed = tf.stop_gradient(table)
         ends = tf.reduce_max(tf.abs(fixed), axis=1, keepdims=True)
         largest = zeros_to_ones(tf.reduce_max(ends))
@@ -83,6 +93,6 @@ class QuantizedTable(QuantizedKernel):
         steps = 2.0 ** (self.bits - 1) - 1.0
         on_grid = tf.round(tf.clip_by_value(rows, -1.0, 1.0) * steps) / steps
         rows = rows + tf.stop_gradient(on_grid - rows)
-        end = _STEPS_8 / steps
+        end = _STEPS_8 / steps * widening
         rows = tf.quantization.fake_quant_with_min_max_vars(rows, -end, end, narrow_range=True)
-        return rows, tf.quantization.fake_quant_with_min_max_vars(scales, 0.0, largest)
+        return rows, tf.quantization.fake_quant_with_min_max_vars(scales, 0.0, largest * widening)

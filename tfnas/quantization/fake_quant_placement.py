@@ -27,7 +27,7 @@ from tfnas.quantization.call_forms import (
 from tfnas.quantization.einsum_forms import IntegerEinsum, IntegerRepeat
 from tfnas.quantization.embedding_forms import QuantizedTable, table_bits
 from tfnas.quantization.fake_quant import MIN_RANGE_16, FakeQuant
-from tfnas.quantization.file_plan import FilePlan
+from tfnas.quantization.file_plan import JOINS, FilePlan
 from tfnas.quantization.fused_lstm import QuantizedFusedLstm
 from tfnas.quantization.inner_ranges import BITS as INNER_BITS
 from tfnas.quantization.integer_layers import (
@@ -88,7 +88,7 @@ class FakeQuantBuilder:
             return [self._clipped(call, tensors[0])]
         if self.plan.stays_float(call):
             tensors = [self._as_float(call, tensor) for tensor in tensors]
-        tensors, joint = self._merged_from_loops(call, tensors)
+        tensors, joint = self._merged_from_floats(call, tensors)
         if call_role is Role.TABLE:
             outputs = [self._from_table(call, tensors[0])]
         else:
@@ -169,34 +169,34 @@ class FakeQuantBuilder:
         one = len({layer.fixed or id(layer) for layer in known}) == 1
         return known[0] if one and len(known) == len(tensors) else None
 
-    def _merged_from_loops(
+    def _merged_from_floats(
         self, call: Call, tensors: list[Any]
     ) -> tuple[list[Any], FakeQuant | None]:
-        """Rounds outputs of loops to the range of the Concatenate or Maximum that they go into.
+        """Rounds outputs of loops and tables to the range of the Concatenate or Maximum behind.
 
-        The converter sees a float operator for a loop, whose output can't get the joint range by
-        itself. Where the output is moved on its way (dropped out, sliced), it is rounded before: a
-        slice has one range in the file.
+        The converter sees a float operator for them, whose output can't get the joint range by
+        itself. Where the output is moved on its way (sliced, reshaped), it is rounded before: what
+        moves numbers has one range in the file.
 
         Returns:
-            The inputs of the call, and the layer of its range; None where there is no loop.
+            The inputs of the call, and the layer of its range; None where there are none of them.
         """
-        loops = [self.places.is_from_a_loop(value) for value in call.inputs]
-        if not any(loops) or not self.places.rounds_to_one_range(call):
+        floats = [self.places.is_float_to_the_converter(value) for value in call.inputs]
+        if not any(floats) or not self.places.rounds_to_one_range(call):
             return tensors, None
         if self._range_of_all(call, tensors) is not None:
             return tensors, None
         joint = self.ranges.new(call.name)
-        pairs = zip(call.inputs, tensors, loops, strict=True)
-        return [self._rounded_ahead(v, joint) if loop else t for v, t, loop in pairs], joint
+        pairs = zip(call.inputs, tensors, floats, strict=True)
+        return [self._rounded_ahead(v, joint) if ahead else t for v, t, ahead in pairs], joint
 
     def _rounded_ahead(self, value: Value, joint: FakeQuant) -> Any:
-        """The output of a loop in a joint range, moved as `value` is.
+        """The output of a loop or table in a joint range, moved as `value` is.
 
-        What a slice reads has the range of its output; other moves are not called again, since a
-        Dropout in training would drop other numbers for another reader.
+        What a slice reads has the range of its output. A Dropout is no operator of the file, and is
+        not called again: in training it would drop other numbers for another reader.
         """
-        if not self.places.is_sliced(value):
+        if not self.places.is_moved(value):
             return joint(self._read[value], ahead=True)
         move = self.flow.producers[value]
         before = self._rounded_ahead(move.inputs[0], joint)
@@ -314,7 +314,8 @@ class FakeQuantBuilder:
         if (self.ranges.of(tensor) is None and not on_grid) or call.kind == "Concatenate":
             return tensor
         weights = getattr(call.operation, "weights", ())
-        if not self.plan.is_island(call) and all(len(weight.shape) < 2 for weight in weights):
+        kernels = any(len(weight.shape) > 1 for weight in weights)
+        if not (self.plan.is_island(call) or kernels or call.kind in JOINS):
             return tensor
         name = self.copies.unique(f"float_{call.operation.name}_input")
         return FloatInput(INNER_BITS if masked else self.spec.activation_bits, name=name)(tensor)

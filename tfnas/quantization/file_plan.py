@@ -29,6 +29,7 @@ from tfnas.quantization.recurrent_cells import initial_states
 from tfnas.quantization.spec import QuantSpec
 
 _MOVES = (Role.SAME,)
+JOINS = ("Concatenate", "Maximum", "Minimum")  # their inputs and their output have one scale
 
 
 class FilePlan:
@@ -103,7 +104,7 @@ class FilePlan:
             return self.stays_float(self.flow.producers[call.inputs[0]])
         if call_role is Role.NORM:
             return not is_channel_norm(call)
-        if call.kind == "Concatenate" and self.spec.activation_bits == 8:
+        if call.kind in JOINS and self.spec.activation_bits == 8:
             joins_floats = any(self._comes_from_float(value) for value in call.inputs)
             return joins_floats or self.is_island(call)
         return call_role is Role.FLOAT or (
@@ -113,8 +114,8 @@ class FilePlan:
     def _comes_from_float(self, value: Value) -> bool:
         """Whether a value is the output of a float layer, perhaps clipped or moved since.
 
-        An integer concatenation has one scale for all inputs, which the converter can't give to
-        the output of a float operator.
+        An integer concatenation or maximum has one scale for all inputs, which the converter can't
+        give to the output of a float operator.
         """
         producer = self.flow.producers.get(self._traced_back(value, (Role.RELU, Role.SAME)))
         return producer is not None and self.stays_float(producer)

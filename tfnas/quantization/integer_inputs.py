@@ -1,13 +1,18 @@
-"""Inputs of ids, which an integer file takes as they are.
+"""Inputs of ids, which an integer file takes as they are, and inputs of integers that are numbers.
 
 Keras gives an input float32 where no type is set, and Embedding and CategoryEncoding make integers
 of its numbers. An integer file would round them to its scale first, and an id of 600 would become
 another one: such an input is int32 there.
+
+The pixels of a uint8 input that a Rescaling or Normalization reads are numbers. The converter would
+keep a float operator for their change of type: such an input is float32 before the conversion, and
+has the file's integers as any other number. Steps of 1 hold the 256 values of uint8 exactly.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from typing import Any
 
 import keras
@@ -29,10 +34,11 @@ _MOVES = {
     "Squeeze",
     "Transpose",
 }
+_READ_NUMBERS = ("Rescaling", "Normalization")  # of any type, which they make floats
 
 
 def with_integer_inputs(model: keras.Model) -> keras.Model:
-    """Returns a model whose inputs of ids are int32.
+    """Returns a model whose inputs of ids are int32, and those of numbers float32.
 
     Example:
         >>> import keras
@@ -44,25 +50,45 @@ def with_integer_inputs(model: keras.Model) -> keras.Model:
         model: A built functional or Sequential model.
 
     Returns:
-        A model with the same weights; the model itself where no input of floats holds ids.
+        A model with the same weights; the model itself where no input of floats holds ids and none
+        of integers numbers.
 
     Raises:
         ValueError: An input holds ids and other numbers.
     """
     flow = walk(model)
+    tensors = list(zip(functional_inside(model).inputs, flow.inputs, strict=True))
     ids = [
         tensor.name
-        for tensor, value in zip(functional_inside(model).inputs, flow.inputs, strict=True)
+        for tensor, value in tensors
         if "float" in tensor.dtype and _holds_ids(flow, value, tensor.name)
     ]
-    if not ids:
+    numbers = [
+        tensor.name
+        for tensor, value in tensors
+        if "int" in tensor.dtype and _holds_numbers(flow, value)
+    ]
+    if not (ids or numbers):
         return model
-    _LOG.warning("model %r: %s is int32 in the file, as it holds ids", model.name, ", ".join(ids))
+    if ids:
+        _LOG.warning(
+            "model %r: %s is int32 in the file, as it holds ids", model.name, ", ".join(ids)
+        )
+    if numbers:
+        _LOG.warning(
+            "model %r: %s has the type of an input of floats in the file, as it holds numbers",
+            *(model.name, ", ".join(numbers)),
+        )
     copies = LayerCopies()
-    dtypes = dict.fromkeys(ids, "int32")
+    dtypes = dict.fromkeys(ids, "int32") | dict.fromkeys(numbers, "float32")
     changed = rebuild(model, copies.call, class_of=None, flow=flow, input_dtypes=dtypes)
     copies.carry_weights()
     return changed
+
+
+def _holds_numbers(flow: Walk, value: Value) -> bool:
+    ends = _ends(flow, value, _MOVES - {"Cast"})
+    return bool(ends) and all(call.kind in _READ_NUMBERS for call in ends)
 
 
 def _holds_ids(flow: Walk, value: Value, name: str) -> bool:
@@ -78,14 +104,14 @@ def _holds_ids(flow: Walk, value: Value, name: str) -> bool:
     return bool(looked_up)
 
 
-def _ends(flow: Walk, value: Value) -> list[Call]:
+def _ends(flow: Walk, value: Value, moves: Collection[str] = frozenset(_MOVES)) -> list[Call]:
     """The calls that take the numbers of an input, perhaps moved."""
     ends: list[Call] = []
     moved: set[Any] = {value}
     for call in flow.calls:
         if not moved & set(call.inputs):
             continue
-        if call.kind in _MOVES:
+        if call.kind in moves:
             moved |= set(call.outputs)
         else:
             ends.append(call)

@@ -44,7 +44,12 @@ from tfnas.quantization.layer_roles import KERNEL_LAYERS, activation_name, activ
 from tfnas.quantization.mask_forms import opened_masking
 from tfnas.quantization.recurrent_cells import KINDS
 from tfnas.quantization.reduction_forms import summed
-from tfnas.quantization.sequence_forms import opened_wrapper, reversed_places, zeroed_steps
+from tfnas.quantization.sequence_forms import (
+    opened_wrapper,
+    reversed_places,
+    sliced_parts,
+    zeroed_steps,
+)
 from tfnas.quantization.sum_forms import as_difference, sums_of_shapes
 
 _SPLIT = (*KERNEL_LAYERS, "Conv1DTranspose", "SeparableConv1D", "SeparableConv2D")
@@ -201,6 +206,7 @@ def _other_operations(call: Call, tensors: list[Any], copies: LayerCopies) -> li
     if finds_categories(call):
         return [_one_hot(call, tensors, copies)]
     outputs = zeroed_steps(call, tensors, copies) or reversed_places(call, tensors)
+    outputs = outputs or sliced_parts(call, tensors)
     outputs = outputs or opened_masking(call, tensors) or opened_dot(call, tensors, copies)
     if outputs is not None:
         return outputs

@@ -195,7 +195,7 @@ class QuantizedKernel(keras.layers.Wrapper):
         kernel = tf.convert_to_tensor(kernel)
         value = tf.cast(kernel, tf.float32)
         options = {"num_bits": self.bits, "narrow_range": True}
-        widening = 1.0 + use * _FLOAT32_STEP
+        widening = 1.0 + use * FLOAT32_STEP
 
         def range_end(largest: Any) -> Any:
             return tf.maximum(zeros_to_ones(largest), self.least) * widening
@@ -339,7 +339,7 @@ register_layer(QuantizedKernel, macs=lambda own, x, y: layer_macs(own.layer, x, 
 # 16-bit inputs are 256 times finer; there a channel with 1/200 of the largest weights still has 40
 # steps.
 _MIN_RATIO, _MIN_RATIO_16 = 2.0**-13, 2.0**-6
-_FLOAT32_STEP = 2.0**-23  # relative
+FLOAT32_STEP = 2.0**-23  # relative
 
 
 def zeros_to_ones(x: Any) -> Any:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 
 from tfnas.graph.functional import Call, Value
+from tfnas.graph.idle_layers import IDLE
 from tfnas.quantization.call_forms import EQUAL_MASKED, is_equal_scores, masked_scores
 from tfnas.quantization.file_plan import FilePlan
 from tfnas.quantization.layer_roles import Role, fixed_range, fuses_relu, relu_limit, role
 from tfnas.quantization.recurrent_cells import output_ranges
+
+_FLOAT_TO_THE_CONVERTER = (Role.LOOP, Role.TABLE)
 
 
 class RangePlan:
@@ -79,7 +82,7 @@ class RangePlan:
         return self._takes_any_range(call)
 
     def _takes_any_range(self, call: Call) -> bool:
-        roles = (Role.KERNEL, Role.NORM, Role.AFFINE, Role.COMPUTE, Role.LOOP)
+        roles = (Role.KERNEL, Role.NORM, Role.AFFINE, Role.COMPUTE, *_FLOAT_TO_THE_CONVERTER)
         found = self.plan.role(call) in roles and not self.has_one_range(call)
         return found and not self.plan.stays_float(call)
 
@@ -92,19 +95,22 @@ class RangePlan:
             for reader in self.plan.flow.readers[value]
         )
 
-    def is_from_a_loop(self, value: Value) -> bool:
-        """Whether a value is the output of a loop, perhaps moved since."""
+    def is_float_to_the_converter(self, value: Value) -> bool:
+        """Whether a value is the output of a loop or of a table, perhaps moved since.
+
+        The converter sees float operators for both, which become integers after it.
+        """
         producer = self.plan.flow.producers.get(self.plan.source(value))
-        if producer is None or self.plan.role(producer) is not Role.LOOP:
+        if producer is None or self.plan.role(producer) not in _FLOAT_TO_THE_CONVERTER:
             return False
         return not self.plan.stays_float(producer)
 
-    def is_sliced(self, value: Value) -> bool:
-        """Whether a slice is among the calls that moved a value."""
+    def is_moved(self, value: Value) -> bool:
+        """Whether an operator of the file has moved a value, as a slice or a reshape."""
         source = self.plan.source(value)
         while value is not source:
             move = self.plan.flow.producers[value]
-            if move.kind == "GetItem":
+            if move.kind not in IDLE:
                 return True
             value = move.inputs[0]
         return False

@@ -2,7 +2,7 @@
 
 A Bidirectional becomes two recurrent layers, of which the outputs of the second are reversed, and
 a layer that joins them. A TimeDistributed becomes its layer, called with all steps as examples.
-Reversed places are a slice with steps of -1.
+Reversed places are a slice with steps of -1, parts of a split are slices.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from tfnas.graph.functional import Call, LayerCopies
 from tfnas.keras_private import mask_of
@@ -66,6 +67,37 @@ def reversed_places(call: Call, tensors: list[Any]) -> list[Any] | None:
     if 0 in axes or rank > _MOST_AXES:
         return None
     return [_reversed(tensors[0], axes)]
+
+
+def sliced_parts(call: Call, tensors: list[Any]) -> list[Any] | None:
+    """Returns the outputs of a `keras.ops.split` or `unstack` as slices.
+
+    The converter leaves a SPLIT in floats where nothing reads one of its outputs, and gives all of
+    them one range. A slice has the steps of its input.
+
+    Args:
+        call: Any call.
+        tensors: The new tensors of its inputs.
+
+    Returns:
+        The outputs; None for other calls, for those along an axis of open size, and where there
+        are more axes than STRIDED_SLICE takes.
+    """
+    if call.kind not in ("Split", "Unstack"):
+        return None
+    rank = len(tensors[0].shape)
+    axis = call.operation.axis % rank
+    before = (slice(None),) * axis
+    if rank > _MOST_AXES or tensors[0].shape[axis] is None:
+        return None
+    if call.kind == "Unstack":
+        return [tensors[0][(*before, place)] for place in range(len(call.outputs))]
+    ends = np.cumsum([output.shape[axis] for output in call.outputs]).tolist()
+    if ends[-1] != tensors[0].shape[axis]:  # places of split that are not in order
+        return None
+    starts = [0, *ends[:-1]]
+    pairs = zip(starts, ends, strict=True)
+    return [tensors[0][(*before, slice(start, end))] for start, end in pairs]
 
 
 def _reversed(tensor: Any, axes: list[int]) -> Any:

@@ -17,6 +17,9 @@ TABLES = (
     *("hard_sigmoid", "hard_tanh", "tanh_shrink", "soft_shrink", "hard_shrink", "log_sigmoid"),
     *("sparse_plus", "sparse_sigmoid", "threshold"),
 )
+# The converter computes these in parts, with an exponential whose range has no step left for the
+# numbers that count.
+OF_EXPONENTIALS = ("celu", "mish", "selu", "softplus")
 _OPERATIONS = {
     **{name.title().replace("_", ""): name for name in TABLES},
     **{"ELU": "elu", "Exp": "exponential", "SquarePlus": "squareplus"},

@@ -77,6 +77,7 @@ class CompiledTask(Task):
         check_fit(fit)
         self._loss, self.loss_weights, self._fit = loss, loss_weights, fit
         self._train_step = ""
+        self._output_names: list[str] = []
         forms = dict(forms or {})
         names = [*forms] or ["output"]
         self._form = next(iter(forms.values())) if len(forms) == 1 else OutputForm()
@@ -138,6 +139,7 @@ class CompiledTask(Task):
             metric = {name: None for name, form in forms.items() if form.loss is not None}
         task = cls(loss, metric, loss_weights=weights, fit=fit, forms=forms)
         task._train_step = step
+        task._output_names = output_names(model)
         return task
 
     def check(self, model: keras.Model, data: Data) -> None:
@@ -259,12 +261,23 @@ class CompiledTask(Task):
             optimizer: A new optimizer.
             distillation: What it learns from its teacher; None: nothing.
         """
+        self._name_outputs(model)
         if distillation is not None:
             return super().trainer(model, optimizer, distillation)
         arguments = {"loss": self._loss, "loss_weights": self.loss_weights, "jit_compile": False}
         # A class with a `compile` of its own may know fewer arguments.
         model.compile(optimizer=optimizer, **{k: v for k, v in arguments.items() if v is not None})
         return model
+
+    def _name_outputs(self, model: keras.Model) -> None:
+        """Gives the outputs of what was made of a model the names that losses and targets have.
+
+        Keras takes the names of the last layers, which are those of factors or of a rounding then.
+        """
+        names = getattr(model, "output_names", None)
+        by_key = isinstance(getattr(model, "output", None), dict)
+        if names is not None and not by_key and len(names) == len(self._output_names):
+            model.output_names = list(self._output_names)
 
     def train(
         self,

@@ -58,8 +58,20 @@ def conversion_message(model: keras.Model, spec: QuantSpec, error: Exception) ->
     if ops:
         cause = f"operation {', '.join(op.strip() for op in ops)} has no TFLite kernel"
     hint = next((way for name, way in _WAYS_OUT.items() if any(name in op for op in ops)), "")
+    hint = hint or _hint_of_open_sizes(model)
     place = _place(text, model)
     return f"model {model.name!r} can't be converted to {spec.mode}: {cause}{place}{hint}"
+
+
+def _hint_of_open_sizes(model: keras.Model) -> str:
+    """What may help where a model leaves sizes open, which many operations need."""
+    for tensor in getattr(model, "inputs", None) or ():
+        if None in tensor.shape[1:]:
+            return (
+                f"; input {tensor.name!r} leaves sizes open, {tuple(tensor.shape)}: input_shape= "
+                "gives them numbers"
+            )
+    return ""
 
 
 def _reason(text: str) -> str:

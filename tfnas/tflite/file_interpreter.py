@@ -20,6 +20,7 @@ STATE = "state_"  # start of the names of states, inputs of files of one frame
 FIRST_RUN_SECONDS = 600.0
 # What `run_apart` has run -> how the process ended, empty where it did not.
 _KNOWN: dict[tuple[str, bool, bool], str] = {}
+_OPEN_SIZES = (32, 128, 512)
 _ANNOUNCED: list[bool] = []  # not empty once LiteRT has written that it uses XNNPACK
 Ends = tuple[tuple[TensorDetails, ...], tuple[TensorDetails, ...]]  # inputs, outputs
 
@@ -39,7 +40,8 @@ def new_interpreter(
         content: The file's bytes.
         threads: As for :meth:`tfnas.Artifact.interpreter`, like the others.
         xnnpack: Whether the XNNPACK delegate runs the operators that it supports.
-        shapes: Index of an input -> the shape that it gets, batch dimension first.
+        shapes: Index of an input -> the shape that it gets, batch dimension first. None: those in
+            the file; larger ones where it leaves sizes open, and 1 for each is too small.
         keep_all: Whether all tensors can be read after a run.
         reference: Whether LiteRT's reference kernels compute, without a delegate.
 
@@ -56,23 +58,61 @@ def new_interpreter(
         resolver = OpResolverType.AUTO
     else:
         resolver = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    options = {
+        "model_content": content,
+        "num_threads": threads,
+        "experimental_op_resolver_type": resolver,
+        "experimental_preserve_all_tensors": keep_all,
+    }
     with _delegate_unannounced():
         try:
-            interpreter = Interpreter(
-                model_content=content,
-                num_threads=threads,
-                experimental_op_resolver_type=resolver,
-                experimental_preserve_all_tensors=keep_all,
-            )
-        except (ValueError, MemoryError) as error:
-            raise ValueError(f"content must be a file that LiteRT can run: {error}") from error
-        for index, shape in (shapes or {}).items():
-            interpreter.resize_tensor_input(index, list(shape))
-        try:
-            interpreter.allocate_tensors()
-        except MemoryError as error:
-            raise RuntimeError("file must need less memory than there is, got none left") from error
+            return _allocated(options, shapes or {})
+        except RuntimeError:
+            larger = None if shapes else _at_larger_sizes(options)
+            if larger is None:
+                raise
+            return larger
+
+
+def _interpreter(options: Mapping[str, Any]) -> Interpreter:
+    try:
+        return Interpreter(**options)
+    except (ValueError, MemoryError) as error:
+        raise ValueError(f"content must be a file that LiteRT can run: {error}") from error
+
+
+def _allocated(options: Mapping[str, Any], shapes: Mapping[int, Sequence[int]]) -> Interpreter:
+    interpreter = _interpreter(options)
+    for index, shape in shapes.items():
+        interpreter.resize_tensor_input(index, list(shape))
+    try:
+        interpreter.allocate_tensors()
+    except MemoryError as error:
+        raise RuntimeError("file must need less memory than there is, got none left") from error
     return interpreter
+
+
+def _at_larger_sizes(options: Mapping[str, Any]) -> Interpreter | None:
+    """An interpreter of a file whose open sizes are larger than the 1 that it stores for each.
+
+    A window that is wider than 1, as that of a convolution without padding, does not fit there.
+
+    Returns:
+        The interpreter; None where no size is open, or none of some sizes will do.
+    """
+    inputs = _interpreter(options).get_input_details()
+    if not any(-1 in tensor["shape_signature"][1:] for tensor in inputs):
+        return None
+    for size in _OPEN_SIZES:
+        shapes = {}
+        for tensor in inputs:
+            shape, signature = tensor["shape"].tolist(), tensor["shape_signature"].tolist()
+            pairs = zip(shape[1:], signature[1:], strict=True)
+            sizes = [size if known == -1 else stored for stored, known in pairs]
+            shapes[tensor["index"]] = [*shape[:1], *sizes]
+        with contextlib.suppress(RuntimeError):
+            return _allocated(options, shapes)
+    return None
 
 
 @contextlib.contextmanager

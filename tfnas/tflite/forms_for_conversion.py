@@ -1,8 +1,9 @@
 """What Keras computes in another form while a model is traced for TensorFlow's converter.
 
 TFLite has no kernel for some operations whose values other ones compute exactly: recurrent layers
-(:mod:`tfnas.tflite.recurrent_layers`), a roll, which is two slices that change places, and the
-place of the largest or smallest number, which Keras finds with bitwise operations.
+(:mod:`tfnas.tflite.recurrent_layers`), a roll, which is two slices that change places, the place
+of the largest or smallest number, which Keras finds with bitwise operations, and repeated places of
+an axis, as of UpSampling2D, whose operation loses the number of channels where sizes are open.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def traced_for_conversion() -> Iterator[None]:
     """Traces operations of this thread in the forms of this module while it is open."""
     functions = functions_for_conversion()
     functions |= {"numpy.argmax": largest_place, "numpy.argmin": smallest_place}
-    functions["numpy.roll"] = roll
+    functions |= {"numpy.roll": roll, "numpy.repeat": repeat}
     with backend_functions_replaced(functions), placeholders_for_steps():
         yield
 
@@ -60,6 +61,35 @@ def roll(x: Any, shift: int | Sequence[int], axis: int | Sequence[int] | None = 
         start, end = tf.split(x, [first, size - first], axis=one)
         x = tf.concat([end, start], axis=one)
     return x
+
+
+def repeat(x: Any, repeats: Any, axis: int | None = None) -> tf.Tensor:
+    """Repeats places as `keras.ops.repeat` does, and keeps the sizes that are known.
+
+    Example:
+        >>> import numpy as np
+        >>> repeat(np.array([[1, 2]]), 2, axis=1).numpy()
+        array([[1, 1, 2, 2]], dtype=int32)
+
+    Args:
+        x: A tensor of any shape.
+        repeats: How often: a number, or one for each place.
+        axis: The axis; None: all values in one row.
+
+    Returns:
+        A tensor of the same type.
+    """
+    import tensorflow as tf
+
+    x = tf.convert_to_tensor(x)
+    if axis is None or not isinstance(repeats, int):
+        return tf.repeat(x, repeats, axis=axis)
+    rank = len(x.shape)
+    axis %= rank
+    sizes = [tf.shape(x)[i] if size is None else size for i, size in enumerate(x.shape)]
+    sizes[axis] = sizes[axis] * repeats
+    times = [repeats if place == axis + 1 else 1 for place in range(rank + 1)]
+    return tf.reshape(tf.tile(tf.expand_dims(x, axis + 1), times), sizes)
 
 
 def largest_place(x: Any, axis: int | None = None, keepdims: bool = False) -> tf.Tensor:

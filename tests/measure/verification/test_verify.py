@@ -12,8 +12,10 @@ from keras import layers
 import tfnas
 from tfnas.measure.quantization_debugger.error_report import LayerError
 from tfnas.measure.verification.bounds import DEFAULT_BOUNDS, format_of
+from tfnas.measure.verification.cases import REAL, Case
 from tfnas.measure.verification.output_errors import errors
 from tfnas.measure.verification.reasons import reason_of_noise
+from tfnas.measure.verification.verify import Verification, _case_checks
 
 
 def network(resize="bilinear", softmax_axis=-1, approximate=False):
@@ -242,6 +244,53 @@ def test_what_is_judged_is_said_below_the_table(dense):
     assert "(75.0%)" in table  # of the ends of ranges
     assert "(changed): not judged, since no example lies at the ends of all ranges" in table
     assert "(changed)" not in str(dataclasses.replace(found, checks=tuple(changed[:1])))
+
+
+class FileOfOutputs:
+    """A file beside a model, with outputs as they are given; "head" is its only output."""
+
+    names = ("head",)
+
+    def __init__(self, outputs):
+        self.run = outputs
+
+    def outputs(self, case):
+        return [self.run(case)]
+
+
+def test_an_example_whose_classes_are_close_fails_no_batch_that_it_is_in():
+    """One change in 40 is below a bound of 3%, and 1 of the 2 examples of a batch of 1 above it."""
+    expected = np.tile([[0.0, 1.0]], (40, 1))
+    found = expected.copy()
+    found[1] = [1.01, 1.0]
+    bound, changed = tfnas.Bound(changed=0.03), {}
+    file = FileOfOutputs(lambda case: found[: len(case.columns[0])])
+    for case in (Case(REAL, (expected,)), Case("batch of 1", (expected[:2],), 1)):
+        (check,) = _case_checks(file, case, [expected[: len(case.columns[0])]], bound, changed)
+        assert check.passed
+    assert check.changed == 0.5  # it is shown
+
+    wrong = FileOfOutputs(lambda case: found[: len(case.columns[0])] * [[-1.0, 1.0]] + [[2.0, 0]])
+    case = Case("batch of 3", (expected[:6],), 3)
+    (check,) = _case_checks(wrong, case, [expected[:6]], bound, changed)
+    assert check.excesses == ("changed",)  # those that change there alone
+
+    real = dataclasses.replace(check, case=REAL, excesses=())
+    found = Verification("small", "int8", bound, (real, check))
+    assert "83.3%" in found.tables()[0].rows[1]  # not in parentheses
+    known = dataclasses.replace(check, case="batch of 1", changed=0.5, excesses=())
+    table = str(dataclasses.replace(found, checks=(real, known)))
+    assert "(50.0%)" in table
+    assert "these examples change among the real" in " ".join(table.split())
+
+
+def test_changes_at_another_size_are_not_judged():
+    expected, found = np.array([[0.0, 1.0]] * 2), np.array([[1.01, 1.0]] * 2)
+    case = Case("inputs of 12x12", (expected,), 2, real=False)
+    file, bound = FileOfOutputs(lambda case: found), tfnas.Bound(changed=0.03)
+    (check,) = _case_checks(file, case, [expected], bound, {})
+    assert check.passed
+    assert check.changed == 1.0
 
 
 def test_outputs_without_classes_have_none_that_changed():

@@ -26,12 +26,14 @@ class Case:
         columns: One array per input of the model, in its order: (examples, ...).
         batch_size: Examples per run of the file.
         extreme: Whether they lie at the ends of the inputs' ranges.
+        real: Whether the examples are the first of the data.
     """
 
     name: str
     columns: tuple[np.ndarray, ...]
     batch_size: int = 64
     extreme: bool = False
+    real: bool = True
 
 
 def cases(
@@ -53,7 +55,7 @@ def cases(
     other = _other_sizes(model, artifact, columns)
     if other is not None:
         sizes = ", ".join("x".join(map(str, column.shape[1:])) for column in other)
-        yield Case(f"inputs of {sizes}", other, 2)
+        yield Case(f"inputs of {sizes}", other, 2, real=False)
 
 
 def cases_of_numbers(columns: Sequence[np.ndarray], seed: int) -> Iterator[Case]:
@@ -67,7 +69,8 @@ def cases_of_numbers(columns: Sequence[np.ndarray], seed: int) -> Iterator[Case]
     numbers = [column for column in columns if column.dtype.kind in "fiu"]
     if len(numbers) == len(columns):
         rng = np.random.default_rng(seed)
-        yield Case(EXTREME, tuple(_corners(column, rng) for column in columns), extreme=True)
+        corners = tuple(_corners(column, rng) for column in columns)
+        yield Case(EXTREME, corners, extreme=True, real=False)
 
 
 def _corners(column: np.ndarray, rng: np.random.Generator) -> np.ndarray:

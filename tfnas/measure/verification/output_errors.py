@@ -54,7 +54,7 @@ def errors(expected: np.ndarray, found: np.ndarray) -> OutputErrors:
     # Where Keras computes inf or NaN itself, the file may too.
     known = np.isfinite(one)
     if not np.isfinite(other[known]).all():
-        changed = _changed(one, np.where(np.isfinite(other), other, -np.inf))
+        changed = _changed(one, other)
         return {"relative": math.inf, "largest": math.inf, "absolute": math.inf, "changed": changed}
     difference = np.where(known, one, 0.0) - np.where(known, other, 0.0)
     absolute = float(np.abs(difference).max(initial=0.0))
@@ -75,7 +75,23 @@ def _share(part: float, whole: float) -> float:
     return part / whole if whole else math.inf
 
 
-def _changed(expected: np.ndarray, found: np.ndarray) -> float | None:
+def changed_examples(expected: np.ndarray, found: np.ndarray) -> np.ndarray | None:
+    """Returns which examples have another class; None: the outputs have no classes.
+
+    Example:
+        >>> changed_examples(np.array([[3.0, 4.0]]), np.array([[4.5, 4.0]]))
+        array([ True])
+
+    Args:
+        expected: Keras' output, (examples, ...).
+        found: The file's, of the same shape.
+    """
     if expected.ndim != 2 or expected.shape[1] < 2:
         return None
-    return float(np.mean(expected.argmax(axis=1) != found.argmax(axis=1)))
+    finite = np.where(np.isfinite(found) | ~np.isfinite(expected), found, -np.inf)
+    return np.asarray(expected.argmax(axis=1) != finite.argmax(axis=1))
+
+
+def _changed(expected: np.ndarray, found: np.ndarray) -> float | None:
+    changed = changed_examples(expected, found)
+    return None if changed is None else float(changed.mean())

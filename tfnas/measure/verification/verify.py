@@ -25,7 +25,7 @@ from tfnas.measure.model_and_file import without_preprocessing
 from tfnas.measure.verification.bounds import DEFAULT_BOUNDS, Bound, format_of
 from tfnas.measure.verification.cases import EXTREME, REAL, Case
 from tfnas.measure.verification.departure import Departure, first_departure, noisiest
-from tfnas.measure.verification.output_errors import OutputCheck, errors
+from tfnas.measure.verification.output_errors import OutputCheck, changed_examples, errors
 from tfnas.measure.verification.repairs import Repair, attempts, ways
 from tfnas.measure.verification.verified_file import VerifiedFile, verified_file
 from tfnas.table import Tabular, TextTable
@@ -150,6 +150,11 @@ class Verification(Tabular):
             found.append(
                 "(changed): not judged, since no example lies at the ends of all ranges at once"
             )
+        if any(check.case != EXTREME and self._is_known_change(check) for check in self.checks):
+            found.append(
+                "(changed) of a batch: not judged, since these examples change among the real "
+                "inputs too; of another size: since no example has it"
+            )
         return [*found, *(f"not run: {line}" for line in self.skipped)]
 
     def _changed(self, check: OutputCheck) -> str:
@@ -157,7 +162,13 @@ class Verification(Tabular):
         if check.changed is None:
             return "-"
         text = f"{100 * check.changed:.1f}%"
-        return f"({text})" if check.case == EXTREME and check.changed else text
+        return f"({text})" if self._is_known_change(check) else text
+
+    def _is_known_change(self, check: OutputCheck) -> bool:
+        """Whether a share of changed classes is not judged."""
+        if check.case == REAL or not check.changed or "changed" in check.excesses:
+            return False
+        return check.case == EXTREME or check.changed > self.bound.changed
 
     def to_json(self) -> str:
         """Returns the record as JSON text, without the repaired file."""
@@ -258,6 +269,7 @@ def _checked(
     checks: list[OutputCheck] = []
     skipped: list[str] = []
     extremes = [column[:0] for column in columns]
+    changed: dict[str, np.ndarray] = {}
     for case in runs.cases(columns, seed):
         if case.name == EXTREME:
             extremes = list(case.columns)
@@ -266,13 +278,18 @@ def _checked(
         except Exception as error:  # what the user's layers raise for other sizes
             skipped.append(f"{case.name}: Keras raises {type(error).__name__}")
             continue
-        checks += _case_checks(runs, case, expected, bound)
+        checks += _case_checks(runs, case, expected, bound, changed)
     return tuple(checks), tuple(skipped), extremes
 
 
 def _case_checks(
-    runs: VerifiedFile, case: Case, expected: Sequence[np.ndarray], bound: Bound
+    runs: VerifiedFile,
+    case: Case,
+    expected: Sequence[np.ndarray],
+    bound: Bound,
+    changed: dict[str, np.ndarray],
 ) -> list[OutputCheck]:
+    """The errors of a case; `changed` has the real examples of each output whose class changes."""
     found, checks = runs.outputs(case), []
     for name, one, other in zip(runs.names, expected, found, strict=True):
         if one.shape != other.shape and one.size == other.size:
@@ -283,9 +300,29 @@ def _case_checks(
                 f"{name!r} for {one.shape} on {case.name}"
             )
         measured = errors(one, other)
-        excesses = bound.excesses(measured, case.extreme)
+        judged = measured.copy()
+        judged["changed"] = _judged_changes(case, name, one, other, changed)
+        excesses = bound.excesses(judged, case.extreme)
         checks.append(OutputCheck(case.name, name, **measured, excesses=excesses))
     return checks
+
+
+def _judged_changes(
+    case: Case, name: str, one: np.ndarray, other: np.ndarray, known: dict[str, np.ndarray]
+) -> float | None:
+    """The share of changed classes that a bound is for.
+
+    A batch has few examples, all of them real ones: the share of those that change there alone
+    says what the batch changes, however close to each other the classes of an example are.
+    """
+    places = changed_examples(one, other) if case.real else None
+    if places is None:
+        return None
+    if case.name == REAL:
+        known[name] = places
+    elif name in known:
+        places = places & ~known[name][: len(places)]
+    return float(places.mean())
 
 
 def _keras_outputs(model: keras.Model, columns: Sequence[np.ndarray]) -> list[np.ndarray]:

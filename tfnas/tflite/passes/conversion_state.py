@@ -12,10 +12,11 @@ from tfnas.graph.functional import walk
 from tfnas.keras_private import followed_graph
 from tfnas.legacy.rebuild import is_tf_keras
 from tfnas.quantization.call_forms import ATTENTION
-from tfnas.quantization.layer_roles import averages_by_mask
+from tfnas.quantization.layer_roles import activation_name, activation_of, averages_by_mask
 from tfnas.quantization.normalization_rules import NORMALIZATIONS
 from tfnas.quantization.round_model import RoundedLayer
 from tfnas.quantization.spec import QuantSpec
+from tfnas.quantization.table_functions import OF_EXPONENTIALS
 from tfnas.tflite.artifact import Artifact
 from tfnas.tflite.recurrent_layers import recurrent_layers
 
@@ -88,7 +89,7 @@ class Conversion:
         own = self.has_own_formats or self.has_own_layout
         custom = own or self.has_recurrent_layers or self.has_normalizations
         # There is no state to calibrate a file of one frame with.
-        return custom or self.attends or self.streaming
+        return custom or self.attends or self.has_exponentials or self.streaming
 
     @property
     def has_own_formats(self) -> bool:
@@ -129,6 +130,20 @@ class Conversion:
         return any(
             call.kind in ATTENTION or averages_by_mask(call) for call in walk(self.model).calls
         )
+
+    @property
+    def has_exponentials(self) -> bool:
+        """Whether a Keras 3 model has functions that are tables with 8 bits, as softplus.
+
+        The converter would compute them in parts, one of which is an exponential.
+        """
+        if self.sparse or is_tf_keras(self.model) or followed_graph(self.model) is None:
+            return False
+        if self.spec.activations != "int8":
+            return False
+        calls = walk(self.model).calls
+        names = {name for c in calls for name in (activation_name(c), activation_of(c.operation))}
+        return not names.isdisjoint(OF_EXPONENTIALS)
 
     @property
     def has_recurrent_layers(self) -> bool:

@@ -22,6 +22,7 @@ from tfnas.tflite.conversion_error import ConversionError
 from tfnas.tflite.file_weights import FileKernel, read_kernels
 from tfnas.tflite.flatbuffer import OperatorInfo, read_graphs
 from tfnas.tflite.graph_repair import too_fine
+from tfnas.tflite.narrowed_ranges import has_narrowed_range
 from tfnas.tflite.passes.conversion_state import Conversion
 from tfnas.tflite.passes.place_fake_quantization import with_ranges
 from tfnas.tflite.recurrent_layers import form_in_file
@@ -37,8 +38,8 @@ def convert(conversion: Conversion) -> Conversion:
 
     Where the ranges that it finds by itself give no file, or one that can't be used, such as one
     with steps of nearly 0, it runs a second time with the ranges of :func:`tfnas.quantize_aware`.
-    So it does for a SUM, see :mod:`tfnas.quantization.reduction_forms`; one of 8 bits stays where
-    nothing replaces it.
+    So it does for a SUM, see :mod:`tfnas.quantization.reduction_forms`, and for ranges that it has
+    made too narrow, :mod:`tfnas.tflite.narrowed_ranges`; both stay where nothing replaces them.
 
     Args:
         conversion: A model in its last form.
@@ -75,8 +76,8 @@ def _usable_file(conversion: Conversion) -> tuple[Conversion, bytes]:
     operators = _operators(first) if conversion.ranges_of_converter else []
     if _is_faulty(operators):
         return _second_file(conversion, first, operators)
-    if _sums(operators, "int8"):
-        return _without_sums(conversion, first)
+    if _sums(operators, "int8") or (operators and _narrows_ranges(first)):
+        return _with_better_ranges(conversion, first)
     return conversion, first
 
 
@@ -148,8 +149,15 @@ def _sums(operators: Sequence[OperatorInfo], dtype: str) -> bool:
     return any(op.name == "SUM" and op.inputs[0].dtype == dtype for op in operators)
 
 
-def _without_sums(conversion: Conversion, first: bytes) -> tuple[Conversion, bytes]:
-    """The conversion and its file with sums in another form; as they are where there is none."""
+def _narrows_ranges(content: bytes) -> bool:
+    return any(map(has_narrowed_range, read_graphs(content)))
+
+
+def _with_better_ranges(conversion: Conversion, first: bytes) -> tuple[Conversion, bytes]:
+    """The conversion and its file with the ranges of tfnas, and sums in another form.
+
+    They are as they are where there is no such file.
+    """
     second, _ = _with_own_ranges(conversion)
     if second is None:
         return conversion, first

@@ -1,4 +1,4 @@
-"""Pass: repair of files that the converter writes for quantization-aware models."""
+"""Pass: repair of what the converter gets wrong in integer files."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from tfnas.quantization.integer_layers import FloatInput
 from tfnas.tflite.conversion_error import ConversionError, conversion_message
 from tfnas.tflite.graph_repair import repair
 from tfnas.tflite.passes.conversion_state import Conversion
+from tfnas.tflite.shared_biases import with_own_biases
 from tfnas.tflite.table_lookups import mend_lookups
 
 
 def repair_file(conversion: Conversion) -> Conversion:
-    """Makes 16-bit operators and lookups of tables as TFLite's kernels require them.
+    """Makes biases, 16-bit operators and lookups of tables as TFLite's kernels require them.
 
     :mod:`tfnas.tflite.graph_repair` and :mod:`tfnas.tflite.table_lookups` say what the converter
-    gets wrong.
+    gets wrong for quantization-aware models, :mod:`tfnas.tflite.shared_biases` what it does where
+    it finds the ranges itself.
 
     Args:
         conversion: The converter's file.
@@ -29,7 +31,9 @@ def repair_file(conversion: Conversion) -> Conversion:
         ConversionError: The file can't be repaired.
     """
     if not conversion.aware:
-        return conversion
+        if not conversion.spec.needs_calibration:
+            return conversion
+        return dataclasses.replace(conversion, content=with_own_biases(conversion.content))
     layers = layers_of(conversion.model, (FloatInput, FakeQuant))
     detours = {layer.name for layer in layers}
     try:
