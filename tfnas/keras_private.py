@@ -964,6 +964,19 @@ def loop_over_steps(
     return found
 
 
+def backend_function(name: str) -> Callable[..., Any]:
+    """Returns a function of Keras' backend, also while another one is called in its place.
+
+    Args:
+        name: As for :func:`backend_functions_replaced`.
+    """
+    from keras.src import backend
+
+    module, _, attribute = name.rpartition(".")
+    found = getattr(getattr(backend, module) if module else backend, attribute)
+    return found.__wrapped__ if hasattr(found, "replaceable") else found
+
+
 @contextlib.contextmanager
 def backend_functions_replaced(functions: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
     """Lets layers and operations call other functions than Keras' own, in this thread, while open.

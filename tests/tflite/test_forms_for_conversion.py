@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 import tfnas
-from tfnas.tflite.forms_for_conversion import largest_place, roll, smallest_place
+from tfnas.tflite.forms_for_conversion import add, largest_place, roll, smallest_place
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,37 @@ def test_a_model_with_rolls_converts():
     data = np.random.default_rng(0).normal(size=(1, 4, 6, 3)).astype("float32")
     file = tfnas.to_tflite(model)
     np.testing.assert_allclose(file.predict(data), model(data), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [
+        *[((2, 3, 4), y) for y in ((3, 1), (1, 3, 1), (3,), (4,), (1, 4), (3, 4), (2, 3, 4), ())],
+        *[((2, 3, 3), y) for y in ((3, 1), (3,))],  # Keras adds both along the last axis
+        *[((1, 3, 1), (3, 1)), ((1, 3, 4, 5), (3, 1, 1)), ((2, 3, 2, 2, 2), (3, 1, 1, 1))],
+        *[((4,), (3, 1)), ((3, 1), (2, 3, 4)), ((), (3, 1)), ((2, 3), (3,))],
+    ],
+)
+def test_sums_are_those_of_keras(x, y):
+    rng = np.random.default_rng(0)
+    one, other = (rng.normal(size=shape).astype("float32") for shape in (x, y))
+    np.testing.assert_array_equal(add(one, other), ops.add(one, other))
+
+
+def test_sums_along_the_second_axis_convert():
+    """The converter refused a bias of channels in any model that is not one of images."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((5, 4))
+    x = layers.EinsumDense("abc,cd->adb", (6, None), bias_axes="d")(inputs)
+    model = keras.Model(
+        inputs, layers.Permute((2, 1))(x + np.float32([[1], [2], [3], [4], [5], [6]]))
+    )
+    model.layers[1].bias.assign(np.arange(6.0)[:, None])
+    data = np.random.default_rng(0).normal(size=(20, 5, 4)).astype("float32")
+    expected = np.asarray(model(data))
+    np.testing.assert_allclose(tfnas.to_tflite(model).predict(data), expected, atol=1e-5)
+    int8 = tfnas.to_tflite(model, "int8", data)
+    np.testing.assert_allclose(int8.predict(data), expected, atol=0.02 * np.ptp(expected))
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ TFLite has no kernel for some operations whose values other ones compute exactly
 (:mod:`tfnas.tflite.recurrent_layers`), a roll, which is two slices that change places, the place
 of the largest or smallest number, which Keras finds with bitwise operations, and repeated places of
 an axis, as of UpSampling2D, whose operation loses the number of channels where sizes are open.
+Numbers that are added along the second axis are a bias of channels to Keras, which the converter
+takes for images alone.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tfnas.keras_private import backend_functions_replaced
+from tfnas.keras_private import backend_function, backend_functions_replaced
 from tfnas.quantization.recurrent_forms import placeholders_for_steps
 from tfnas.tflite.recurrent_layers import functions_for_conversion
 
@@ -25,9 +27,32 @@ def traced_for_conversion() -> Iterator[None]:
     """Traces operations of this thread in the forms of this module while it is open."""
     functions = functions_for_conversion()
     functions |= {"numpy.argmax": largest_place, "numpy.argmin": smallest_place}
-    functions |= {"numpy.roll": roll, "numpy.repeat": repeat}
+    functions |= {"numpy.roll": roll, "numpy.repeat": repeat, "numpy.add": add}
     with backend_functions_replaced(functions), placeholders_for_steps():
         yield
+
+
+def add(x: Any, y: Any) -> tf.Tensor:
+    """Adds as `keras.ops.add` does, without a bias whose channels are the second axis.
+
+    Example:
+        >>> import numpy as np
+        >>> add(np.zeros((1, 2, 3), "float32"), np.float32([[1], [2]])).numpy()
+        array([[[1., 1., 1.],
+                [2., 2., 2.]]], dtype=float32)
+
+    Args:
+        x: A tensor of any shape.
+        y: A tensor that can be broadcast to it, or the other way around.
+
+    Returns:
+        The sums, of the broadcast shape.
+    """
+    shape: Sequence[int | None] = getattr(x, "shape", ())
+    sizes = [size for size in getattr(y, "shape", ()) if size != 1]
+    if len(sizes) == 1 < len(shape) != 4 and None is not sizes[0] == shape[1] != shape[-1]:
+        x, y = backend_function("numpy.reshape")(y, (sizes[0], *(1,) * (len(shape) - 2))), x
+    return backend_function("numpy.add")(x, y)
 
 
 def roll(x: Any, shift: int | Sequence[int], axis: int | Sequence[int] | None = None) -> tf.Tensor:
