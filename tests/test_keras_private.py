@@ -724,6 +724,15 @@ def test_recurrent_functions_are_replaced_in_this_thread_while_open():
     assert {"go_backwards", "mask", "return_all_outputs", "zero_output_for_mask"} <= set(found[0])
 
 
+def test_a_backend_function_is_found_while_another_is_called_in_its_place():
+    name = "numpy.roll"
+    with keras_private.backend_functions_replaced({name: lambda x, shift, axis=None: x}):
+        np.testing.assert_array_equal(keras.ops.roll([1, 2, 3], 1), [1, 2, 3])
+        found = keras_private.backend_function(name)([1, 2, 3], 1)
+    np.testing.assert_array_equal(found, [3, 1, 2])
+    assert keras_private.backend_function("rnn") is keras_private.backend_function("rnn")
+
+
 def test_a_loop_over_steps_returns_outputs_and_states():
     x = np.arange(12, dtype="float32").reshape(2, 3, 2)
     mask = np.array([[True, True, False], [True, True, True]])

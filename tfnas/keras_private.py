@@ -967,6 +967,8 @@ def loop_over_steps(
 def backend_function(name: str) -> Callable[..., Any]:
     """Returns a function of Keras' backend, also while another one is called in its place.
 
+    Reads a function of `keras.src.backend` or of one of its modules (Keras 3.12.0, 3.15.1).
+
     Args:
         name: As for :func:`backend_functions_replaced`.
     """
