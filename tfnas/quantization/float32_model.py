@@ -32,7 +32,7 @@ def to_float32(model: keras.Model) -> keras.Model:
         ValueError: A layer with weights can't be rebuilt from its configuration, or the
             model's class overrides call(), which the copy would lack.
     """
-    others = [layer for layer in all_layers(model) if _computes_otherwise(layer)]
+    others = other_precision_layers(model)
     if not others:
         return model
     owner = next(base for base in type(model).__mro__ if "call" in vars(base))
@@ -41,10 +41,9 @@ def to_float32(model: keras.Model) -> keras.Model:
             f"model must compute in float32, got {model.name!r} of another precision, whose class "
             f"{type(model).__name__} has a call() of its own"
         )
-    precisions = sorted({layer.compute_dtype for layer in others})
     _LOG.warning(
         "model %r: %d layers that compute in %s are cast to float32",
-        *(model.name, len(others), " and ".join(precisions)),
+        *(model.name, len(others), " and ".join(other_precisions(model))),
     )
     copies = LayerCopies(_with_float32_policies)
     dtypes = {tensor.name: "float32" for tensor in model.inputs if "float" in tensor.dtype}
@@ -56,6 +55,12 @@ def to_float32(model: keras.Model) -> keras.Model:
 def other_precision_layers(model: keras.Model) -> list[str]:
     """Returns the names of the layers that compute in float16, bfloat16 or float64."""
     return [layer.name for layer in all_layers(model) if _computes_otherwise(layer)]
+
+
+def other_precisions(model: keras.Model) -> tuple[str, ...]:
+    """Returns the precisions other than float32 that layers compute in, such as ("float16",)."""
+    layers = filter(_computes_otherwise, all_layers(model))
+    return tuple(sorted({layer.compute_dtype for layer in layers}))
 
 
 def _computes_otherwise(layer: keras.layers.Layer) -> bool:

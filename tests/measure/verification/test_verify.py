@@ -410,3 +410,26 @@ def test_a_file_of_8_bits_with_16_inside_is_one_of_8_bits():
 def test_the_reason_of_an_operator_that_moves_numbers(noise, saturation, reason):
     error = LayerError("look", "GATHER", "int8", (1, 3), noise, 0.1, saturation, 0.0)
     assert re.match(reason, reason_of_noise(error))
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "bfloat16", "float64"])
+def test_models_of_other_precisions_are_compared_in_float32(policy):
+    """A half-precision model rounds more than a float32 file's bounds allow."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 2), name="image")
+    x = inputs
+    for name in ("one", "two", "three"):
+        x = layers.Conv2D(8, 3, padding="same", activation="relu", dtype=policy, name=name)(x)
+    x = layers.Dense(3, dtype=policy, name="head")(layers.Flatten()(x))
+    model = keras.Model(inputs, layers.Softmax(dtype="float32", name="classes")(x))
+    images = np.random.default_rng(0).normal(size=(40, 8, 8, 2)).astype("float32")
+    file = tfnas.to_tflite(model)
+    found = tfnas.verify(model, file, images)
+    assert found.passed
+    assert found.precisions == (policy.removeprefix("mixed_"),)
+    assert any("with the same model in float32" in note for note in found.notes())
+    kernel, bias = model.get_layer("two").get_weights()
+    model.get_layer("two").set_weights([kernel * 1.01, bias])
+    changed = tfnas.verify(model, file, images)
+    assert not changed.passed
+    assert changed.departure.layer == "two"

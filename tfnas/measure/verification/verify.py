@@ -20,6 +20,7 @@ import numpy as np
 
 from tfnas.graph.batchnorm import fitting_columns
 from tfnas.graph.functional_form import opaque_form
+from tfnas.graph.model_class import plain
 from tfnas.graph.traversal import flat_outputs
 from tfnas.measure.model_and_file import without_preprocessing
 from tfnas.measure.verification.bounds import DEFAULT_BOUNDS, Bound, format_of
@@ -28,6 +29,7 @@ from tfnas.measure.verification.departure import Departure, first_departure, noi
 from tfnas.measure.verification.output_errors import OutputCheck, changed_examples, errors
 from tfnas.measure.verification.repairs import Repair, attempts, ways
 from tfnas.measure.verification.verified_file import VerifiedFile, verified_file
+from tfnas.quantization.float32_model import other_precisions, to_float32
 from tfnas.table import Tabular, TextTable
 from tfnas.tflite.artifact import Artifact, as_artifact
 from tfnas.tflite.passes.read_calibration import as_inputs
@@ -60,6 +62,8 @@ class Verification(Tabular):
         departure: Where the file departs; None: nowhere, or not known.
         repairs: The conversions that were tried.
         repaired: The file of the one that is verified.
+        precisions: Those of the model's layers other than float32. The file is compared with the
+            same model in float32 then, from which files are made.
     """
 
     model: str
@@ -70,6 +74,7 @@ class Verification(Tabular):
     departure: Departure | None = None
     repairs: tuple[Repair, ...] = ()
     repaired: Artifact | None = None
+    precisions: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -146,6 +151,11 @@ class Verification(Tabular):
         usual = self.bound == DEFAULT_BOUNDS[self.mode]
         of = f"of {self.mode}, the format of the file's tensors" if usual else "as given"
         found.append(f"verified, in a row: each error within its bound; bounds {of}: {self.bound}")
+        if self.precisions:
+            found.append(
+                f"layers compute in {' and '.join(self.precisions)}: compared with the same model "
+                "in float32, from which files are made"
+            )
         if any(check.case == EXTREME and check.changed for check in self.checks):
             found.append(
                 "(changed): not judged, since no example lies at the ends of all ranges at once"
@@ -229,10 +239,12 @@ def verify(
     opened = opaque_form(model, data)  # only the layer that departs needs the graph
     columns = fitting_columns(opened, data, EXAMPLES)
     inner, (columns,) = without_preprocessing(opened, columns)  # type: ignore[assignment]
+    inner, precisions = _in_float32(inner)
+    columns = fitting_columns(inner, columns)
     runs = verified_file(inner, artifact)
     columns = runs.used(columns)
     checks, skipped, extremes = _checked(inner, runs, columns, limits, seed)
-    result = Verification(model.name, mode, limits, checks, skipped)
+    result = Verification(model.name, mode, limits, checks, skipped, precisions=precisions)
     if result.passed:
         return result
     # The tensors of a stream are those of one frame, which no tensor of the model is.
@@ -250,6 +262,18 @@ def verify(
         found = ways(inner, mode, departure, columns, extremes, streaming=runs.streaming)
         tried, repaired = attempts(found, check)
     return dataclasses.replace(result, departure=departure, repairs=tried, repaired=repaired)
+
+
+def _in_float32(model: keras.Model) -> tuple[keras.Model, tuple[str, ...]]:
+    """Returns a model as files are made of it, and the precisions that its layers have otherwise.
+
+    A model that can't be computed in float32 is compared as it is.
+    """
+    precisions = other_precisions(model)
+    try:
+        return (to_float32(plain(model)) if precisions else model), precisions
+    except ValueError:
+        return model, ()
 
 
 def _bound(bound: Bound | float | None, mode: str) -> Bound:
