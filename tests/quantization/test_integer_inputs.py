@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from keras import layers
+from keras import layers, ops
 
 import tfnas
 from tfnas.quantization.integer_inputs import with_integer_inputs
@@ -90,6 +90,27 @@ def test_integers_that_are_numbers_have_the_integers_of_the_file(mode, caplog):
     expected = model.predict(PIXELS, verbose=0)
     bound = 0.05 if mode == "int8" else 0.5
     assert np.abs(file.predict(PIXELS) - expected).max() < bound * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("divided", [lambda x: ops.cast(x, "float32") / 255.0, lambda x: x / 255.0])
+def test_integers_that_are_cast_to_floats_are_numbers(divided):
+    model = pictures(divided)
+    expected = model.predict(PIXELS, verbose=0)
+    file = tfnas.to_tflite(model, "int8", PIXELS)
+    assert (file.inputs[0].dtype, file.inputs[0].scale) == ("int8", 1.0)
+    assert np.abs(file.predict(PIXELS) - expected).max() < 0.05 * np.abs(expected).max()
+    trainable = tfnas.quantize_aware(model)
+    trainable.compile("adam", "mse")
+    trainable.fit(PIXELS, np.zeros((16, 3)), verbose=0)
+    aware = tfnas.to_tflite(trainable)
+    steps = np.abs(aware.predict(PIXELS, reference=True) - trainable.predict(PIXELS, verbose=0))
+    assert steps.max() <= 2.01 * aware.outputs[0].scale
+
+
+def test_ids_that_are_cast_to_floats_stay_integers():
+    inputs = keras.Input((4,), dtype="int32")
+    x = layers.Embedding(5, 2)(ops.cast(inputs, "float32"))
+    assert with_integer_inputs(keras.Model(inputs, x)).inputs[0].dtype == "int32"
 
 
 def test_a_quantization_aware_model_takes_the_numbers_of_pixels():

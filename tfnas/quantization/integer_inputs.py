@@ -4,15 +4,16 @@ Keras gives an input float32 where no type is set, and Embedding and CategoryEnc
 of its numbers. An integer file would round them to its scale first, and an id of 600 would become
 another one: such an input is int32 there.
 
-The pixels of a uint8 input that a Rescaling or Normalization reads are numbers. The converter would
-keep a float operator for their change of type: such an input is float32 before the conversion, and
-has the file's integers as any other number. Steps of 1 hold the 256 values of uint8 exactly.
+The pixels of a uint8 input that a Rescaling or Normalization reads, or that are cast to floats, are
+numbers. The converter would keep a float operator for their change of type: such an input is
+float32 before the conversion, and has the file's integers as any other number. Steps of 1 hold the
+256 values of uint8 exactly.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import keras
@@ -34,7 +35,7 @@ _MOVES = {
     "Squeeze",
     "Transpose",
 }
-_READ_NUMBERS = ("Rescaling", "Normalization")  # of any type, which they make floats
+_READ_NUMBERS = ("Rescaling", "Normalization", "TrueDivide")  # of any type: they make floats of it
 
 
 def with_integer_inputs(model: keras.Model) -> keras.Model:
@@ -81,14 +82,25 @@ def with_integer_inputs(model: keras.Model) -> keras.Model:
         )
     copies = LayerCopies()
     dtypes = dict.fromkeys(ids, "int32") | dict.fromkeys(numbers, "float32")
-    changed = rebuild(model, copies.call, class_of=None, flow=flow, input_dtypes=dtypes)
+
+    def apply(call: Call, inputs: list[Any]) -> Sequence[Any]:
+        """Calls a layer's copy, but no cast of what is a float already."""
+        casts_float = _casts_to_floats(call) and inputs[0].dtype == "float32"
+        return inputs[:1] if casts_float else copies.call(call, inputs)
+
+    changed = rebuild(model, apply, class_of=None, flow=flow, input_dtypes=dtypes)
     copies.carry_weights()
     return changed
 
 
 def _holds_numbers(flow: Walk, value: Value) -> bool:
     ends = _ends(flow, value, _MOVES - {"Cast"})
-    return bool(ends) and all(call.kind in _READ_NUMBERS for call in ends)
+    read = bool(ends) and all(c.kind in _READ_NUMBERS or _casts_to_floats(c) for c in ends)
+    return read and not any(_looks_up(call) for call in _ends(flow, value))
+
+
+def _casts_to_floats(call: Call) -> bool:
+    return call.kind == "Cast" and "float" in call.operation.dtype
 
 
 def _holds_ids(flow: Walk, value: Value, name: str) -> bool:
