@@ -54,3 +54,12 @@ def test_a_model_that_needs_sizes_is_told_how_to_give_them():
     with pytest.raises(tfnas.ConversionError, match=match):
         tfnas.to_tflite(model)
     assert tfnas.to_tflite(model, input_shape=(8, 8, 3)).inputs[0].shape == (-1, 8, 8, 3)
+
+
+def test_a_sequence_too_short_for_a_window_is_named():
+    inputs = keras.Input((None, 5))
+    x = layers.GlobalAveragePooling1D()(layers.Conv1D(4, 5)(inputs))
+    predict = tfnas.to_tflite(keras.Model(inputs, x)).predictor()
+    with pytest.raises(RuntimeError, match=r"must get sizes .* got \(1, 3, 5\); .* more places"):
+        predict(np.ones((4, 3, 5), "float32"))
+    assert predict(np.ones((4, 9, 5), "float32")).shape == (4, 4)

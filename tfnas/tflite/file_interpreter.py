@@ -67,8 +67,14 @@ def new_interpreter(
     with _delegate_unannounced():
         try:
             return _allocated(options, shapes or {})
-        except RuntimeError:
-            larger = None if shapes else _at_larger_sizes(options)
+        except RuntimeError as error:
+            if shapes:
+                given = ", ".join(str(tuple(shape)) for shape in shapes.values())
+                raise RuntimeError(
+                    f"file must get sizes that its operators can take, got {given}; an operator "
+                    f"may need more places than it gets there: {error}"
+                ) from error
+            larger = _at_larger_sizes(options)
             if larger is None:
                 raise
             return larger

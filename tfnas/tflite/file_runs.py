@@ -132,8 +132,9 @@ class FileRuns:
             except (RuntimeError, BatchRefused):
                 if batch == 1:
                     raise
+                found = self._run(columns, 1)
                 self._batch_size = 1  # an operator fixes the batch size: one example at a time
-                return self._run(columns, 1)
+                return found
         except BatchRefused as error:
             raise ValueError(f"file must have an output per example, but {error}") from error
 
