@@ -156,3 +156,69 @@ def test_16_bits_name_what_reads_rows_at_constant_places():
     spec = tfnas.QuantSpec("int8", "int16", layers={"Constant": "float32", "Add": "float32"})
     file = tfnas.to_tflite(tfnas.quantize_aware(model, spec, x), spec)
     np.testing.assert_allclose(file.predict(x), expected, atol=0.01 * np.ptp(expected))
+
+
+def language_model(**options):
+    """Returns a model that scores each word at each place, with the table that it looks up."""
+    keras.utils.set_random_seed(0)
+    ids = keras.Input((LENGTH,), dtype="int32", name="ids")
+    options = {"embeddings_initializer": keras.initializers.RandomNormal(stddev=0.5), **options}
+    table = layers.ReversibleEmbedding(WORDS, WIDTH, name="words", **options)
+    x = layers.Dense(WIDTH, activation="relu", name="hidden")(table(ids))
+    return keras.Model(ids, table(x, reverse=True))
+
+
+@pytest.mark.parametrize("mode", ["int8", "int16x8", "int8x4"])
+def test_the_product_with_a_table_has_integers_and_the_file_one_table(mode, ids):
+    model = language_model()
+    expected = model.predict(ids, verbose=0)
+    file = tfnas.to_tflite(model, mode, ids)
+    tensors = [t for op in file.graph.operators for t in (*op.inputs, *op.outputs)]
+    assert not any(tensor.dtype.startswith("float") for tensor in tensors)
+    error = np.abs(file.predict(ids) - expected).max() / np.abs(expected).max()
+    assert error < (0.2 if mode == "int8x4" else 0.03)
+    tables = [t.constant for t in tensors if tuple(t.shape) == (WORDS, WIDTH)]
+    assert len(tables) == 2
+    assert file.content.count(bytes(tables[0])) == 1
+    assert tfnas.profile(model).macs == LENGTH * (WIDTH * WIDTH + WIDTH * WORDS)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"tie_weights": False}, {"logit_soft_cap": 3.0, "reverse_dtype": "float32"}]
+)
+def test_a_model_of_one_table_for_words_and_scores_is_trained_saved_and_converted(
+    options, ids, tmp_path
+):
+    model = language_model(**options)
+    aware = tfnas.quantize_aware(model)
+    assert tfnas.unquantized_layers(aware) == []
+    assert tfnas.profile(aware).macs == tfnas.profile(model).macs
+    aware.compile("adam", "sparse_categorical_crossentropy")
+    aware.fit(ids, ids, verbose=0)
+    outputs = aware.predict(ids, verbose=0)
+    aware.save(tmp_path / "aware.keras")
+    again = keras.models.load_model(tmp_path / "aware.keras")
+    np.testing.assert_array_equal(again.predict(ids, verbose=0), outputs)
+    file = tfnas.to_tflite(aware)
+    steps = np.abs(file.predict(ids, reference=True) - outputs) / file.outputs[0].scale
+    # A bound of scores is three operators behind the product, each of which rounds.
+    assert steps.max() <= (3.01 if "logit_soft_cap" in options else 1.01)
+    floats = tfnas.strip_quantization(aware).predict(ids, verbose=0)
+    assert np.abs(floats - outputs).max() < 0.03 * np.abs(outputs).max()
+
+
+def test_the_mask_of_a_table_that_also_scores_is_not_lost(ids):
+    """Keras shows this mask when it computes alone: integer files attended to padding."""
+
+    def predicted(kind):
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((LENGTH,), dtype="int32")
+        x = kind(WORDS, WIDTH, mask_zero=True, name="words")(inputs)
+        x = layers.LSTM(4)(x + layers.MultiHeadAttention(2, 4, name="look")(x, x))
+        model = keras.Model(inputs, layers.Dense(2)(x))
+        padded = np.where(np.arange(LENGTH) < 3, ids, 0)
+        return tfnas.to_tflite(model, "int8", padded).predict(padded)
+
+    np.testing.assert_array_equal(
+        predicted(layers.ReversibleEmbedding), predicted(layers.Embedding)
+    )

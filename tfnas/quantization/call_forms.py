@@ -57,6 +57,15 @@ def looks_rows_up(call: Call) -> bool:
     return call.kind == "ReversibleEmbedding" and not named_arguments(call).get("reverse", False)
 
 
+def multiplies_by_table(call: Call) -> bool:
+    """Whether a call of a ReversibleEmbedding is the product with its table, not a lookup.
+
+    Args:
+        call: The call.
+    """
+    return call.kind == "ReversibleEmbedding" and not looks_rows_up(call)
+
+
 def product_equation(call: Call) -> str | None:
     """Returns the equation of an einsum or a Dot of two tensors; None for any other call."""
     if len(call.inputs) != 2 or any("float" not in value.dtype for value in call.inputs):

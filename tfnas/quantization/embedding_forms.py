@@ -8,6 +8,9 @@ rare words stay where training began). So each row has a scale of its own, and t
 table, of 8 bits: the output is the product of both lookups, with a range of its own. No integer
 operator takes what a GATHER of 4 bits gives: :mod:`tfnas.tflite.table_lookups` puts two weights
 into a byte of the file's table, and takes them apart behind the lookup.
+
+A ReversibleEmbedding also multiplies by its table, which gives each row a score. That is a
+FULLY_CONNECTED, whose kernel has one scale: such a table has 8 bits, and the file holds it once.
 """
 
 from __future__ import annotations
@@ -17,11 +20,16 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfnas.graph.functional import Call, LayerCopies
+from tfnas.graph.known_sizes import product, times
 from tfnas.graph.registered_layers import register_layer
+from tfnas.keras_private import set_mask
+from tfnas.quantization.call_forms import looks_rows_up
 from tfnas.quantization.quantized_kernel import (
     FLOAT32_STEP,
     PACKAGE,
     QuantizedKernel,
+    placed_as,
     zeros_to_ones,
 )
 
@@ -32,23 +40,59 @@ _SCALE_STEPS = 255.0
 _ALMOST_NOTHING = 1e-4  # of a step: a scale that is on the grid stays where it is
 
 
-def table_bits(layer: keras.layers.Embedding, bits: int) -> int:
+def table_bits(layer: keras.layers.Embedding, bits: int, is_kernel: bool = False) -> int:
     """Returns the requested bits; 8 for a table of an odd number of columns, which has no halves.
 
     Args:
         layer: The layer of the table.
         bits: 8 or 4.
+        is_kernel: Whether the layer multiplies by its table too, which then has 8 bits.
     """
-    return 8 if layer.output_dim % 2 else bits
+    return 8 if is_kernel or layer.output_dim % 2 else bits
 
 
-@register_layer(macs=0)
-@keras.saving.register_keras_serializable(PACKAGE)
-class QuantizedTable(QuantizedKernel):
-    """Looks rows up in the rounded table of an Embedding layer.
+def opened_table(call: Call, tensors: list[Any], copies: LayerCopies) -> Any:
+    """The output of a ReversibleEmbedding, its mask known and its bound by layers; None for others.
+
+    Keras finds the mask of a lookup only when it computes.
 
     Args:
-        layer: An Embedding layer.
+        call: The call.
+        tensors: Its inputs.
+        copies: Makes the layers.
+    """
+    if call.kind != "ReversibleEmbedding":
+        return None
+    cap = getattr(call.operation, "logit_soft_cap", None)
+    settings = ("logit_soft_cap", "reverse_dtype")
+    asked = [name for name in settings if getattr(call.operation, name, None) is not None]
+    layer = copies.of(call.operation, **dict.fromkeys(asked))
+    if looks_rows_up(call):
+        rows = layer(tensors[0])
+        if layer.mask_zero:
+            set_mask(rows, keras.ops.not_equal(tensors[0], 0))
+        return rows
+    scores = layer(tensors[0], reverse=True)
+    if cap is None:
+        return scores
+    name = call.operation.name
+    scores = keras.layers.Rescaling(1.0 / cap, name=copies.unique(f"{name}_scores"))(scores)
+    bounded = keras.layers.Activation("tanh", name=copies.unique(f"{name}_bounded"))(scores)
+    return keras.layers.Rescaling(cap, name=copies.unique(f"{name}_cap"))(bounded)
+
+
+def _table_macs(layer: QuantizedTable, x: Any, y: Any) -> int | None:
+    """0 for a lookup; a product has as many dimensions as its input."""
+    return 0 if len(y) > len(x) else times(x[-1], product(y[1:]))
+
+
+@register_layer(macs=_table_macs)
+@keras.saving.register_keras_serializable(PACKAGE)
+class QuantizedTable(QuantizedKernel):
+    """Looks rows up in the rounded table of an Embedding layer, or multiplies by it.
+
+    Args:
+        layer: An Embedding or ReversibleEmbedding layer.
         **options: As of :class:`~tfnas.quantization.quantized_kernel.QuantizedKernel`.
     """
 
@@ -58,13 +102,16 @@ class QuantizedTable(QuantizedKernel):
             self.layer.build(input_shape)
         self.built = True
 
-    def call(self, x: Any, use: int = 0) -> Any:
-        """Returns the rows of the rounded table.
+    def call(self, x: Any, use: int = 0, reverse: bool = False) -> Any:
+        """Returns the rows of the rounded table, or the product with it.
 
         Args:
-            x: Numbers of rows, of any shape.
+            x: Numbers of rows, of any shape; with `reverse` a tensor, (batch, ..., columns).
             use: Index of the call, where a model calls the layer several times.
+            reverse: Whether to multiply: the output is (batch, ..., rows).
         """
+        if reverse:
+            return self._scores(x, use)
         if not self.active:
             return self.layer(x)
         numbers = x if x.dtype in (tf.int32, tf.int64) else tf.cast(x, tf.int32)
@@ -75,6 +122,29 @@ class QuantizedTable(QuantizedKernel):
             rounded, scales = self._rows_and_scales(tf.cast(table, tf.float32), use)
             rows = tf.gather(rounded, numbers) * tf.gather(scales, numbers)
         return tf.cast(rows, self.compute_dtype)
+
+    def _scores(self, x: Any, use: int) -> Any:
+        """The product with the table."""
+        if not self.active:
+            return self.layer(x, reverse=True)
+        tied = self.layer.tie_weights
+        table = self.layer.embeddings if tied else self.layer.reverse_embeddings
+        kernel = tf.cast(self._on_grid(table.value, use, whole=True), x.dtype)
+        rows = tf.reshape(x, [-1, x.shape[-1]])
+        return placed_as(x, tf.matmul(rows, kernel, transpose_b=tied))
+
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
+        """Returns the mask of a lookup of numbers; None of a product."""
+        if "float" in str(inputs.dtype) and hasattr(self.layer, "tie_weights"):
+            return None
+        return keras.layers.Embedding.compute_mask(self.layer, inputs, previous_mask)
+
+    def compute_output_spec(self, x: Any, use: int = 0, reverse: bool = False) -> Any:
+        """Returns the output's shape and type."""
+        shape = (
+            [*x.shape[:-1], self.layer.input_dim] if reverse else [*x.shape, self.layer.output_dim]
+        )
+        return keras.KerasTensor(shape, dtype=self.compute_dtype)
 
     def _rows_and_scales(self, table: Any, use: int) -> tuple[Any, Any]:
         """The rows in units of their scales, (rows, columns), and the scales, (rows, 1).

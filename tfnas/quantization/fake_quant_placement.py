@@ -20,12 +20,13 @@ from tfnas.quantization.attention_forms import ScoresRange
 from tfnas.quantization.call_forms import (
     is_zeroed,
     masked_scores,
+    multiplies_by_table,
     number_compared,
     product_equation,
     repeats_places,
 )
 from tfnas.quantization.einsum_forms import IntegerEinsum, IntegerRepeat
-from tfnas.quantization.embedding_forms import QuantizedTable, table_bits
+from tfnas.quantization.embedding_forms import QuantizedTable
 from tfnas.quantization.fake_quant import MIN_RANGE_16, FakeQuant
 from tfnas.quantization.file_plan import JOINS, FilePlan
 from tfnas.quantization.fused_lstm import QuantizedFusedLstm
@@ -247,8 +248,10 @@ class FakeQuantBuilder:
         return [self._wrapped(call, QuantizedKernel, **settings)(tensors[0], **self._use(call))]
 
     def _rows_of_table(self, call: Call, tensors: list[Any], bits: int) -> list[Any]:
-        settings = {"bits": table_bits(call.operation, bits), "least": self.least}
-        return [self._wrapped(call, QuantizedTable, **settings)(tensors[0], **self._use(call))]
+        settings = {"bits": self.plan.table_bits(call, bits), "least": self.least}
+        options = {"reverse": True} if multiplies_by_table(call) else {}
+        table = self._wrapped(call, QuantizedTable, **settings)
+        return [table(tensors[0], **options, **self._use(call))]
 
     def _registered(self, call: Call, tensors: list[Any], bits: int) -> list[Any]:
         """A registered layer, whose kernels have 8 bits: those that any operator takes."""

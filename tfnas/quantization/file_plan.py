@@ -13,7 +13,12 @@ import numpy as np
 from tfnas.graph.functional import Call, Value, Walk
 from tfnas.graph.kernel_state import channels_share_values
 from tfnas.graph.preprocessing import calls_in_front
-from tfnas.quantization.call_forms import masked_scores, meets_constants, number_behind
+from tfnas.quantization.call_forms import (
+    masked_scores,
+    meets_constants,
+    multiplies_by_table,
+    number_behind,
+)
 from tfnas.quantization.embedding_forms import table_bits
 from tfnas.quantization.layer_registry import WITH_WEIGHTS
 from tfnas.quantization.layer_roles import (
@@ -166,9 +171,14 @@ class FilePlan:
 
     def has_scale_of_table(self, call: Call) -> bool:
         """Whether a call's output is on the grid of its table, and needs no range of its own."""
-        is_table = role(call) is Role.ROWS and self.spec.activation_bits == 8
-        bits = self.weight_bits(call) if is_table else None
-        return bits is not None and table_bits(call.operation, bits) == 8
+        is_lookup = role(call) is Role.ROWS and not multiplies_by_table(call)
+        bits = self.weight_bits(call) if is_lookup and self.spec.activation_bits == 8 else None
+        return bits is not None and self.table_bits(call, bits) == 8
+
+    def table_bits(self, call: Call, bits: int) -> int:
+        """Returns the bits of the table of a call whose layer has these."""
+        calls = self.flow.calls_of(call.operation)
+        return table_bits(call.operation, bits, any(map(multiplies_by_table, calls)))
 
     def starts(self, call: Call) -> bool:
         """Whether some call of a recurrent layer gives it the states before the first step."""

@@ -6,7 +6,8 @@
 | WEIGHTS | a registered layer with weights: they are quantized as its output is       |
 | LOOP    | a recurrent layer: each step computes in integers, and its output is       |
 |         | quantized                                                                  |
-| ROWS    | rows of a table, which is quantized as its output is: Embedding              |
+| ROWS    | rows of a table, which is quantized as its output is: Embedding; and the     |
+|         | product with the table of a ReversibleEmbedding                            |
 | NORM    | BatchNormalization: folded into the kernel before it, else like AFFINE     |
 | AFFINE  | a factor and an offset for each channel: Rescaling, Normalization,         |
 |         | LayerScale                                                                 |
@@ -38,7 +39,6 @@ from tfnas.quantization.call_forms import (
     fills,
     is_equal_scores,
     is_zeroed,
-    looks_rows_up,
     masked_scores,
     number_compared,
     product_equation,
@@ -156,7 +156,7 @@ def _role(call: Call) -> Role:
         return Role.FLOAT if is_dilated_depthwise(call) else Role.KERNEL
     if kind in KINDS:
         return Role.LOOP if reason_for_float_loop(call) is None else Role.FLOAT
-    if kind == "Embedding" or looks_rows_up(call):
+    if kind in ("Embedding", "ReversibleEmbedding"):
         return Role.ROWS
     if kind == "BatchNormalization":
         return Role.NORM

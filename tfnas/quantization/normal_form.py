@@ -35,6 +35,7 @@ from tfnas.quantization.attention_scores import Note
 from tfnas.quantization.constant_forms import filled_with_zeros, with_constant_input
 from tfnas.quantization.dot_forms import opened_dot
 from tfnas.quantization.einsum_axes import output_sizes
+from tfnas.quantization.embedding_forms import opened_table
 from tfnas.quantization.integer_layers import (
     HARD_SILU,
     OneHotCategories,
@@ -210,7 +211,7 @@ def _other_operations(call: Call, tensors: list[Any], copies: LayerCopies) -> li
     outputs = outputs or opened_masking(call, tensors) or opened_dot(call, tensors, copies)
     if outputs is not None:
         return outputs
-    for form in (with_constant_input, summed, filled_with_zeros):
+    for form in (with_constant_input, summed, filled_with_zeros, opened_table):
         if (output := form(call, tensors, copies)) is not None:
             return [output]
     return None

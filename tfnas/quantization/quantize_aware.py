@@ -307,7 +307,10 @@ def strip_quantization(model: keras.Model) -> keras.Model:
                 _, kwargs = call.arguments(tensors)
                 given = {name: kwargs.get(name) for name in ("mask", "initial_state")}
                 return list(keras.tree.flatten(copies.of(layer.layer)(tensors[0], **given)))
-            output = copies.of(layer.layer)(tensors if len(tensors) > 1 else tensors[0])
+            reverse = call.arguments(tensors)[1].get("reverse", False)
+            options = {"reverse": True} if reverse else {}
+            inputs = tensors if len(tensors) > 1 else tensors[0]
+            output = copies.of(layer.layer)(inputs, **options)
             factor = getattr(layer, "factor", 1.0)
             if factor != 1.0:
                 name = copies.unique(f"{layer.layer.name}_scale")

@@ -117,10 +117,8 @@ class QuantizedKernel(keras.layers.Wrapper):
         bias = self.layer.bias
         if self.as_convolution and len(x.shape) <= 4:
             return self._product(x, kernel, bias, use)
-        found = self._product(tf.reshape(x, [-1, x.shape[-1]]), kernel, bias, use)
-        sizes = [-1 if size is None else size for size in x.shape[1:-1]]
-        lead = [-1] if -1 not in sizes else [tf.shape(x)[0]]
-        return tf.reshape(found, [*lead, *sizes, kernel.shape[-1]])
+        rows = tf.reshape(x, [-1, x.shape[-1]])
+        return placed_as(x, self._product(rows, kernel, bias, use))
 
     def _call_einsum(self, x: Any, kernel: Any, use: int) -> Any:
         axes, bias = dense_axes(self.layer), self.layer.bias
@@ -257,6 +255,13 @@ def dilated_conv2d(x: Any, kernel: Any, strides: Any, padding: str, dilations: A
         return tf.nn.conv2d(x, kernel, **options), gradients
 
     return convolved(x, kernel)
+
+
+def placed_as(x: Any, rows: Any) -> Any:
+    """Rows for each place of a tensor, (places, features), in the tensor's shape before them."""
+    sizes = [-1 if size is None else size for size in x.shape[1:-1]]
+    lead = [-1] if -1 not in sizes else [tf.shape(x)[0]]
+    return tf.reshape(rows, [*lead, *sizes, rows.shape[-1]])
 
 
 def _biased(found: Any, bias: Any) -> Any:
