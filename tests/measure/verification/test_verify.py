@@ -12,7 +12,7 @@ from keras import layers
 import tfnas
 from tfnas.measure.quantization_debugger.error_report import LayerError
 from tfnas.measure.verification.bounds import DEFAULT_BOUNDS, format_of
-from tfnas.measure.verification.cases import REAL, Case
+from tfnas.measure.verification.cases import EXTREME, REAL, Case
 from tfnas.measure.verification.output_errors import errors
 from tfnas.measure.verification.reasons import reason_of_noise
 from tfnas.measure.verification.verify import Verification, _case_checks
@@ -433,3 +433,13 @@ def test_models_of_other_precisions_are_compared_in_float32(policy):
     changed = tfnas.verify(model, file, images)
     assert not changed.passed
     assert changed.departure.layer == "two"
+
+
+@pytest.mark.parametrize("mode", ["int8", "int16x8"])
+def test_what_integers_clip_at_the_ends_of_ranges_is_no_error_of_the_format(mode):
+    """All inputs at their ends at once give a sum that no calibration saw."""
+    total = keras.Sequential([keras.Input((64,)), layers.Dense(2, kernel_initializer="ones")])
+    x = np.random.default_rng(0).normal(size=(40, 64)).astype("float32")
+    found = tfnas.verify(total, tfnas.to_tflite(total, mode, x), x)
+    assert 0.5 < found.worst(EXTREME).largest < 1.0
+    assert found.passed

@@ -85,7 +85,8 @@ class Bound:
 
 
 # By the format of the file. Floats round at the 7th digit, and a network adds that up; integers are
-# off by what a step of 1 in 255 (or 15, or 65,535) is, which no conversion can avoid.
+# off by what a step of 1 in 255 (or 15, or 65,535) is, which no conversion can avoid. At the ends of
+# ranges integers clip what was not calibrated, by as much with any number of bits.
 DEFAULT_BOUNDS = {
     "float32": Bound(1e-4, 1e-4, 0.001, 1e-4),
     "float16": Bound(5e-3, 1e-2, 0.01, 2e-2),
@@ -95,7 +96,7 @@ DEFAULT_BOUNDS = {
     "weights4": Bound(0.3, 0.5, 0.1, 1.0),
     "int8": Bound(0.1, 0.25, 0.03, 1.0),
     "int8x4": Bound(0.3, 0.5, 0.1, 1.0),
-    "int16x8": Bound(0.05, 0.1, 0.02, 0.5),
+    "int16x8": Bound(0.05, 0.1, 0.02, 1.0),
 }
 
 
