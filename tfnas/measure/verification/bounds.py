@@ -85,8 +85,8 @@ class Bound:
 
 
 # By the format of the file. Floats round at the 7th digit, and a network adds that up; integers are
-# off by what a step of 1 in 255 (or 15, or 65,535) is, which no conversion can avoid. At the ends of
-# ranges integers clip what was not calibrated, by as much with any number of bits.
+# off by what a step of 1 in 255 (or 15, or 65,535) is, which no conversion can avoid. At the ends
+# of ranges integers clip what was not calibrated, by as much with any number of bits.
 DEFAULT_BOUNDS = {
     "float32": Bound(1e-4, 1e-4, 0.001, 1e-4),
     "float16": Bound(5e-3, 1e-2, 0.01, 2e-2),
