@@ -27,6 +27,11 @@ BOTH = {
     "prelu": lambda: layers.PReLU(shared_axes=[1], alpha_initializer="random_uniform"),
     "leaky": lambda: layers.ReLU(negative_slope=0.2),
     "softmax": lambda: layers.Softmax(),
+    # The converter failed on these behind a Dense layer of many places, and on a number times a
+    # tensor of five dimensions.
+    "product": lambda: lambda x: x * x,
+    "square": lambda: ops.square,
+    "half": lambda: lambda x: layers.Reshape((6, 2, 2, 4))(x) * 0.5,
     "transposed": lambda: layers.Conv1DTranspose(4, 3, 2, "same", activation="gelu"),
 }
 ONLY_16 = {"elu": lambda: layers.ELU(0.7), "selu": lambda: layers.Activation("selu")}

@@ -103,6 +103,37 @@ def test_parts_of_a_split_are_slices(parts, mode):
     assert steps.max() <= (3.01 if mode == "int8" else 8) * file.outputs[0].scale
 
 
+@pytest.mark.parametrize(("shift", "axis"), [(1, 1), (-1, -1), ((1, -2), (1, 2)), (4, 1), (9, 1)])
+def test_a_roll_is_slices_that_change_places(shift, axis):
+    inputs = keras.Input((4, 3))
+    expected, found, kinds = normal(ops.roll(inputs, shift, axis) * 2.0, inputs)
+    np.testing.assert_array_equal(found, expected)
+    assert "Roll" not in kinds
+
+
+@pytest.mark.parametrize("mode", ["int8", "int16x8"])
+def test_rolled_windows_are_trained_for_integers(mode):
+    """As in a Swin transformer, which was refused for them."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((4, 5))
+    x = layers.Dense(6)(inputs)
+    x = layers.Concatenate()([x, ops.roll(x, (1, 2), (1, 2))])
+    model = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x + ops.roll(x, -1, 1))))
+    x = np.random.default_rng(0).normal(size=(32, 4, 5)).astype("float32")
+    trainable = tfnas.quantize_aware(model, mode, data=x)
+    assert tfnas.unquantized_layers(trainable) == []
+    file = tfnas.to_tflite(trainable, mode)
+    assert not [t for op in file.graph.operators for t in op.outputs if t.dtype == "float32"]
+    steps = np.abs(file.predict(x, reference=True) - trainable.predict(x, verbose=0))
+    assert steps.max() <= (3.01 if mode == "int8" else 8) * file.outputs[0].scale
+
+
+def test_a_roll_along_an_open_axis_stays():
+    inputs = keras.Input((None, 4))
+    model = keras.Model(inputs, ops.roll(inputs, 1, axis=1))
+    assert [call.kind for call in walk(normal_form(model)[0]).calls] == ["Roll"]
+
+
 def test_a_split_along_an_open_axis_stays():
     inputs = keras.Input((None, 4))
     model = keras.Model(inputs, list(ops.split(inputs, 2, axis=1)))

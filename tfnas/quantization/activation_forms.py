@@ -127,11 +127,27 @@ def arithmetic_form(
         opposite = part(layers.Rescaling(-1.0, name=name(f"{base}_opposite")))(x)
         return part(layers.Maximum(name=name(base)))([x, opposite])
     if function == "square":
-        return part(layers.Multiply(name=name(base)))([x, x])
+        return squared(x, part(layers.Multiply(name=name(base))))
     if function == "hard_sigmoid":  # relu6(x + 3) / 6
         gate = _relu6_gate(x, base, name, part)
         return part(layers.Rescaling(1 / 6, name=name(base)))(gate)
     return None
+
+
+def squared(x: Any, multiply: keras.layers.Multiply) -> Any:
+    """Returns the product of a tensor with itself.
+
+    The converter moves a reshape of both factors, as that of a Dense layer of many places, behind
+    their product, and finds no range there; not where another one, of an axis more, is between.
+
+    Args:
+        x: A Keras tensor.
+        multiply: The layer of the product.
+    """
+    if len(x.shape) == 2:
+        return multiply([x, x])
+    wider = keras.ops.expand_dims(x, 1)
+    return keras.ops.squeeze(multiply([wider, wider]), 1)
 
 
 def hard_silu(x: Any, name: Callable[[str], str], part: Callable[[Any], Any]) -> Any:

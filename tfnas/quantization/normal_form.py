@@ -29,6 +29,7 @@ from tfnas.quantization.activation_forms import (
     arithmetic_form,
     hard_silu,
     sixteen_bit_activation,
+    squared,
 )
 from tfnas.quantization.attention_forms import averaged_places, opened_attention, plain_attention
 from tfnas.quantization.attention_scores import Note
@@ -48,6 +49,7 @@ from tfnas.quantization.reduction_forms import summed
 from tfnas.quantization.sequence_forms import (
     opened_wrapper,
     reversed_places,
+    rolled_places,
     sliced_parts,
     zeroed_steps,
 )
@@ -207,7 +209,7 @@ def _other_operations(call: Call, tensors: list[Any], copies: LayerCopies) -> li
     if finds_categories(call):
         return [_one_hot(call, tensors, copies)]
     outputs = zeroed_steps(call, tensors, copies) or reversed_places(call, tensors)
-    outputs = outputs or sliced_parts(call, tensors)
+    outputs = outputs or sliced_parts(call, tensors) or rolled_places(call, tensors, copies)
     outputs = outputs or opened_masking(call, tensors) or opened_dot(call, tensors, copies)
     if outputs is not None:
         return outputs
@@ -224,10 +226,12 @@ def _arithmetic(call: Call, tensors: list[Any], copies: LayerCopies, bits: int) 
         return merged
     if call.kind == "Stack" and len(tensors) > 1:
         return _concatenated(call, tensors, copies, bits)
+    if call.kind == "Multiply" and len(call.inputs) == 2 and call.inputs[0] == call.inputs[1]:
+        name = copies.unique(call.operation.name)
+        return squared(tensors[0], keras.layers.Multiply(name=name))
     affine = _scale_and_offset(call)
     if affine is not None:
-        name = copies.unique(call.operation.name)
-        return keras.layers.Rescaling(*affine, name=name)(tensors[0])
+        return _rescaled(call, tensors[0], copies, *affine)
     if bits <= 8 and _averages_whole_images(call):
         name = copies.unique(call.operation.name)
         return keras.layers.GlobalAveragePooling2D(keepdims=True, name=name)(tensors[0])
@@ -354,13 +358,14 @@ def _scale_and_offset(call: Call) -> tuple[float, float] | None:
 
     None for other calls.
     """
-    if not 2 <= len(call.inputs[0].shape) <= 4:
+    shape = call.inputs[0].shape
+    if len(shape) < 2 or (len(shape) > 4 and None in shape[1:]):
         return None
     if call.kind == "Add" and len(call.inputs) == 2 and call.inputs[0] == call.inputs[1]:
         return 2.0, 0.0  # the converter fails on a sum of one tensor with itself
     if len(call.inputs) != 1:
         return None
-    if call.inputs[0].shape[-1] is None or "float" not in call.inputs[0].dtype:
+    if shape[-1] is None or "float" not in call.inputs[0].dtype:
         return None
     if call.kind == "Negative":
         return -1.0, 0.0
@@ -369,6 +374,16 @@ def _scale_and_offset(call: Call) -> tuple[float, float] | None:
     if call.kind not in _AFFINE or len(is_number) != 2 or not any(is_number):
         return None
     return _AFFINE[call.kind](float(arguments[is_number.index(True)]), is_number[0])
+
+
+def _rescaled(call: Call, x: Any, copies: LayerCopies, scale: float, offset: float) -> Any:
+    """A tensor times a number plus a number; of more than 4 dimensions as rows of features."""
+    rescaling = keras.layers.Rescaling(scale, offset, name=copies.unique(call.operation.name))
+    if len(x.shape) <= 4:
+        return rescaling(x)
+    rows = keras.layers.Reshape((-1, x.shape[-1]), name=copies.unique(f"{rescaling.name}_rows"))
+    back = keras.layers.Reshape(x.shape[1:], name=copies.unique(f"{rescaling.name}_shape"))
+    return back(rescaling(rows(x)))
 
 
 def _is_number(argument: Any) -> bool:

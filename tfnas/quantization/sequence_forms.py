@@ -2,7 +2,8 @@
 
 A Bidirectional becomes two recurrent layers, of which the outputs of the second are reversed, and
 a layer that joins them. A TimeDistributed becomes its layer, called with all steps as examples.
-Reversed places are a slice with steps of -1, parts of a split are slices.
+Reversed places are a slice with steps of -1, parts of a split are slices, and rolled places are two
+slices that change places.
 """
 
 from __future__ import annotations
@@ -98,6 +99,32 @@ def sliced_parts(call: Call, tensors: list[Any]) -> list[Any] | None:
     starts = [0, *ends[:-1]]
     pairs = zip(starts, ends, strict=True)
     return [tensors[0][(*before, slice(start, end))] for start, end in pairs]
+
+
+def rolled_places(call: Call, tensors: list[Any], copies: LayerCopies) -> list[Any] | None:
+    """Returns the output of a `keras.ops.roll` as slices that are joined in another order.
+
+    Args:
+        call: Any call.
+        tensors: The new tensors of its inputs.
+        copies: Names the layers that join.
+
+    Returns:
+        The output; None for other calls, and for those along an axis of open size.
+    """
+    if call.kind != "Roll" or call.operation.axis is None:
+        return None
+    x, operation = tensors[0], call.operation
+    axes, shifts = map(keras.tree.flatten, (operation.axis, operation.shift))
+    if len(x.shape) > _MOST_AXES or any(x.shape[axis] is None for axis in axes):
+        return None
+    for axis, shift in zip(axes, shifts, strict=True):
+        if first := -shift % x.shape[axis]:
+            before = (slice(None),) * (axis % len(x.shape))
+            parts = [x[(*before, slice(first, None))], x[(*before, slice(None, first))]]
+            name = copies.unique(operation.name)
+            x = keras.layers.Concatenate(axis=axis, name=name)(parts)
+    return [x]
 
 
 def _reversed(tensor: Any, axes: list[int]) -> Any:
