@@ -443,3 +443,13 @@ def test_what_integers_clip_at_the_ends_of_ranges_is_no_error_of_the_format(mode
     found = tfnas.verify(total, tfnas.to_tflite(total, mode, x), x)
     assert 0.5 < found.worst(EXTREME).largest < 1.0
     assert found.passed
+
+
+def test_a_batch_of_small_outputs_is_judged_by_the_size_of_all():
+    expected = np.array([[0.01], [1.0], [-1.0]])
+    file, real = FileOfOutputs(lambda case: (expected + 0.005)[: len(case.columns[0])]), {}
+    for case in (Case(REAL, (expected,)), Case("batch of 1", (expected[:1],), 1)):
+        rows = [expected[: len(case.columns[0])]]
+        (check,) = _case_checks(file, case, rows, tfnas.Bound(0.01, 0.01), real)
+        assert check.passed
+    assert check.largest == pytest.approx(0.005)

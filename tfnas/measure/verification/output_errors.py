@@ -39,7 +39,9 @@ class OutputCheck:
         return not self.excesses
 
 
-def errors(expected: np.ndarray, found: np.ndarray) -> OutputErrors:
+def errors(
+    expected: np.ndarray, found: np.ndarray, *, size_of: np.ndarray | None = None
+) -> OutputErrors:
     """Returns the errors of an output by their names in :class:`OutputCheck`.
 
     Example:
@@ -49,6 +51,8 @@ def errors(expected: np.ndarray, found: np.ndarray) -> OutputErrors:
     Args:
         expected: Keras' output, (examples, ...).
         found: The file's, of the same shape.
+        size_of: Keras' outputs whose size the errors are fractions of, (examples, ...); None:
+            `expected`. Few examples may have small outputs by chance.
     """
     one, other = expected.astype(np.float64), found.astype(np.float64)
     # Where Keras computes inf or NaN itself, the file may too.
@@ -58,8 +62,10 @@ def errors(expected: np.ndarray, found: np.ndarray) -> OutputErrors:
         return {"relative": math.inf, "largest": math.inf, "absolute": math.inf, "changed": changed}
     difference = np.where(known, one, 0.0) - np.where(known, other, 0.0)
     absolute = float(np.abs(difference).max(initial=0.0))
-    scale = float(np.abs(one[known]).max(initial=0.0))
-    signal = float(np.sqrt(np.mean(np.square(one[known])))) if known.any() else 0.0
+    sizes = one if size_of is None else size_of.astype(np.float64)
+    sizes = sizes[np.isfinite(sizes)]
+    scale = float(np.abs(sizes).max(initial=0.0))
+    signal = float(np.sqrt(np.mean(np.square(sizes)))) if sizes.size else 0.0
     noise = float(np.sqrt(np.mean(np.square(difference)))) if difference.size else 0.0
     return {
         "relative": _share(noise, signal),

@@ -293,7 +293,7 @@ def _checked(
     checks: list[OutputCheck] = []
     skipped: list[str] = []
     extremes = [column[:0] for column in columns]
-    changed: dict[str, np.ndarray] = {}
+    real: dict[str, tuple[np.ndarray, np.ndarray | None]] = {}
     for case in runs.cases(columns, seed):
         if case.name == EXTREME:
             extremes = list(case.columns)
@@ -302,7 +302,7 @@ def _checked(
         except Exception as error:  # what the user's layers raise for other sizes
             skipped.append(f"{case.name}: Keras raises {type(error).__name__}")
             continue
-        checks += _case_checks(runs, case, expected, bound, changed)
+        checks += _case_checks(runs, case, expected, bound, real)
     return tuple(checks), tuple(skipped), extremes
 
 
@@ -311,9 +311,18 @@ def _case_checks(
     case: Case,
     expected: Sequence[np.ndarray],
     bound: Bound,
-    changed: dict[str, np.ndarray],
+    real: dict[str, tuple[np.ndarray, np.ndarray | None]],
 ) -> list[OutputCheck]:
-    """The errors of a case; `changed` has the real examples of each output whose class changes."""
+    """The errors of a case; those of a batch are fractions of all real outputs of the model.
+
+    Args:
+        runs: The file.
+        case: The inputs.
+        expected: Keras' outputs of the case.
+        bound: The largest errors.
+        real: Name of an output -> Keras' outputs of the real inputs, and whose class changes; set
+            by the case of the real inputs.
+    """
     found, checks = runs.outputs(case), []
     for name, one, other in zip(runs.names, expected, found, strict=True):
         if one.shape != other.shape and one.size == other.size:
@@ -323,16 +332,21 @@ def _case_checks(
                 f"file must give outputs of the model's shapes, got {other.shape} of output "
                 f"{name!r} for {one.shape} on {case.name}"
             )
-        measured = errors(one, other)
+        known = real.get(name) if case.real else None
+        measured = errors(one, other, size_of=None if known is None else known[0])
         judged = measured.copy()
-        judged["changed"] = _judged_changes(case, name, one, other, changed)
+        judged["changed"] = _judged_changes(case, name, one, other, real)
         excesses = bound.excesses(judged, case.extreme)
         checks.append(OutputCheck(case.name, name, **measured, excesses=excesses))
     return checks
 
 
 def _judged_changes(
-    case: Case, name: str, one: np.ndarray, other: np.ndarray, known: dict[str, np.ndarray]
+    case: Case,
+    name: str,
+    one: np.ndarray,
+    other: np.ndarray,
+    real: dict[str, tuple[np.ndarray, np.ndarray | None]],
 ) -> float | None:
     """The share of changed classes that a bound is for.
 
@@ -340,12 +354,13 @@ def _judged_changes(
     says what the batch changes, however close to each other the classes of an example are.
     """
     places = changed_examples(one, other) if case.real else None
+    if case.name == REAL:
+        real[name] = one, places
     if places is None:
         return None
-    if case.name == REAL:
-        known[name] = places
-    elif name in known:
-        places = places & ~known[name][: len(places)]
+    known = real[name][1] if name in real else None
+    if case.name != REAL and known is not None:
+        places = places & ~known[: len(places)]
     return float(places.mean())
 
 
