@@ -103,6 +103,41 @@ def test_parts_of_a_split_are_slices(parts, mode):
     assert steps.max() <= (3.01 if mode == "int8" else 8) * file.outputs[0].scale
 
 
+def of_each_picture(inside):
+    """Returns a model that looks at each picture of a series, and then at all of them."""
+    inputs = keras.Input((3, 6, 6, 1))
+    x = layers.Flatten()(layers.TimeDistributed(inside)(inputs))
+    return keras.Model(inputs, layers.Dense(2)(x))
+
+
+def picture_network():
+    inputs = keras.Input((6, 6, 1))
+    x = layers.BatchNormalization(name="norm")(layers.Conv2D(4, 3, name="look")(inputs))
+    x = layers.SeparableConv2D(6, 3, name="again", activation="swish")(layers.ReLU()(x))
+    return keras.Model(inputs, layers.GlobalAveragePooling2D()(x), name="picture")
+
+
+def test_a_model_at_each_step_is_trained_for_integers(tmp_path):
+    """Its wrapper was refused; that of a layer alone was not."""
+    keras.utils.set_random_seed(0)
+    network = keras.Sequential([keras.Input((6, 6, 1)), picture_network(), layers.Dense(5)])
+    model = of_each_picture(network)
+    x = np.random.default_rng(0).normal(size=(32, 3, 6, 6, 1)).astype("float32")
+    flat, _ = normal_form(model)
+    np.testing.assert_allclose(flat(x), model(x), atol=1e-6)
+    trainable = tfnas.quantize_aware(model, data=x)
+    assert tfnas.unquantized_layers(trainable) == []
+    trainable.compile("adam", "mse")
+    trainable.fit(x, np.zeros((32, 2)), verbose=0)
+    trainable.save(tmp_path / "aware.keras")
+    again = keras.models.load_model(tmp_path / "aware.keras")
+    np.testing.assert_array_equal(again(x), trainable(x))
+    file = tfnas.to_tflite(trainable)
+    assert not [t for op in file.graph.operators for t in op.outputs if t.dtype == "float32"]
+    steps = np.abs(file.predict(x, reference=True) - trainable.predict(x, verbose=0))
+    assert steps.max() <= 6 * file.outputs[0].scale
+
+
 @pytest.mark.parametrize(("shift", "axis"), [(1, 1), (-1, -1), ((1, -2), (1, 2)), (4, 1), (9, 1)])
 def test_a_roll_is_slices_that_change_places(shift, axis):
     inputs = keras.Input((4, 3))

@@ -41,10 +41,25 @@ def opened_activation(layer: Any, name: str, tensor: Any, apply: Apply) -> Any:
         return None
     if len(inner.outputs) != 1 or inner.weights:
         return None
+    return opened_calls(inner, name, tensor, apply)[0]
+
+
+def opened_calls(inner: keras.Model, name: str, tensor: Any, apply: Apply) -> list[Any]:
+    """Applies a function to the calls inside of a model of one input, one after the other.
+
+    Args:
+        inner: A built functional or Sequential model.
+        name: The path that the calls get before their names.
+        tensor: Its input.
+        apply: Takes a call and its tensors, and returns those of its outputs.
+
+    Returns:
+        The outputs.
+    """
     flow = walk(inner)
     values: dict[Value, Any] = dict(zip(flow.inputs, [tensor], strict=True))
     for each in flow.calls:
         named = dataclasses.replace(each, name=f"{name}/{each.name}")
         results = apply(named, [values[value] for value in each.inputs])
         values.update(zip(each.outputs, results, strict=True))
-    return values[flow.outputs[0]]
+    return [values[value] for value in flow.outputs]

@@ -160,7 +160,7 @@ def normal_form(
             replaced = other_function(layer, activation_name(call), call, tensors[0])
             if replaced is not None:
                 return [replaced]
-        opened = opened_wrapper(call, tensors, copies, lambda inner: parts_of(inner, call))
+        opened = opened_wrapper(call, tensors, copies, lambda inner: parts_of(inner, call), apply)
         if opened is not None:
             return opened
         if id(call) in sums:

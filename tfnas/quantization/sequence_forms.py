@@ -1,7 +1,8 @@
 """Wrappers of layers for sequences, opened into the layers inside.
 
 A Bidirectional becomes two recurrent layers, of which the outputs of the second are reversed, and
-a layer that joins them. A TimeDistributed becomes its layer, called with all steps as examples.
+a layer that joins them. A TimeDistributed becomes its layer, or the layers of the model inside,
+called with all steps as examples.
 Reversed places are a slice with steps of -1, parts of a split are slices, and rolled places are two
 slices that change places.
 """
@@ -15,7 +16,8 @@ import keras
 import numpy as np
 
 from tfnas.graph.functional import Call, LayerCopies
-from tfnas.keras_private import mask_of
+from tfnas.keras_private import mask_of, recorded_graph
+from tfnas.quantization.activation_calls import Apply, opened_calls
 from tfnas.quantization.recurrent_cells import KINDS, has_mask, initial_states
 
 Parts = Callable[[Any], list[Any]]
@@ -25,7 +27,7 @@ _IN_PLACE = ("Dense", "Activation", "ReLU", "Dropout")
 
 
 def opened_wrapper(
-    call: Call, tensors: list[Any], copies: LayerCopies, parts_of: Parts
+    call: Call, tensors: list[Any], copies: LayerCopies, parts_of: Parts, apply: Apply
 ) -> list[Any] | None:
     """Returns the outputs of a Bidirectional or TimeDistributed, by the layers inside of it.
 
@@ -34,16 +36,17 @@ def opened_wrapper(
         tensors: The new tensors of its inputs.
         copies: Copies of layers.
         parts_of: Returns the layers that compute together what a layer does.
+        apply: Returns the outputs of a call inside of a model.
 
     Returns:
         The outputs; None for other calls, for layers with stateful=True, and for a TimeDistributed
-        with a mask.
+        with a mask, or of a model that can't be opened.
     """
     if call.kind == "Bidirectional":
         return _both_directions(call, tensors, copies)
     masked = mask_of(call.node.input_tensors[0]) is not None
     if call.kind == "TimeDistributed" and len(call.inputs) == 1 and not masked:
-        return _all_steps(call, tensors[0], copies, parts_of)
+        return _all_steps(call, tensors[0], parts_of, apply)
     return None
 
 
@@ -212,14 +215,25 @@ def _zeroed(layer: Any, args: Sequence[Any], kwargs: dict[str, Any], copies: Lay
     return keras.ops.where(mask[:, :, None], output, 0.0)
 
 
-def _all_steps(call: Call, x: Any, copies: LayerCopies, parts_of: Parts) -> list[Any] | None:
+def _all_steps(call: Call, x: Any, parts_of: Parts, apply: Apply) -> list[Any] | None:
     inner = call.operation.layer
-    if isinstance(inner, keras.Model) or None in x.shape[1:]:
+    if None in x.shape[1:]:
         return None
+    if isinstance(inner, keras.Model):
+        if recorded_graph(inner) is None:
+            return None
+        rows = keras.ops.reshape(x, (-1, *x.shape[2:]))
+        (output,) = opened_calls(inner, call.name, rows, apply)
+        return [_as_steps(output, x)]
     in_place = type(inner).__name__ in _IN_PLACE
     tensor = x if in_place else keras.ops.reshape(x, (-1, *x.shape[2:]))
     for part in parts_of(inner):
         tensor = part(tensor)
     if in_place:
         return [tensor]
-    return [keras.ops.reshape(tensor, (-1, x.shape[1], *tensor.shape[1:]))]
+    return [_as_steps(tensor, x)]
+
+
+def _as_steps(rows: Any, x: Any) -> Any:
+    """A tensor of all steps as examples, with the steps of `x` as an axis of its own."""
+    return keras.ops.reshape(rows, (-1, x.shape[1], *rows.shape[1:]))
