@@ -7,7 +7,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 import tfnas
-from tfnas.tflite.forms_for_conversion import add, largest_place, roll, smallest_place
+from tfnas.tflite.forms_for_conversion import add, largest_place, pooled, roll, smallest_place
 
 
 @pytest.mark.parametrize(
@@ -65,6 +65,28 @@ def test_sums_along_the_second_axis_convert():
     np.testing.assert_allclose(tfnas.to_tflite(model).predict(data), expected, atol=1e-5)
     int8 = tfnas.to_tflite(model, "int8", data)
     np.testing.assert_allclose(int8.predict(data), expected, atol=0.02 * np.ptp(expected))
+
+
+@pytest.mark.parametrize("pool", [ops.max_pool, ops.average_pool])
+@pytest.mark.parametrize(
+    ("window", "strides", "padding"),
+    [(2, None, "valid"), ((2, 3, 2), 1, "same"), ((3, 2, 1), (2, 3, 1), "same"), (3, 2, "valid")],
+)
+def test_pooling_in_three_dimensions_is_that_of_keras(pool, window, strides, padding):
+    x = np.random.default_rng(0).normal(size=(2, 5, 6, 7, 3)).astype("float32")
+    expected = pool(x, window, strides, padding)
+    np.testing.assert_allclose(pooled(pool, x, window, strides, padding), expected, atol=1e-6)
+
+
+def test_a_network_of_videos_converts():
+    """TFLite has no pooling in three dimensions: each format was refused."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((4, 8, 8, 2))
+    x = layers.Conv3D(4, 3, padding="same", activation="relu")(inputs)
+    x = layers.MaxPooling3D((1, 2, 2))(x) + layers.AveragePooling3D(2, (1, 2, 2), "same")(x)
+    model = keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling3D()(x)))
+    videos = np.random.default_rng(0).normal(size=(20, 4, 8, 8, 2)).astype("float32")
+    assert tfnas.verify(model, tfnas.to_tflite(model), videos).passed
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,13 @@ TFLite has no kernel for some operations whose values other ones compute exactly
 of the largest or smallest number, which Keras finds with bitwise operations, and repeated places of
 an axis, as of UpSampling2D, whose operation loses the number of channels where sizes are open.
 Numbers that are added along the second axis are a bias of channels to Keras, which the converter
-takes for images alone.
+takes for images alone. Pooling in three dimensions is one in two and one in the third.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,8 @@ def traced_for_conversion() -> Iterator[None]:
     functions = functions_for_conversion()
     functions |= {"numpy.argmax": largest_place, "numpy.argmin": smallest_place}
     functions |= {"numpy.roll": roll, "numpy.repeat": repeat, "numpy.add": add}
+    for name in ("nn.max_pool", "nn.average_pool"):
+        functions[name] = functools.partial(pooled, backend_function(name))
     with backend_functions_replaced(functions), placeholders_for_steps():
         yield
 
@@ -53,6 +56,51 @@ def add(x: Any, y: Any) -> tf.Tensor:
     if len(sizes) == 1 < len(shape) != 4 and None is not sizes[0] == shape[1] != shape[-1]:
         x, y = backend_function("numpy.reshape")(y, (sizes[0], *(1,) * (len(shape) - 2))), x
     return backend_function("numpy.add")(x, y)
+
+
+def pooled(
+    pool: Callable[..., tf.Tensor],
+    inputs: Any,
+    pool_size: int | Sequence[int],
+    strides: int | Sequence[int] | None = None,
+    padding: str = "valid",
+    data_format: str | None = None,
+) -> tf.Tensor:
+    """Pools as `keras.ops.max_pool` or `average_pool` does, in at most two dimensions at a time.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> video = np.arange(8.0).reshape(1, 2, 2, 2, 1)
+        >>> pooled(keras.ops.average_pool, video, 2).numpy().ravel().tolist()
+        [3.5]
+
+    Args:
+        pool: The function of Keras.
+        inputs: A tensor, (batch, sizes..., channels).
+        pool_size: The window.
+        strides: Its steps; None: as large as the window.
+        padding: "valid" or "same".
+        data_format: As of Keras' function.
+
+    Returns:
+        As Keras' function returns it.
+    """
+    import keras
+
+    shape = tuple(inputs.shape)
+    first = keras.config.image_data_format() if data_format is None else data_format
+    if len(shape) != 5 or None in shape[1:] or first != "channels_last":
+        return pool(inputs, pool_size, strides, padding, data_format)
+    window = (pool_size,) * 3 if isinstance(pool_size, int) else tuple(pool_size)
+    steps = window if strides is None else strides
+    steps = (steps,) * 3 if isinstance(steps, int) else tuple(steps)
+    reshape = backend_function("numpy.reshape")
+    pictures = reshape(inputs, (-1, *shape[2:]))
+    pictures = pool(pictures, window[1:], steps[1:], padding, "channels_last")
+    rows, columns = pictures.shape[1:3]
+    series = reshape(pictures, (-1, shape[1], rows * columns, shape[4]))
+    series = pool(series, (window[0], 1), (steps[0], 1), padding, "channels_last")
+    return reshape(series, (-1, series.shape[1], rows, columns, shape[4]))
 
 
 def roll(x: Any, shift: int | Sequence[int], axis: int | Sequence[int] | None = None) -> tf.Tensor:
