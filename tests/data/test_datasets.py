@@ -242,7 +242,7 @@ def test_what_is_no_archive_is_not_called_pickled(tmp_path):
     with pytest.raises(ValueError, match="it is none, but a table, which trained models take"):
         load(tmp_path / "a.csv")
     (tmp_path / "a.txt").write_text("words")
-    with pytest.raises(ValueError, match="x_test, y_test: it is none$"):
+    with pytest.raises(ValueError, match=r"x_test, y_test: it is none$"):
         load(tmp_path / "a.txt")
 
 

@@ -637,7 +637,7 @@ def test_every_algorithm_searches_values_that_are_no_pixels(tmp_path, algorithm,
 def test_one_class_is_refused(tmp_path):
     images, label = np.zeros((20, 8, 8, 1), np.uint8), np.zeros(20, int)
     split = tfnas.data.DataSplit.from_arrays(images, label)
-    with pytest.raises(ValueError, match="must have at least 2 classes .* only the label 0"):
+    with pytest.raises(ValueError, match=r"must have at least 2 classes .* only the label 0"):
         tfnas.search(split, directory=tmp_path / "one")
     assert not (tmp_path / "one").exists()
 

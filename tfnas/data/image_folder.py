@@ -93,8 +93,8 @@ def images_of_folder(
 
     Raises:
         ValueError: There are fewer than two classes, other ones in the test folder, no images of a
-            class, images of several sizes, an image that can't be read or has more than 2**26 pixels, or
-            a folder that can't be read.
+            class, images of several sizes, an image that can't be read or has more than 2**26
+            pixels, or a folder that can't be read.
     """
     train = path / "train"
     if train.is_dir():
