@@ -237,7 +237,28 @@ def test_npy_is_no_npz(tmp_path):
         load(tmp_path / "a.npy")
 
 
+def test_what_is_no_archive_is_not_called_pickled(tmp_path):
+    (tmp_path / "a.csv").write_text("size,kind\n1.5,cat\n")
+    with pytest.raises(ValueError, match="it is none, but a table, which trained models take"):
+        load(tmp_path / "a.csv")
+    (tmp_path / "a.txt").write_text("words")
+    with pytest.raises(ValueError, match=r"x_test, y_test: it is none$"):
+        load(tmp_path / "a.txt")
+
+
 # --- folders
+
+
+def test_a_class_without_images_is_named(tmp_path):
+    write_images(tmp_path / "animals")
+    (tmp_path / "animals" / "yak").mkdir()
+    with pytest.raises(ValueError, match=r"must hold images of each class, got none in yak: .png"):
+        load(tmp_path / "animals")
+    for part in ("train", "test"):
+        write_images(tmp_path / "parts" / part)
+    for image in (tmp_path / "parts" / "test" / "emu").iterdir():
+        image.unlink()
+    assert len(load(tmp_path / "parts", 0.25).class_names) == 3  # a test part may lack a class
 
 
 def test_folder_with_one_folder_a_class(tmp_path):

@@ -108,6 +108,58 @@ def test_a_class_is_searched_and_its_files_measured(here, capsys):
     assert os.path.exists("run/best_int8.tflite")
 
 
+TABLES = """
+import keras
+from keras import layers
+
+def build(hp):
+    units = hp.Choice("units", [1, 2, 3, 4])
+    model = keras.Sequential([keras.Input((5,)), layers.Dense(units), layers.Dense(1)])
+    rate = {1: 1e-3, 2: 0.1, 3: 1e-3, 4: 1e-3}[units]
+    model.compile(keras.optimizers.Adam(rate), "mse", jit_compile=False)
+    return model
+
+def fails(hp):
+    if hp.Choice("units", [1, 2, 3, 4, 5, 6]) != 1:
+        raise ValueError("no such model")
+    return build(hp)
+"""
+
+
+@pytest.fixture
+def tables(here):
+    """A module of models of numbers, and the data of a table."""
+    pathlib.Path(f"tables_{here}.py").write_text(TABLES)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 5)).astype("float32")
+    y = 10 * x.sum(axis=1)
+    np.savez("data.npz", x_train=x, y_train=y, x_test=x[:9], y_test=y[:9])
+    return f"tables_{here}"
+
+
+def test_of_several_objectives_the_first_one_decides_on_the_front(tables, capsys):
+    flags = ["--objective=val_loss,parameters", "--max_trials=4", "--epochs=4", "--seed=1"]
+    assert search(f"{tables}:build", *flags, "--algorithm=random") == 0
+    trials = json.loads(pathlib.Path("run/results.json").read_text())["trials"]
+    rows = [(each["metrics"]["val_loss"], each["metrics"]["parameters"]) for each in trials]
+    assert len(rows) == 4
+    assert rows[0] == min(rows)
+    out = capsys.readouterr().out
+    assert "the Pareto front first" in out
+    assert "The best model by val_loss" in out
+    shown = re.findall(r"^  best: val_loss ([\d.]+)", out, re.MULTILINE)
+    assert float(shown[-1]) == pytest.approx(rows[0][0], rel=1e-3)
+    assert keras.models.load_model("run/best.keras").count_params() == rows[0][1]
+
+
+def test_failures_in_a_row_keep_what_ended_well(tables, monkeypatch, capsys):
+    flags = ["--objective=val_loss", "--max_trials=6", "--epochs=1", "--algorithm=random"]
+    assert search(f"{tables}:fails", *flags, "--seed=0") == 0
+    assert "search stopped: 3 trials failed one after the other" in capsys.readouterr().out
+    assert os.path.exists("run/best.keras")
+    assert "no such model" in pathlib.Path("run/report.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -634,6 +634,14 @@ def test_every_algorithm_searches_values_that_are_no_pixels(tmp_path, algorithm,
     assert len(result.rows) == 2 + (len(shape) == 3)  # MobileNetV2 0.35 takes the same input
 
 
+def test_one_class_is_refused(tmp_path):
+    images, label = np.zeros((20, 8, 8, 1), np.uint8), np.zeros(20, int)
+    split = tfnas.data.DataSplit.from_arrays(images, label)
+    with pytest.raises(ValueError, match=r"must have at least 2 classes .* only the label 0"):
+        tfnas.search(split, directory=tmp_path / "one")
+    assert not (tmp_path / "one").exists()
+
+
 def test_pixels_that_are_scaled_already_are_refused(tmp_path):
     rng = np.random.default_rng(0)
     images, labels = rng.random((40, 8, 8, 1)), np.arange(40) % 2

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import zipfile
 from collections.abc import Mapping
 
 import numpy as np
@@ -21,6 +22,7 @@ from tfnas.runtime.foreign_files import check_archive, open_regular
 from tfnas.table import printable
 
 NAMES = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100")
+_HINTS = {".csv": ", but a table, which trained models take (tfnas compress --targets=COLUMN)"}
 IMAGE_ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
 
@@ -163,12 +165,16 @@ def _named(name: str, seed: int) -> tuple[tuple[np.ndarray, ...], tuple[str, ...
 
 def _from_npz(path: pathlib.Path) -> tuple[tuple[np.ndarray, ...], tuple[str, ...]]:
     try:
-        with open_regular(path) as stream, np.load(stream, allow_pickle=False) as file:
+        with open_regular(path) as stream:
+            if not zipfile.is_zipfile(stream):  # NumPy takes anything else for pickled data
+                raise ValueError(f"it is none{_HINTS.get(path.suffix.lower(), '')}")
             check_archive(path)
-            missing = [key for key in IMAGE_ARRAYS if key not in getattr(file, "files", ())]
-            if missing:
-                raise ValueError(f"missing {', '.join(missing)}")
-            parts = tuple(file[key] for key in IMAGE_ARRAYS)
+            stream.seek(0)
+            with np.load(stream, allow_pickle=False) as file:
+                missing = [key for key in IMAGE_ARRAYS if key not in getattr(file, "files", ())]
+                if missing:
+                    raise ValueError(f"missing {', '.join(missing)}")
+                parts = tuple(file[key] for key in IMAGE_ARRAYS)
     except Exception as error:  # zip, zlib and NumPy raise many types for a broken file
         raise ValueError(
             f"dataset {str(path)!r} must be an .npz file with {', '.join(IMAGE_ARRAYS)}: {error}"

@@ -92,9 +92,9 @@ def images_of_folder(
         (examples,), and the names of the classes.
 
     Raises:
-        ValueError: There are fewer than two classes, other ones in the test folder, no images,
-            images of several sizes, an image that can't be read or has more than 2**26 pixels, or
-            a folder that can't be read.
+        ValueError: There are fewer than two classes, other ones in the test folder, no images of a
+            class, images of several sizes, an image that can't be read or has more than 2**26
+            pixels, or a folder that can't be read.
     """
     train = path / "train"
     if train.is_dir():
@@ -109,7 +109,7 @@ def images_of_folder(
                 f"got {printable(', '.join(sorted(different)))} in one only"
             )
         x, y = _images(train, names, image_size)
-        x_test, y_test = _images(test, names, image_size or x.shape[1:3])
+        x_test, y_test = _images(test, names, image_size or x.shape[1:3], complete=False)
         return (x, y, x_test, y_test), tuple(map(printable, names))
     names = _class_folders(path)
     x, y = _images(path, names, image_size)
@@ -130,7 +130,10 @@ def _class_folders(path: pathlib.Path) -> tuple[str, ...]:
 
 
 def _images(
-    folder: pathlib.Path, names: tuple[str, ...], size: tuple[int, ...] | None
+    folder: pathlib.Path,
+    names: tuple[str, ...],
+    size: tuple[int, ...] | None,
+    complete: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
     images: list[np.ndarray] = []
     labels: list[int] = []
@@ -149,6 +152,12 @@ def _images(
             labels.append(label)
     if not images:
         raise ValueError(f"dataset {str(folder)!r} must hold images, got none in {names}")
+    empty = [name for label, name in enumerate(names) if label not in set(labels)]
+    if empty and complete:
+        raise ValueError(
+            f"dataset {str(folder)!r} must hold images of each class, got none in "
+            f"{printable(', '.join(empty))}: {', '.join(IMAGE_SUFFIXES)} are read"
+        )
     return np.stack(images), np.asarray(labels)
 
 

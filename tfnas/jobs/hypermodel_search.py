@@ -17,16 +17,19 @@ import keras_tuner as kt
 
 from tfnas import data as data_module
 from tfnas.compression.progress import Progress
+from tfnas.data.data_for_model import is_array_file, load_for
 from tfnas.jobs import search_folder
 from tfnas.jobs.hypermodel_import import imported_hypermodel
 from tfnas.jobs.interrupted_search import STOPPING, STOPPING_EARLY, interrupted_early
 from tfnas.jobs.kept_trial import model_of_trial
 from tfnas.jobs.search_tuner import tuner_of
+from tfnas.measure.measurement import pareto_front
 from tfnas.nas.measured_trial import MODEL_FILE
 from tfnas.nas.objectives import metric_text, target_standing
+from tfnas.nas.oracle import SpaceOracle
 from tfnas.nas.search_config import SearchConfig
 from tfnas.nas.search_result import INTERRUPTED
-from tfnas.nas.trial_log import TrialLog, failure_cause
+from tfnas.nas.trial_log import TrialLog, failure_cause, front_text
 from tfnas.nas.tuner import MeasuredTuner
 from tfnas.reports import hypermodel_report
 from tfnas.runtime.files import save_model, write_atomically
@@ -45,7 +48,8 @@ class HyperModelResult:
     Args:
         directory: Folder of the search, with `best.keras`.
         objectives: Names of the objectives.
-        trials: Trials that ended well, the best first: id, metrics, hyperparameters.
+        trials: Trials that ended well, the best first: id, metrics, hyperparameters. Of several
+            objectives the Pareto front first, sorted by the first objective.
         interrupted: Whether the user interrupted the search.
     """
 
@@ -65,12 +69,13 @@ class HyperModelResult:
             for trial_id, metrics, values in self.trials[:_SHOWN]
         ]
         shown = table(["trial", *self.objectives, *names], rows)
-        ended = f"{len(self.trials)} trials ended well, the best first:"
+        first = "the best" if len(self.objectives) == 1 else "the Pareto front"
+        ended = f"{len(self.trials)} trials ended well, {first} first:"
         report = f"The report: {self.directory}/report.html"
         parts = [f"{INTERRUPTED}."] if self.interrupted else []
-        return "\n\n".join(
-            [*parts, ended, shown, f"The best model: {self.directory}/best.keras\n{report}"]
-        )
+        by = "" if len(self.objectives) == 1 else f" by {self.objectives[0]}, of the front"
+        best = f"The best model{by}: {self.directory}/best.keras"
+        return "\n\n".join([*parts, ended, shown, f"{best}\n{report}"])
 
 
 def _shown(value: Any) -> str:
@@ -102,7 +107,7 @@ def search_hypermodel(
     assert config.hypermodel is not None
     progress, folder = progress or Progress(), pathlib.Path(directory)
     hypermodel = as_hypermodel(imported_hypermodel(config.hypermodel))
-    split: Any = data_module.load(config.dataset, image_size=config.image_size, seed=config.seed)
+    split: Any = _data(hypermodel, config)
     if config.train_limit is not None:
         split = split.limited(config.train_limit, config.seed)
     writes = search_folder.check(folder, config, overwrite)
@@ -133,12 +138,26 @@ def search_hypermodel(
         if not tuner.oracle.records:
             raise interrupted_early() from error
         interrupted = True
+    except RuntimeError as error:  # too many failures in a row
+        if not tuner.oracle.records:
+            raise
+        progress.phase(f"search stopped: {error}")
     if not tuner.oracle.records:
         raise RuntimeError(f"no trial ended well: see {folder / 'trials.jsonl'}")
     result = _result(tuner, folder, interrupted)
     if writes:
         _write(result, tuner, config, str(split))
     return result
+
+
+def _data(hypermodel: kt.HyperModel | Any, config: SearchConfig) -> Any:
+    """The data; the arrays of an .npz file may be anything that a model of the hypermodel takes."""
+    options: dict[str, Any] = {"image_size": config.image_size, "seed": config.seed}
+    if is_array_file(config.dataset) and pathlib.Path(config.dataset).suffix.lower() == ".npz":
+        model = hypermodel.build(kt.HyperParameters())
+        if getattr(model, "built", False):
+            return load_for(model, config.dataset, **options)
+    return data_module.load(config.dataset, **options)
 
 
 def _check_model(tuner: MeasuredTuner, name: str) -> None:
@@ -154,8 +173,8 @@ def _result(tuner: MeasuredTuner, folder: pathlib.Path, interrupted: bool) -> Hy
     """The trials that ended well, the best first."""
     oracle = tuner.oracle
     order = oracle.get_best_trials(len(oracle.records))
-    best = oracle.pick() if len(oracle.objectives.names) == 1 else order[0]
-    order = [best, *(trial for trial in order if trial is not best)]
+    best = [oracle.pick()] if len(oracle.objectives.names) == 1 else front(oracle)
+    order = [*best, *(trial for trial in order if trial not in best)]
     trials = [
         (
             trial.trial_id,
@@ -165,6 +184,21 @@ def _result(tuner: MeasuredTuner, folder: pathlib.Path, interrupted: bool) -> Hy
         for trial in order
     ]
     return HyperModelResult(folder, oracle.objectives.names, trials, interrupted)
+
+
+def front(oracle: SpaceOracle) -> list[kt.engine.trial.Trial]:
+    """Returns the trials that no other one dominates, sorted by the first objective.
+
+    Where none keeps the limits they are those that are nearest to them.
+
+    Args:
+        oracle: The oracle of a search with a trial that ended well.
+    """
+    least = min(record.violation for record in oracle.records)
+    nearest = [record for record in oracle.records if record.violation == least]
+    losses = [record.losses for record in nearest]
+    best = pareto_front(losses, ["min"] * len(losses[0]))
+    return [oracle.trials[nearest[i].trial_id] for i in sorted(best, key=lambda i: losses[i])]
 
 
 def _write(result: HyperModelResult, tuner: MeasuredTuner, config: SearchConfig, data: str) -> None:
@@ -185,7 +219,12 @@ def _write(result: HyperModelResult, tuner: MeasuredTuner, config: SearchConfig,
     done = {trial_id for trial_id, *_ in result.trials}
     failed = [tuner.oracle.get_trial(name) for name in tuner.oracle.end_order if name not in done]
     failures = {trial.trial_id: failure_cause(trial) for trial in failed}
-    chosen = {"objectives": tuner.oracle.objectives.names, "interrupted": result.interrupted}
+    several = len(tuner.oracle.objectives.names) > 1
+    chosen = {
+        "objectives": tuner.oracle.objectives.names,
+        "interrupted": result.interrupted,
+        "front": len(front(tuner.oracle)) if several else 1,
+    }
     hypermodel_report.write(folder, result.trials, failures, config, data, **chosen)
 
 
@@ -203,8 +242,19 @@ class _Log(TrialLog):
     def _place(self, trial: kt.engine.trial.Trial) -> str:
         return f"trial {trial.trial_id}"
 
+    def _best(self) -> kt.engine.trial.Trial:
+        oracle = self.tuner.oracle
+        return super()._best() if len(oracle.objectives.names) == 1 else front(oracle)[0]
+
     def _front(self) -> str | None:
-        return None
+        names = self.tuner.oracle.objectives.names
+        if len(names) == 1:
+            return None
+        rows = [
+            {name: float(trial.metrics.get_best_value(name)) for name in names}
+            for trial in front(self.tuner.oracle)
+        ]
+        return front_text(rows, names)
 
     def _line(self, trial: kt.engine.trial.Trial, seconds: float | None = None) -> str:
         done, tracked = trial.status == "COMPLETED", trial.metrics

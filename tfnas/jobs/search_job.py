@@ -191,6 +191,7 @@ class _Run:
         self.full = split or data_module.load(
             config.dataset, image_size=config.image_size, seed=config.seed
         )
+        _check_classes(self.full, config.dataset)
         rescales = config.include_rescaling and self.full.noun == "images"
         if rescales:
             _check_pixels(self.full.x_train, config.dataset)
@@ -563,6 +564,16 @@ def _check_pixels(images: np.ndarray, dataset: str) -> None:
             f"dataset {dataset!r} must hold raw pixels from 0 to 255, got at most {largest:g}: "
             "the networks of the search scale their inputs themselves; for spectrograms and other "
             "values that are no pixels, set include_rescaling=False (--noinclude_rescaling)"
+        )
+
+
+def _check_classes(split: DataSplit, dataset: str) -> None:
+    """Checks that there is something to tell apart."""
+    labels = np.unique(split.y_train)
+    if len(labels) < 2:
+        raise ValueError(
+            f"dataset {dataset!r} must have at least 2 classes in its training part, got only the "
+            f"label {labels[0]}"
         )
 
 

@@ -41,14 +41,27 @@ class MeasuredTrial:
         return Artifact.load(self.path)
 
     def objectives(self) -> tuple[float, float, int]:
-        """Returns (accuracy, latency ratio, bytes), whose directions are :data:`DIRECTIONS`."""
+        """Returns (accuracy, latency ratio, bytes), whose directions are :attr:`directions`.
+
+        The accuracy is the score of the file: of a model without classes another metric.
+        """
         score, latency = self.measurement.score, self.measurement.latency
         if score is None or latency is None:
             raise ValueError(f"trial {self.trial_id} must have a score and a latency")
         return score.value, latency.ratio, self.measurement.size_bytes
 
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether a higher score is better."""
+        return not LOWER_IS_BETTER.items() <= self.measurement.provenance.items()
 
-DIRECTIONS = ("max", "min", "min")
+    @property
+    def directions(self) -> tuple[str, str, str]:
+        """The directions of :meth:`objectives`."""
+        return ("max" if self.higher_is_better else "min", "min", "min")
+
+
+LOWER_IS_BETTER = {"higher_is_better": False}  # in the provenance of an error's measurement
 MODEL_FILE = "model.tflite"
 MEASUREMENT = "measurement.json"
 COMPRESSED_MODEL = "model.keras"  # names of files in the folder of a trial
@@ -109,7 +122,8 @@ def front_of_trials(trials: Iterable[MeasuredTrial], objectives: Objectives) -> 
         directions: tuple[str, ...] = ("min",) * len(objectives.names)
         sort_by = 0
     else:
-        rows, directions, sort_by = [trial.objectives() for trial in members], DIRECTIONS, 1
+        rows = [trial.objectives() for trial in members]
+        directions, sort_by = members[0].directions if members else (), 1
     front = sorted(pareto_front(rows, directions), key=lambda i: rows[i][sort_by])
     return [members[i] for i in front]
 

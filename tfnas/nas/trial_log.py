@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import keras_tuner as kt
 
 from tfnas.compression.progress import Progress, TrialNews
-from tfnas.nas.measured_trial import MeasuredTrial, trial_text
+from tfnas.nas.measured_trial import trial_text
 from tfnas.nas.objectives import metric_text
 from tfnas.nas.search_callbacks import Phase, TrialCallbacks
 from tfnas.nas.search_config import SearchConfig
@@ -84,7 +84,7 @@ class TrialLog(TrialCallbacks):
                 file.write(self._line(trial, seconds))
         oracle = self.tuner.oracle
         done = trial.status == "COMPLETED"
-        best = oracle.get_best_trials(1)[0] if oracle.records else None
+        best = self._best() if oracle.records else None
         self.progress.trial_ended(
             TrialNews(
                 int(trial.trial_id) + 1,
@@ -106,6 +106,10 @@ class TrialLog(TrialCallbacks):
         objectives, target = self.tuner.oracle.objectives, self.tuner.target_ratio
         return trial_text(self.tuner.candidate(trial), objectives, target)
 
+    def _best(self) -> kt.engine.trial.Trial:
+        """The best of the trials that ended well."""
+        return self.tuner.oracle.get_best_trials(1)[0]
+
     def _place(self, trial: kt.engine.trial.Trial) -> str:
         """Where a trial is found."""
         return f"in search/trial_{trial.trial_id}"
@@ -113,7 +117,9 @@ class TrialLog(TrialCallbacks):
     def _front(self) -> str | None:
         """The Pareto front in one line; None: a single objective has a best trial instead."""
         names = self.tuner.oracle.objectives.names
-        return _front_text(self.tuner.pareto_front(), names) if len(names) > 1 else None
+        if len(names) == 1:
+            return None
+        return front_text([trial.metrics for trial in self.tuner.pareto_front()], names)
 
     def _line(self, trial: kt.engine.trial.Trial, seconds: float | None = None) -> str:
         """A trial as a line of JSON."""
@@ -135,9 +141,18 @@ class TrialLog(TrialCallbacks):
         return json.dumps(line) + "\n"
 
 
-def _front_text(front: list[MeasuredTrial], objectives: Sequence[str]) -> str:
-    """The Pareto front of several objectives in one line."""
-    rows = [" / ".join(metric_text(trial.metrics[name]) for name in objectives) for trial in front]
+def front_text(front: Sequence[Mapping[str, float]], objectives: Sequence[str]) -> str:
+    """Returns the Pareto front of several objectives in one line.
+
+    Example:
+        >>> front_text([{"val_loss": 0.25, "size_bytes": 3000}], ["val_loss", "size_bytes"])
+        'Pareto front, val_loss / size_bytes: 0.25 / 3,000'
+
+    Args:
+        front: The metrics of its trials.
+        objectives: Names of the objectives.
+    """
+    rows = [" / ".join(metric_text(metrics[name]) for name in objectives) for metrics in front]
     more = f" and {len(rows) - 6} more" if len(rows) > 6 else ""
     return f"Pareto front, {' / '.join(objectives)}: {', '.join(rows[:6])}{more}"
 

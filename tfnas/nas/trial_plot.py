@@ -27,14 +27,14 @@ def plot_of_trials(
         over: "latency", "bytes" or both: a panel for each.
         chosen: The best; None: none is marked.
         title: Title of the plot; "": the number of trials.
-        labels: Words on the axes; None: those of accuracy.
+        labels: Words on the axes; None: those of the trials' score.
         objectives: Objectives of the search; fewer than two: the front is that of accuracy,
             latency and size.
     """
     shown = last_measured(candidates, front)
     best = {trial.trial_id for trial in front}
     names = [trial.trial_id for trial in shown]
-    labels = labels or ParetoLabels()
+    labels = labels or _labels(shown)
     found = [trial.measurement for trial in shown]
     memory = [each.peak_activation_bytes for each in found]
     return ParetoPlot(
@@ -51,3 +51,11 @@ def plot_of_trials(
             "MACs": [each.macs for each in found],
         },
     )
+
+
+def _labels(trials: Sequence[MeasuredTrial]) -> ParetoLabels:
+    """The words of the metric that the files were judged by."""
+    score = trials[0].measurement.score if trials else None
+    if score is None:
+        return ParetoLabels()
+    return ParetoLabels(score.name, higher_is_better=trials[0].higher_is_better)

@@ -2,7 +2,8 @@
 
 A :class:`TrialRunner` knows the settings of the search, but neither the tuner nor the oracle, so
 that it can be sent to another process. What it needs to know of a trial is a :class:`TrialTask`.
-The metrics of a trial are those of its `.tflite` file: `file_accuracy` on the validation data,
+The metrics of a trial are those of its `.tflite` file: `file_accuracy` on the validation data (of
+models that give classes, :mod:`tfnas.nas.trial_quality`),
 `latency_ratio` to the reference model, `size_bytes` and so on.
 """
 
@@ -49,13 +50,20 @@ from tfnas.nas.fit_arguments import (
 from tfnas.nas.fit_results import epochs_of_results
 from tfnas.nas.keras_tuner_private import SaveBestEpoch
 from tfnas.nas.keras_warnings import without_optimizer_warnings
-from tfnas.nas.measured_trial import COMPRESSED_MODEL, MEASUREMENT, MODEL_FILE, latency_metrics
+from tfnas.nas.measured_trial import (
+    COMPRESSED_MODEL,
+    LOWER_IS_BETTER,
+    MEASUREMENT,
+    MODEL_FILE,
+    latency_metrics,
+)
 from tfnas.nas.metric_directions import KNOWN_DIRECTIONS, REWARD
 from tfnas.nas.objectives import Objectives
 from tfnas.nas.reward import mnasnet_reward
 from tfnas.nas.successive_halving import continue_from
 from tfnas.nas.trial_failures import DeviceLostInTrial, InfeasibleTrialError
 from tfnas.nas.trial_patches import TrialPatches, with_costs, with_patches
+from tfnas.nas.trial_quality import OF_CLASSES, Quality, quality_of
 from tfnas.nas.tuner_config import TunerConfig
 from tfnas.nas.weight_files import read_weights
 from tfnas.nas.weight_inheritance import inherit_weights
@@ -167,6 +175,7 @@ class TrialRunner:
     ) -> Any:
         x = args[0] if args else kwargs.get("x")
         self._build(task, model, x)
+        network = model
         inherited: dict[str, float] = {}
         if task.continues is None:
             self._check_feasible(task, model, x)
@@ -188,7 +197,8 @@ class TrialRunner:
                     return results
                 history = epochs_of_results(results, self.objectives)
                 logs, plain = self._logs_of_measured_epoch(task, model, history, has_best), model
-            measured = self._measure(task, model, plain, x, kwargs["validation_data"])
+            quality = self._quality(network)
+            measured = self._measure(task, model, plain, x, kwargs["validation_data"], quality)
         except (NotOnDevice, FileRefused, VelaError) as error:
             raise InfeasibleTrialError(str(error)) from error
         except (ConversionError, NotCompressible, Diverged) as error:  # a retry would fail too
@@ -341,6 +351,7 @@ class TrialRunner:
         plain: keras.Model,
         x: Any,
         validation_data: Any,
+        quality: Quality,
     ) -> dict[str, float]:
         """Converts `model`, measures the file, and writes it with its measurement.
 
@@ -349,21 +360,22 @@ class TrialRunner:
         spec = spec_of_trial(self.config, self.compression(task))
         calibration = None if fake_quants(model) else _calibration(x, spec)
         artifact, patched = self.patches.apply(to_tflite(model, spec, calibration))
-        score = evaluate(artifact, *validation_pair(validation_data))
+        score = evaluate(artifact, *validation_pair(validation_data), quality.metric)
         threads, rounds = self.config.threads, self.config.rounds
         measure_on = self.config.measure_on
         [latency] = benchmark(artifact, threads=threads, rounds=rounds, measure_on=measure_on)
         cost = profile(plain)
         arch = task.architecture
-        measurement = measurement_of(artifact, score, latency, cost, arch.key, part="validation")
+        judged = {} if quality.metric.higher_is_better else LOWER_IS_BETTER
+        where = {"part": "validation", **judged}
+        measurement = measurement_of(artifact, score, latency, cost, arch.key, **where)
         if patched is not None:
             measurement = with_patches(measurement, patched)
         artifact.save(task.folder / MODEL_FILE)
         write_atomically(task.folder / "architecture.json", arch.to_json(indent=2))
         write_atomically(task.folder / MEASUREMENT, measurement.to_json(indent=2))
         return {
-            REWARD: self.reward(score.value, latency.ratio),
-            "file_accuracy": score.value,
+            **(self._rewards(score.value, latency.ratio) if quality.is_accuracy else {}),
             **latency_metrics(latency),
             **_size_metrics(artifact),
             **self.patches.metrics(patched),
@@ -375,6 +387,15 @@ class TrialRunner:
                 patched,
             ),
         }
+
+    def _quality(self, network: keras.Model) -> Quality:
+        """How the file of a trained network is judged."""
+        if isinstance(self.hypermodel, SpaceHyperModel):
+            return OF_CLASSES
+        return quality_of(network)
+
+    def _rewards(self, accuracy: float, latency_ratio: float) -> dict[str, float]:
+        return {REWARD: self.reward(accuracy, latency_ratio), "file_accuracy": accuracy}
 
     def reward(self, accuracy: float, latency_ratio: float) -> float:
         """Returns MnasNet's reward, with the target and exponent of the search.

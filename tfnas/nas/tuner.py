@@ -42,6 +42,7 @@ from tfnas.nas.successive_halving import Halving
 from tfnas.nas.tensorboard_metrics import check_tensorboard, write_measured
 from tfnas.nas.trial_failures import InfeasibleTrialError
 from tfnas.nas.trial_patches import check_ram_limit
+from tfnas.nas.trial_quality import check_accuracy
 from tfnas.nas.trial_runner import TrialRunner, TrialTask
 from tfnas.nas.trial_store import CRASH
 from tfnas.nas.tuner_arguments import KerasTunerArguments, check_names, split_arguments
@@ -293,13 +294,13 @@ class MeasuredTuner(TunerState):
         )
         if self.is_worker or overridden or self.oracle.records:
             return
-        check_objective_names(
-            self.oracle.objectives.names,
-            self.hypermodel,
-            lambda: self.built_model(self.oracle.get_space()),
-            args,
-            kwargs,
-        )
+
+        def build() -> keras.Model:
+            return self.built_model(self.oracle.get_space())
+
+        check_objective_names(self.oracle.objectives.names, self.hypermodel, build, args, kwargs)
+        if not isinstance(self.hypermodel, SpaceHyperModel):
+            check_accuracy(self.oracle.objectives.all_names, build)
 
     def _search_on_executor(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if "verbose" in kwargs:

@@ -27,6 +27,7 @@ def write(
     *,
     objectives: Sequence[str],
     interrupted: bool,
+    front: int = 1,
 ) -> None:
     """Writes report.md and report.html into the folder.
 
@@ -38,8 +39,9 @@ def write(
         data: The data in a line.
         objectives: Names of the objectives.
         interrupted: Whether the search was interrupted.
+        front: How many of the first trials no other one dominates.
     """
-    report = content(trials, failures, config, data, objectives, interrupted)
+    report = content(trials, failures, config, data, objectives, interrupted, front)
     write_report(directory, report)
 
 
@@ -50,6 +52,7 @@ def content(
     data: str,
     objectives: Sequence[str],
     interrupted: bool,
+    front: int = 1,
 ) -> Report:
     """Returns what the report says; see :func:`write` for the arguments."""
     settings = {
@@ -61,15 +64,16 @@ def content(
         f"judged by {', '.join(objectives)}, on the validation part; the test part was not touched."
     )
     lines = [f"trial {name}: {why}" for name, why in failures.items()]
-    first = [Verdict(_answer(trials[0], objectives), good=True)] if trials else []
+    first = "the best" if len(objectives) == 1 else "the Pareto front"
+    answer = [Verdict(_answer(trials[0], objectives), good=True)] if trials else []
     return Report(
         f"Search of {config.hypermodel}",
         [
-            Section("", [*first, *paragraphs(told)]),
+            Section("", [*answer, *paragraphs(told)]),
             Section("The best", [_table(trials[:1], objectives)]),
-            Section("All trials, the best first", [_table(trials, objectives)]),
+            Section(f"All trials, {first} first", [_table(trials, objectives)]),
             *([Section("Failed trials", listing(lines))] if lines else []),
-            *_decisions(trials, objectives),
+            *_decisions(trials, objectives, front),
             environment(settings, provenance()),
             Section("", paragraphs(CONTINUES)),
         ],
@@ -79,10 +83,11 @@ def content(
 def _answer(best: Trial, objectives: Sequence[str]) -> str:
     name, own, _ = best
     measured = ", ".join(f"{each} {_text(own[each])}" for each in objectives if each in own)
-    return f"Trial {name} is the best: {measured}."
+    by = "" if len(objectives) == 1 else f" by {objectives[0]}, of the Pareto front"
+    return f"Trial {name} is the best{by}: {measured}."
 
 
-def _decisions(trials: Sequence[Trial], objectives: Sequence[str]) -> list[Section]:
+def _decisions(trials: Sequence[Trial], objectives: Sequence[str], front: int) -> list[Section]:
     """The sections on the hyperparameters, by the metrics that every trial has."""
     metrics = _names(objectives, (each for _, each, _ in trials))
     shared = [each for each in metrics if all(each in own for _, own, _ in trials)]
@@ -93,7 +98,7 @@ def _decisions(trials: Sequence[Trial], objectives: Sequence[str]) -> list[Secti
         [chosen for *_, chosen in trials],
         {name: [own[name] for _, own, _ in trials] for name in judged},
         [f"trial {name}" for name, *_ in trials],
-        ["dominated" if number else "chosen" for number in range(len(trials))],
+        ["chosen", *["front"] * (front - 1), *["dominated"] * (len(trials) - front)],
     )
 
 

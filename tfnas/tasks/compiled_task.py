@@ -128,7 +128,7 @@ class CompiledTask(Task):
                 "loss must be given for a model that was not compiled with one, got None"
             )
         check_loss(loss)
-        forms = _forms(model, loss)
+        forms = output_forms(model, loss)
         if metric is None:
             metric = _first_metrics(compiled_metric_arguments(model), [*forms])
         if metric is None and loss is None:
@@ -371,8 +371,13 @@ class CompiledTask(Task):
         return [teacher_outputs(teacher, examples.x)]
 
 
-def _forms(model: keras.Model, loss: Any) -> dict[str, OutputForm]:
-    """Returns what is known of each output of a model, by name."""
+def output_forms(model: keras.Model, loss: Any) -> dict[str, OutputForm]:
+    """Returns what is known of each output of a model, by name.
+
+    Args:
+        model: A built model.
+        loss: What `Model.compile` takes.
+    """
     losses = losses_by_output(model, loss)
     try:
         activations = output_activations(model)
