@@ -33,6 +33,7 @@ from tfnas.quantization.aware_models import (
     check_not_quantized,
     fake_quants,
     has_channel_scales,
+    keep_output_names,
     unquantized_layers,
 )
 from tfnas.quantization.call_forms import MASKED
@@ -212,6 +213,7 @@ def with_fake_quantization(model: keras.Model, spec: QuantSpec, fixed: bool = Fa
             f"dense_scales must be 'per_tensor' for {model.name!r}, got {spec.dense_scales!r}: it "
             "has no Dense or EinsumDense layer that becomes integers and is not clustered"
         )
+    keep_output_names(quantized)
     keep_trained_layers(quantized, layers_to_train(whole, flow, spec, origins))
     builder.copies.carry_weights()
     carry_zeros(model, quantized)
