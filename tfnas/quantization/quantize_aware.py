@@ -298,10 +298,12 @@ def strip_quantization(model: keras.Model) -> keras.Model:
         if isinstance(layer, IntegerEinsum):
             return [keras.ops.einsum(layer.equation, *tensors)]
         if isinstance(layer, FakeQuant):
-            if layer.relu is None:
+            rounded_again = call.arguments(tensors)[1].get("ahead")
+            if layer.relu is None or rounded_again:
                 return tensors
             limit = None if layer.relu == float("inf") else layer.relu
-            return [keras.layers.ReLU(limit, name=f"{layer.name}_relu")(tensors[0])]
+            name = copies.unique(f"{layer.name}_relu")
+            return [keras.layers.ReLU(limit, name=name)(tensors[0])]
         if isinstance(layer, SixteenBitActivation):
             return [layer.float_form(tensors[0])]
         if isinstance(layer, ROUNDED_LAYERS):
