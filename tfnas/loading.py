@@ -98,8 +98,12 @@ class Loading:
         import tfnas.distillation.feature_losses
         import tfnas.quantization.quantize_aware  # noqa: F401
         from tfnas import legacy
+        from tfnas.quantization.aware_models import restore_output_names
 
-        return legacy.load_model(os.fspath(path), self.custom_objects, self.safe_mode, compiled)
+        path = os.fspath(path)
+        model = legacy.load_model(path, self.custom_objects, self.safe_mode, compiled)
+        restore_output_names(model)
+        return model
 
     def knowing(self, model: keras.Model) -> Loading:
         """Returns the same, with the classes and functions of a model that is in memory.

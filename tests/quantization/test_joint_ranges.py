@@ -168,6 +168,17 @@ def test_a_relu_before_a_merge_is_a_layer_of_the_float_model_again():
     )
 
 
+def test_a_relu_whose_parts_are_shuffled_is_one_layer_of_the_float_model_again():
+    inputs = keras.Input((6,))
+    parts = keras.ops.split(keras.ops.relu6(dense()(inputs)), 2, axis=-1)
+    model = with_values(keras.Model(inputs, dense()(keras.ops.concatenate(parts[::-1], -1))))
+    stripped = tfnas.strip_quantization(tfnas.quantize_aware(model, data=X))
+    assert sum(isinstance(layer, layers.ReLU) for layer in stripped.layers) == 1
+    np.testing.assert_allclose(
+        stripped.predict(X, verbose=0), model.predict(X, verbose=0), rtol=1e-5, atol=1e-5
+    )
+
+
 def test_a_layer_without_an_output_beside_0_has_a_range_of_its_own():
     inputs = keras.Input((6,))
     never = keras.initializers.Constant(-30.0)

@@ -402,6 +402,16 @@ print("done")
 """
 
 
+def test_a_schedule_in_a_mirrored_strategy():
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        trainable = tfnas.quantize_aware(keras.Sequential([keras.Input((6,)), L.Dense(3)]))
+        trainable.compile("adam", "mse", jit_compile=False)
+    x = np.random.default_rng(0).normal(size=(32, 6)).astype("float32")
+    schedule = tfnas.QuantizationSchedule(start_epoch=1, freeze_epoch=1)
+    history = trainable.fit(x, x[:, :3], epochs=2, verbose=0, callbacks=[schedule]).history
+    assert history["range_change"][0] > 0 == history["range_change"][1]
+
+
 @pytest.mark.slow
 def test_a_mirrored_strategy():
     done = subprocess.run(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from tfnas.graph.known_sizes import output_shapes
 from tfnas.graph.layer_blocks import opened_block
 from tfnas.graph.model_class import in_class_of, own_objects, own_steps, plain
+from tfnas.graph.output_names import name_outputs
 from tfnas.graph.precision import new_layers_of, policy_of
 from tfnas.graph.registered_layers import check_slices, kind_of
 from tfnas.graph.subclassed import opened_call
@@ -221,7 +222,8 @@ def clone(model: keras.Model) -> keras.Model:
         raise ValueError(f"model must be a built Keras 3 model, got {found}")
     copy = _copy_of(plain(model), model.name, own_objects(model))
     if own_steps(model) and followed_graph(model) is not None:
-        return in_class_of(model, copy.input, copy.output)
+        copy = in_class_of(model, copy.input, copy.output)
+    name_outputs(copy, getattr(model, "output_names", None))
     return copy
 
 
@@ -339,8 +341,11 @@ def rebuild(
         keras.tree.pack_sequence_as(functional.output, outputs),
     )
     if class_of is None:
-        return keras.Model(*structured, name=model.name)
-    return in_class_of(class_of, *structured)
+        new = keras.Model(*structured, name=model.name)
+    else:
+        new = in_class_of(class_of, *structured)
+    name_outputs(new, functional.output_names)
+    return new
 
 
 class LayerCopies:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
+from tfnas.graph.output_names import name_outputs
 from tfnas.keras_private import all_layers, followed_graph, nodes
 
 if TYPE_CHECKING:
@@ -101,7 +102,9 @@ def plain(model: keras.Model) -> keras.Model:
     graph = followed_graph(model)
     if graph is None or not own_steps(model):
         return model
-    return keras.Model(graph.input, graph.output, name=model.name)
+    same = keras.Model(graph.input, graph.output, name=model.name)
+    name_outputs(same, graph.output_names)
+    return same
 
 
 def check_no_own_steps(model: keras.Model, technique: str) -> None:

@@ -31,6 +31,31 @@ def output_names(model: keras.Model) -> list[str]:
     return list(getattr(model, "output_names", ["output"]))
 
 
+def name_outputs(model: keras.Model, names: Sequence[str] | None) -> None:
+    """Gives the outputs of what was made of a model the names that losses and targets have.
+
+    Keras takes the names of the last layers, which are those of a factor or of a rounding there.
+    It reads them in `compile`, and does not save them.
+
+    Example:
+        >>> import keras
+        >>> inputs = keras.Input((4,))
+        >>> model = keras.Model(inputs, [keras.layers.Dense(1, name="head_last")(inputs)])
+        >>> name_outputs(model, ["head"])
+        >>> model.output_names
+        ['head']
+
+    Args:
+        model: The new model; changed in place, unless its outputs have keys.
+        names: The names, in the order of its outputs; None: those that it has.
+    """
+    own = getattr(model, "output_names", None)
+    if not names or own is None or isinstance(model.output, dict) or len(own) != len(names):
+        return
+    if list(own) != list(names):
+        model.output_names = list(names)
+
+
 def by_output(nested: Any, names: Sequence[str], what: str = "y") -> dict[str, Any]:
     """Returns the values of outputs by their names.
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tfnas.graph.functional import Call, Value, Walk, repeat_call, walk
+from tfnas.graph.output_names import name_outputs
 from tfnas.keras_private import functional_inside
 
 if TYPE_CHECKING:
@@ -140,10 +141,9 @@ def _separated(
     outputs = keras.tree.pack_sequence_as(graph.output, [own[value] for value in flow.outputs])
     packed = keras.tree.pack_sequence_as(graph.input, inputs)
     single = len(fed) == 1
-    return (
-        keras.Model(packed, next(iter(passed.values())) if single else passed),
-        keras.Model(next(iter(fed.values())) if single else fed, outputs, name=model.name),
-    )
+    rest = keras.Model(next(iter(fed.values())) if single else fed, outputs, name=model.name)
+    name_outputs(rest, graph.output_names)
+    return keras.Model(packed, next(iter(passed.values())) if single else passed), rest
 
 
 def _dtype(value: Value) -> str:

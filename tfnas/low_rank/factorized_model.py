@@ -95,6 +95,8 @@ def build(model: Any, flow: Walk, parts: Sequence[LayerFactors]) -> Any:
     """
     copies = LayerCopies()
     used_names = {call.operation.name for call in flow.calls}
+    makers = [flow.producers.get(value) for value in flow.outputs]
+    several = [id(call.operation) for call in makers if call is not None and len(makers) > 1]
     by_layer = {id(part.unit.layer): part for part in parts}
     chains: dict[int, list[Any]] = {}
     mean_shifts = {
@@ -111,7 +113,7 @@ def build(model: Any, flow: Walk, parts: Sequence[LayerFactors]) -> Any:
         key = id(call.operation)
         if key in chains:
             return [_apply_layers(chains[key], tensor)]
-        chains[key] = _layers(part, copies, used_names)
+        chains[key] = _layers(part, copies, used_names, key in several)
         result = _apply_layers(chains[key], tensor)  # builds them
         for layer, weights in zip(chains[key], _weights(part), strict=True):
             kernel, *bias = weights
@@ -144,7 +146,13 @@ def _weights(part: LayerFactors) -> list[list[np.ndarray]]:
     return weights
 
 
-def _layers(part: LayerFactors, copies: LayerCopies, used_names: set[str]) -> list[Any]:
+def _layers(
+    part: LayerFactors, copies: LayerCopies, used_names: set[str], is_output: bool
+) -> list[Any]:
+    """The factors of a layer.
+
+    The last one of an output has the layer's name, by which Keras tells several outputs apart.
+    """
     layer = part.unit.layer
     config = layer.get_config()
     config.pop("kernel_initializer")  # it may fit only the old shape, and the weights are known
@@ -152,12 +160,12 @@ def _layers(part: LayerFactors, copies: LayerCopies, used_names: set[str]) -> li
     inner |= {"activation": None, "use_bias": False}
     factors = []
     for index in range(len(part.kernels)):
-        base = config if index == len(part.kernels) - 1 else inner
-        name = f"{layer.name}_{_role(part, index)}"
-        while name in used_names:  # another layer has this name
+        last = index == len(part.kernels) - 1
+        name = layer.name if last and is_output else f"{layer.name}_{_role(part, index)}"
+        while name in used_names - {layer.name}:  # another layer has this name
             name = f"{name}_factor"
         changes = {**_geometry(part, index), "name": copies.unique(name)}
-        factors.append(type(layer).from_config({**base, **changes}))
+        factors.append(type(layer).from_config({**(config if last else inner), **changes}))
     return factors
 
 

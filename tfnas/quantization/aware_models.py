@@ -9,7 +9,9 @@ import keras
 
 from tfnas.graph.batchnorm import layers_of
 from tfnas.graph.functional import Call, Skipped, Value, Walk, walk
+from tfnas.graph.output_names import name_outputs
 from tfnas.graph.preprocessing import calls_in_front
+from tfnas.keras_private import all_layers, followed_graph
 from tfnas.legacy.rebuild import is_tf_keras
 from tfnas.legacy.tfmot_qat import is_quantized
 from tfnas.quantization.activation_forms import PReluForm
@@ -77,14 +79,55 @@ def float_output_names(model: keras.Model) -> list[str]:
         >>> model = keras.Model(inputs, keras.layers.Dense(2, "softmax", name="head")(inputs))
         >>> import tfnas
         >>> aware = tfnas.quantize_aware(model)
-        >>> aware.output_names, float_output_names(aware)
-        (['head_softmax_range'], ['head'])
+        >>> aware.layers[-1].name, float_output_names(aware)
+        ('head_softmax_range', ['head'])
 
     Args:
         model: A quantization-aware model.
     """
     flow = walk(model)
     return [_float_name(value, flow) for value in flow.outputs]
+
+
+def keep_output_names(model: keras.Model) -> None:
+    """Keeps the names of a quantization-aware model's outputs, which Keras does not save.
+
+    Args:
+        model: The model, whose outputs have the names of the float model; changed in place.
+    """
+    for layer, name in zip(_last_ranges(model), _names_by_layers(model), strict=False):
+        if layer is not None and layer.name != name:
+            layer.output_name = name
+
+
+def restore_output_names(model: keras.Model) -> None:
+    """Gives the outputs of a loaded model the names that :func:`keep_output_names` has kept.
+
+    Args:
+        model: Any model, such as a distiller of quantization-aware ones; changed in place.
+    """
+    if not fake_quants(model):
+        return
+    for each in all_layers(model):
+        if isinstance(each, keras.Model) and (names := _names_by_layers(each)):
+            kept = [getattr(layer, "output_name", None) for layer in _last_ranges(each)]
+            pairs = zip(kept, names, strict=True)
+            name_outputs(each, [name or own for name, own in pairs])
+
+
+def _names_by_layers(model: keras.Model) -> list[str]:
+    """The names of outputs that are those of layers; none where the model has other names."""
+    by_key = isinstance(getattr(model, "output", None), dict)
+    return [] if by_key or followed_graph(model) is None else getattr(model, "output_names", [])
+
+
+def _last_ranges(model: keras.Model) -> list[FakeQuant | None]:
+    """The range of each output; None where another layer, or a model inside, gives it."""
+    flow = walk(model)
+    calls = [flow.producers.get(value) for value in flow.outputs]
+    layers = [call.operation for call in calls if call and call.name == call.operation.name]
+    own = {layer.name: layer for layer in layers if isinstance(layer, FakeQuant)}
+    return [own.get(call.name) if call else None for call in calls]
 
 
 def _float_name(value: Value, flow: Walk) -> str:

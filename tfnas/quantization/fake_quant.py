@@ -63,7 +63,8 @@ class FakeQuant(keras.layers.Layer):
         active: Whether it rounds. Inactive, it only observes the range.
         frozen: Whether the range no longer changes in training.
         **kwargs: `trained_layers`, what the model was made for, which its first range keeps (see
-            :mod:`tfnas.quantization.trained_layers`), and arguments of a Keras layer.
+            :mod:`tfnas.quantization.trained_layers`), `output_name`, the name that the float model
+            has for what is rounded here, and arguments of a Keras layer.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class FakeQuant(keras.layers.Layer):
         **kwargs: Any,
     ) -> None:
         self.trained_layers: str | None = kwargs.pop("trained_layers", None)
+        self.output_name: str | None = kwargs.pop("output_name", None)
         # Numbers keep their type: rounding is computed in float32 whatever the layers around have.
         super().__init__(autocast=False, **kwargs)
         self.bits, self.ranges, self.momentum, self.percentile = bits, ranges, momentum, percentile
@@ -173,16 +175,17 @@ class FakeQuant(keras.layers.Layer):
     @property
     def observed(self) -> bool:
         """Whether a range was observed, or is fixed."""
-        low, high = self._ends()
+        low, high = self.ends()
         return self.fixed is not None or high > low
 
     @property
     def is_finite(self) -> bool:
         """Whether the range can be divided into steps: what was observed was finite."""
-        low, high = self._ends()
+        low, high = self.ends()
         return max(-low, high) < _LARGEST  # histograms count infinity as the largest number
 
-    def _ends(self) -> tuple[float, float]:
+    def ends(self) -> tuple[float, float]:
+        """Returns both ends of the range, also of variables that `tf.distribute` mirrors."""
         low, high = (float(keras.ops.convert_to_numpy(v)) for v in (self.low, self.high))
         return low, high
 
@@ -242,8 +245,9 @@ class FakeQuant(keras.layers.Layer):
         """Returns the layer's configuration, for saving."""
         names = ("bits", "ranges", "momentum", "percentile", "relu", "fixed", "after_float")
         settings = {name: getattr(self, name) for name in (*names, "active", "frozen")}
-        if self.trained_layers is not None:
-            settings["trained_layers"] = self.trained_layers
+        for name in ("trained_layers", "output_name"):
+            if getattr(self, name) is not None:
+                settings[name] = getattr(self, name)
         return {**super().get_config(), **settings}
 
 

@@ -151,8 +151,7 @@ class QuantizationSchedule(keras.callbacks.Callback):
     def _present_ranges(self) -> np.ndarray:
         """The ends of all ranges that can move, (ranges, 2)."""
         layers = [each for each in self._layers(FakeQuant) if each.fixed is None]
-        ends = [(float(each.low), float(each.high)) for each in layers]
-        return np.array(ends, np.float64).reshape(-1, 2)
+        return np.array([each.ends() for each in layers], np.float64).reshape(-1, 2)
 
     def _layers(self, kinds: Any) -> list[Any]:
         return [layer for layer in all_layers(self.model) if isinstance(layer, kinds)]

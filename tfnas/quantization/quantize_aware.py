@@ -33,6 +33,7 @@ from tfnas.quantization.aware_models import (
     check_not_quantized,
     fake_quants,
     has_channel_scales,
+    keep_output_names,
     unquantized_layers,
 )
 from tfnas.quantization.call_forms import MASKED
@@ -212,6 +213,7 @@ def with_fake_quantization(model: keras.Model, spec: QuantSpec, fixed: bool = Fa
             f"dense_scales must be 'per_tensor' for {model.name!r}, got {spec.dense_scales!r}: it "
             "has no Dense or EinsumDense layer that becomes integers and is not clustered"
         )
+    keep_output_names(quantized)
     keep_trained_layers(quantized, layers_to_train(whole, flow, spec, origins))
     builder.copies.carry_weights()
     carry_zeros(model, quantized)
@@ -296,10 +298,12 @@ def strip_quantization(model: keras.Model) -> keras.Model:
         if isinstance(layer, IntegerEinsum):
             return [keras.ops.einsum(layer.equation, *tensors)]
         if isinstance(layer, FakeQuant):
-            if layer.relu is None:
+            rounded_again = call.arguments(tensors)[1].get("ahead")
+            if layer.relu is None or rounded_again:
                 return tensors
             limit = None if layer.relu == float("inf") else layer.relu
-            return [keras.layers.ReLU(limit, name=f"{layer.name}_relu")(tensors[0])]
+            name = copies.unique(f"{layer.name}_relu")
+            return [keras.layers.ReLU(limit, name=name)(tensors[0])]
         if isinstance(layer, SixteenBitActivation):
             return [layer.float_form(tensors[0])]
         if isinstance(layer, ROUNDED_LAYERS):

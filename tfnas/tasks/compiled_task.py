@@ -10,7 +10,7 @@ import numpy as np
 
 from tfnas.data.examples import Batches, Data, Examples, ExampleSet, leaves
 from tfnas.graph.output_activation import output_activations
-from tfnas.graph.output_names import by_output, output_names
+from tfnas.graph.output_names import by_output, name_outputs, output_names
 from tfnas.keras_private import compiled_losses, compiled_metric_arguments, own_training_step
 from tfnas.measure.agreement import Agreement, class_agreement
 from tfnas.tasks.assessment import Metric
@@ -261,23 +261,13 @@ class CompiledTask(Task):
             optimizer: A new optimizer.
             distillation: What it learns from its teacher; None: nothing.
         """
-        self._name_outputs(model)
+        name_outputs(model, self._output_names)
         if distillation is not None:
             return super().trainer(model, optimizer, distillation)
         arguments = {"loss": self._loss, "loss_weights": self.loss_weights, "jit_compile": False}
         # A class with a `compile` of its own may know fewer arguments.
         model.compile(optimizer=optimizer, **{k: v for k, v in arguments.items() if v is not None})
         return model
-
-    def _name_outputs(self, model: keras.Model) -> None:
-        """Gives the outputs of what was made of a model the names that losses and targets have.
-
-        Keras takes the names of the last layers, which are those of factors or of a rounding then.
-        """
-        names = getattr(model, "output_names", None)
-        by_key = isinstance(getattr(model, "output", None), dict)
-        if names is not None and not by_key and len(names) == len(self._output_names):
-            model.output_names = list(self._output_names)
 
     def train(
         self,
