@@ -29,7 +29,7 @@ def space():
     return declared()
 
 
-def searched(space, losses, count=12, pending=()):
+def searched(space, losses, count=12, pending=(), failed=()):
     """A search that has so many random trials."""
     rng = np.random.default_rng(3)
     archs = [space.sample(rng) for _ in range(count)]
