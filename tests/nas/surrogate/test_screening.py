@@ -29,7 +29,7 @@ def space():
     return declared()
 
 
-def searched(space, losses, count=12, pending=(), failed=()):
+def searched(space, losses, count=12, pending=()):
     """A search that has so many random trials."""
     rng = np.random.default_rng(3)
     archs = [space.sample(rng) for _ in range(count)]
@@ -42,6 +42,7 @@ def searched(space, losses, count=12, pending=(), failed=()):
         learning_records=records,
         num_started=count + len(pending),
         pending=list(pending),
+        failed=[],
         encode=space.encode,
     )
 
