@@ -411,3 +411,23 @@ def test_weights_overlap():
     kernel = child.layers[0].kernel.numpy()
     assert (kernel[..., :3] == parent.layers[0].kernel.numpy()[1:4, 1:4]).all()
     assert (kernel[..., 3] == before[..., 3]).all()
+
+
+def test_a_trial_that_broke_a_limit_is_not_tried_near_again(tmp_path):
+    def build(hp):
+        units = hp.Int("units", 8, 16, step=4)
+        rate = hp.Float("rate", 1e-3, 1e-1, sampling="log")
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(units)])
+        model.compile(keras.optimizers.SGD(rate), "mse", jit_compile=False)
+        return model
+
+    x = np.zeros((8, 4), "float32")
+    for seed in range(3):
+        folder = {"directory": tmp_path, "project_name": str(seed)}
+        tuner = tfnas.EvolutionTuner(
+            build, "val_loss", 3, seed, limits={"parameters": 45}, **folder
+        )
+        tuner.oracle.verbose = 0
+        x_and_y = (x, np.zeros((8, 8), "float32"))
+        tuner.search(*x_and_y, validation_data=x_and_y, verbose=0)
+        assert 8 in [each.hyperparameters["units"] for each in tuner.oracle.trials.values()]

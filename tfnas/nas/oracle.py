@@ -143,6 +143,13 @@ class SpaceOracle(StoredOracle):
         running = [t for t in self.trials.values() if t.status == _Status.RUNNING]
         return [self.architecture(trial) for trial in running]
 
+    @property
+    def failed(self) -> list[Any]:
+        """Architectures of the trials that failed, as those that broke a limit."""
+        ended = (_Status.FAILED, _Status.INVALID)
+        failed = [t for t in self.trials.values() if t.status in ended]
+        return [self.architecture(t) for t in failed if t.hyperparameters.values]
+
     def completed(self) -> list[kt.engine.trial.Trial]:
         """Returns the trials of :attr:`records`."""
         return [self.trials[record.trial_id] for record in self.records]

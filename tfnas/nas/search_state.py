@@ -40,6 +40,11 @@ class SearchState(Protocol):
         """Architectures of the trials that are running."""
         ...
 
+    @property
+    def failed(self) -> Sequence[Any]:
+        """Architectures of the trials that failed, as those that broke a limit."""
+        ...
+
     def encode(self, arch: Architecture) -> np.ndarray:
         """Returns the features of an architecture for a surrogate, (features,)."""
         ...

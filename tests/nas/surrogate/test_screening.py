@@ -42,6 +42,7 @@ def searched(space, losses, count=12, pending=()):
         learning_records=records,
         num_started=count + len(pending),
         pending=list(pending),
+        failed=[],
         encode=space.encode,
     )
 

@@ -72,6 +72,11 @@ class SharedSearch:
         """Networks that are being scored: none, as each is scored at once."""
         return ()
 
+    @property
+    def failed(self) -> tuple[Architecture, ...]:
+        """None: a network that breaks a limit is not scored."""
+        return ()
+
     def encode(self, arch: Architecture) -> np.ndarray:
         """Returns the features of an architecture for a surrogate, (features,)."""
         return np.asarray(self.space.encode(arch))

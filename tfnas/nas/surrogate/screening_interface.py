@@ -158,12 +158,14 @@ class FirstProposal(Screening):
 def farthest(search: SearchState, proposals: Sequence[Proposal]) -> Proposal:
     """Returns the proposal that differs in the most decisions from its nearest earlier one.
 
+    Trials that failed count: what is near one that broke a limit often breaks it too.
+
     Args:
         search: The search so far.
         proposals: The proposals, at least one.
     """
     earlier = [record.architecture for record in search.learning_records]
-    earlier += list(search.pending)
+    earlier += [*search.pending, *search.failed]
     if not earlier:
         return proposals[0]
     a, b = (
