@@ -110,6 +110,8 @@ def functions_of_outputs(model: keras.Model, flow: Walk) -> dict[int, keras.laye
         before = _unrounded(flow.producers.get(function.inputs[0]), flow)
         if before is None or not isinstance(before.operation, QuantizedKernel):
             continue
+        if before.operation.factor != 1.0:  # it stands between the layer and its function
+            continue
         kernel, activation = before.operation, function.operation
         is_part = activation.name == f"{name}_{activation.activation.__name__}"
         is_alone = len(flow.calls_of(kernel)) == 1 and len(flow.readers[before.outputs[0]]) == 1
