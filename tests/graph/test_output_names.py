@@ -52,6 +52,16 @@ def test_a_loaded_quantization_aware_model_has_the_names_of_the_float_model(mode
     assert_trains_by_names(tfnas.load_model(tmp_path / "aware.keras"))
 
 
+def test_a_saved_float_model_has_the_layers_of_its_outputs_again(model, tmp_path):
+    plain = tfnas.strip_quantization(tfnas.quantize_aware(model, data=X))
+    plain.save(tmp_path / "plain.keras")
+    loaded = keras.models.load_model(tmp_path / "plain.keras")
+    assert loaded.output_names[:2] == ["kind", "probs"]
+    assert loaded.get_layer("kind").activation is keras.activations.softmax
+    for one, other in zip(loaded(X), model(X), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
 def test_a_loaded_student_has_the_names_of_the_float_model(model, tmp_path):
     distiller = tfnas.Distiller(model, tfnas.quantize_aware(model, data=X))
     distiller.save(tmp_path / "distiller.keras")

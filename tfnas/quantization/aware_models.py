@@ -89,6 +89,49 @@ def float_output_names(model: keras.Model) -> list[str]:
     return [_float_name(value, flow) for value in flow.outputs]
 
 
+def functions_of_outputs(model: keras.Model, flow: Walk) -> dict[int, keras.layers.Activation]:
+    """Returns the functions that were parts of the layers that give several outputs.
+
+    Keras saves no names of outputs, so the float model needs layers of these names at its ends.
+
+    Args:
+        model: A quantization-aware model.
+        flow: Its calls.
+
+    Returns:
+        The layer of a function, by the id of the layer with a kernel that it was a part of.
+    """
+    found = {}
+    names = _names_by_layers(model)
+    for value, name in zip(flow.outputs, names, strict=False) if len(names) > 1 else ():
+        function = _unrounded(flow.producers.get(value), flow)
+        if function is None or not isinstance(function.operation, keras.layers.Activation):
+            continue
+        before = _unrounded(flow.producers.get(function.inputs[0]), flow)
+        if before is None or not isinstance(before.operation, QuantizedKernel):
+            continue
+        if before.operation.factor != 1.0:  # it stands between the layer and its function
+            continue
+        kernel, activation = before.operation, function.operation
+        is_part = activation.name == f"{name}_{activation.activation.__name__}"
+        is_alone = len(flow.calls_of(kernel)) == 1 and len(flow.readers[before.outputs[0]]) == 1
+        if kernel.layer.name == name and is_part and is_alone and _reads_alone(function, flow):
+            found[id(kernel)] = activation
+    return found
+
+
+def _reads_alone(call: Call, flow: Walk) -> bool:
+    """Whether a layer is called once, and nothing else reads what it reads."""
+    return len(flow.calls_of(call.operation)) == len(flow.readers[call.inputs[0]]) == 1
+
+
+def _unrounded(call: Call | None, flow: Walk) -> Call | None:
+    """The call whose output is rounded, by a range that is no ReLU; a call that rounds nothing."""
+    while call and isinstance(call.operation, FakeQuant) and call.operation.relu is None:
+        call = flow.producers.get(call.inputs[0])
+    return call
+
+
 def keep_output_names(model: keras.Model) -> None:
     """Keeps the names of a quantization-aware model's outputs, which Keras does not save.
 

@@ -32,6 +32,7 @@ from tfnas.quantization.aware_models import (
     ROUNDED_LAYERS,
     check_not_quantized,
     fake_quants,
+    functions_of_outputs,
     has_channel_scales,
     keep_output_names,
     unquantized_layers,
@@ -283,9 +284,17 @@ def strip_quantization(model: keras.Model) -> keras.Model:
     if not fake_quants(model):
         raise ValueError(f"model must be quantization-aware, got {model.name!r}")
     copies = LayerCopies()
+    flow = walk(model)
+    rejoined = functions_of_outputs(model, flow)
+    inside = {id(function) for function in rejoined.values()}
 
     def apply(call: Call, tensors: list[Any]) -> Any:
         layer = call.operation
+        if id(layer) in inside:
+            return tensors
+        if id(layer) in rejoined:
+            function = rejoined[id(layer)].activation
+            return [copies.of(layer.layer, activation=function)(tensors[0])]
         if isinstance(layer, FloatInput):
             return tensors
         if isinstance(layer, ScoresRange):
@@ -322,7 +331,7 @@ def strip_quantization(model: keras.Model) -> keras.Model:
             return [output]
         return copies.call(call, tensors)
 
-    float_model = rebuild(model, apply, class_of=model)
+    float_model = rebuild(model, apply, class_of=model, flow=flow)
     copies.carry_weights()
     return float_model
 
