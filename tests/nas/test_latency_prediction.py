@@ -5,9 +5,11 @@ import types
 
 import numpy as np
 import pytest
+from simulated_latency import time_by_size
 from tuner_settings import arranged
 
 import tfnas
+from tfnas.measure.latency_model import profiling
 from tfnas.measure.latency_model.latency_model import LatencyModel
 from tfnas.measure.latency_model.regression import LatencyErrors
 from tfnas.nas import latency_prediction
@@ -23,7 +25,10 @@ def space():
 
 @pytest.fixture(scope="module")
 def fitted(space):
-    return tfnas.LatencyModel("int8").fit(space, seconds=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(profiling, "benchmark", time_by_size([]))
+        patch.setattr(profiling, "MIN_NETWORKS", 60)
+        return tfnas.LatencyModel("int8").fit(space, seconds=1e-9)
 
 
 class Untrained(tfnas.EvolutionTuner):

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from simulated_latency import time_by_size
 from slow_cases import slow_but
 
 import tfnas
@@ -24,23 +25,6 @@ from tfnas.measure.latency_model.regression import (
 from tfnas.tflite.network_operators import Operator, operators_of, operators_of_architecture
 
 SPACE = tfnas.MobileNetV2Space((8, 8, 1), 10, "microcontroller")
-
-
-class Time:
-    """A simulated latency: 1 ms plus 1 ms for each 10,000 bytes of the file."""
-
-    def __init__(self, file):
-        self.p10_ms = 1 + file.size / 10_000
-
-
-def time_by_size(calls):
-    def measure(files, **settings):
-        calls.append(settings)
-        reference, *found = (Time(file) for file in files)
-        reference.p10_ms = 1.0
-        return [reference, *found]
-
-    return measure
 
 
 @pytest.fixture
