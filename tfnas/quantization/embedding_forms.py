@@ -141,9 +141,8 @@ class QuantizedTable(QuantizedKernel):
 
     def compute_output_spec(self, x: Any, use: int = 0, reverse: bool = False) -> Any:
         """Returns the output's shape and type."""
-        shape = (
-            [*x.shape[:-1], self.layer.input_dim] if reverse else [*x.shape, self.layer.output_dim]
-        )
+        layer = self.layer
+        shape = (*x.shape[:-1], layer.input_dim) if reverse else (*x.shape, layer.output_dim)
         return keras.KerasTensor(shape, dtype=self.compute_dtype)
 
     def _rows_and_scales(self, table: Any, use: int) -> tuple[Any, Any]:

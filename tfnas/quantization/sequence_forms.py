@@ -217,23 +217,16 @@ def _zeroed(layer: Any, args: Sequence[Any], kwargs: dict[str, Any], copies: Lay
 
 def _all_steps(call: Call, x: Any, parts_of: Parts, apply: Apply) -> list[Any] | None:
     inner = call.operation.layer
-    if None in x.shape[1:]:
+    is_model = isinstance(inner, keras.Model)
+    if None in x.shape[1:] or (is_model and recorded_graph(inner) is None):
         return None
-    if isinstance(inner, keras.Model):
-        if recorded_graph(inner) is None:
-            return None
-        rows = keras.ops.reshape(x, (-1, *x.shape[2:]))
-        (output,) = opened_calls(inner, call.name, rows, apply)
-        return [_as_steps(output, x)]
     in_place = type(inner).__name__ in _IN_PLACE
     tensor = x if in_place else keras.ops.reshape(x, (-1, *x.shape[2:]))
-    for part in parts_of(inner):
-        tensor = part(tensor)
+    if is_model:
+        (tensor,) = opened_calls(inner, call.name, tensor, apply)
+    else:
+        for part in parts_of(inner):
+            tensor = part(tensor)
     if in_place:
         return [tensor]
-    return [_as_steps(tensor, x)]
-
-
-def _as_steps(rows: Any, x: Any) -> Any:
-    """A tensor of all steps as examples, with the steps of `x` as an axis of its own."""
-    return keras.ops.reshape(rows, (-1, x.shape[1], *rows.shape[1:]))
+    return [keras.ops.reshape(tensor, (-1, x.shape[1], *tensor.shape[1:]))]

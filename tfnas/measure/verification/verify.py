@@ -240,7 +240,8 @@ def verify(
     columns = fitting_columns(opened, data, EXAMPLES)
     inner, (columns,) = without_preprocessing(opened, columns)  # type: ignore[assignment]
     inner, precisions = _in_float32(inner)
-    columns = fitting_columns(inner, columns)
+    if precisions:  # its inputs are float32 then
+        columns = fitting_columns(inner, columns)
     runs = verified_file(inner, artifact)
     columns = runs.used(columns)
     checks, skipped, extremes = _checked(inner, runs, columns, limits, seed)
